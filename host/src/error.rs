@@ -1,0 +1,307 @@
+//! What can go wrong, once for the whole library.
+//!
+//! Each variant is a sentence: what was being done to what, what was found, what was expected. [`Error::kind`] sorts
+//! errors into the few classes that a caller acts on (the command turns them into exit codes) and [`Error::hint`] says
+//! what to do about one. Context is added from outside in with [`Error::context`], so that the innermost error keeps its type.
+
+use std::fmt;
+use std::io;
+
+use crate::digest::Digest;
+
+/// The library's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The class of an error: what a caller can do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Something outside of the image failed: a system call, a full disk.
+    Failed,
+    /// The caller asked for something that makes no sense.
+    Usage,
+    /// What was asked for does not exist.
+    NotFound,
+    /// The registry wants other credentials.
+    Authentication,
+    /// The network or the registry did not deliver.
+    Network,
+    /// Bytes are not what their digest, size or checksum says.
+    Integrity,
+    /// Content is hostile, invalid, unsupported or over a limit.
+    Refused,
+    /// Another process is at work on the same thing.
+    Busy,
+    /// The caller gave up.
+    Interrupted,
+}
+
+/// Why a guest was ended by the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GuestFailure {
+    /// It trapped: a panic, a wild access, a stack overflow. Holds the trap's name.
+    Trap(String),
+    /// It used more processor time than its input allows.
+    TimeOut,
+    /// It asked for more memory than the limit, in bytes.
+    Memory(u64),
+    /// It broke the contract; holds the rule.
+    Misuse(String),
+    /// Its component cannot be loaded or linked; holds the reason.
+    Load(String),
+}
+
+impl fmt::Display for GuestFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Trap(trap) => write!(f, "it trapped: {trap}"),
+            Self::TimeOut => f.write_str("it used up its processor time"),
+            Self::Memory(limit) => write!(f, "it asked for more than {limit} bytes of memory"),
+            Self::Misuse(rule) => write!(f, "it broke its contract: {rule}"),
+            Self::Load(reason) => write!(f, "it cannot be loaded: {reason}"),
+        }
+    }
+}
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Text that should be a digest is not.
+    #[error("{text:?} is not a digest: {reason}")]
+    InvalidDigest {
+        /// The text, cut to 200 characters.
+        text: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// Text that should name an image does not.
+    #[error("{text:?} does not name an image: {reason}")]
+    InvalidReference {
+        /// The text.
+        text: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Bytes hash to something else than their name.
+    #[error("{subject} hashes to {actual}, not to {expected}")]
+    DigestMismatch {
+        /// Which bytes.
+        subject: String,
+        /// What they should hash to.
+        expected: Digest,
+        /// What they do hash to.
+        actual: Digest,
+    },
+    /// There are more or fewer bytes than declared.
+    #[error("{subject} has {actual} bytes, not {expected}")]
+    SizeMismatch {
+        /// Which bytes.
+        subject: String,
+        /// The declared number.
+        expected: u64,
+        /// The number found (or the number at which reading stopped).
+        actual: u64,
+    },
+    /// A stream is broken: cut short, a wrong checksum, garbage behind its end.
+    #[error("{subject} is corrupt: {reason}")]
+    Corrupt {
+        /// Which stream.
+        subject: String,
+        /// What was found.
+        reason: String,
+    },
+    /// An entry or a document breaks a rule.
+    #[error("refused {subject}: {reason}")]
+    Refused {
+        /// The entry (escaped) or document.
+        subject: String,
+        /// The rule.
+        reason: String,
+    },
+    /// A limit was crossed.
+    #[error("{subject} crosses the limit of {limit} {what}")]
+    Limit {
+        /// Which entry, layer or document.
+        subject: String,
+        /// What is counted, with its unit: `bytes in a path`, `entries`.
+        what: &'static str,
+        /// The most that is allowed.
+        limit: u64,
+    },
+    /// A guest was ended.
+    #[error("the guest `{guest}` was stopped: {failure}")]
+    Guest {
+        /// Which guest.
+        guest: String,
+        /// Why.
+        failure: GuestFailure,
+    },
+    /// A media type, algorithm or feature that is not known here.
+    #[error("{what} is not supported")]
+    Unsupported {
+        /// What it is.
+        what: String,
+    },
+    /// The thing asked for does not exist.
+    #[error("{what} was not found")]
+    NotFound {
+        /// What it is.
+        what: String,
+        /// What would help.
+        hint: Option<String>,
+    },
+    /// The registry refused the credentials, or wants some.
+    #[error("{host} refused access to {what}: {reason}")]
+    Authentication {
+        /// The registry.
+        host: String,
+        /// What was asked for.
+        what: String,
+        /// What it said.
+        reason: String,
+    },
+    /// The network or the registry failed.
+    #[error("cannot get {what}: {reason}")]
+    Network {
+        /// What was asked for.
+        what: String,
+        /// What happened.
+        reason: String,
+    },
+    /// Somebody else holds it.
+    #[error("{what} is in use by another process")]
+    Busy {
+        /// What is held.
+        what: String,
+    },
+    /// A request that makes no sense.
+    #[error("{reason}")]
+    Usage {
+        /// What is wrong with it.
+        reason: String,
+        /// What would be right.
+        hint: Option<String>,
+    },
+    /// A system call failed.
+    #[error("cannot {action}")]
+    Io {
+        /// What was being done to which path: `create usr/bin/id`.
+        action: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The caller gave up.
+    #[error("interrupted")]
+    Interrupted,
+    /// An error with what was being done when it happened.
+    #[error("{context}")]
+    Context {
+        /// What was being done: `extracting layer sha256:…`.
+        context: String,
+        /// What happened.
+        #[source]
+        source: Box<Error>,
+    },
+}
+
+impl Error {
+    /// A refusal of an entry, whose raw name is escaped for people.
+    pub fn refused(path: &[u8], reason: impl Into<String>) -> Self {
+        Self::Refused { subject: format!("`{}`", Escaped(path)), reason: reason.into() }
+    }
+
+    /// A failed system call on a path, which is escaped for people.
+    pub fn io(action: &str, path: &[u8], source: impl Into<io::Error>) -> Self {
+        Self::Io { action: format!("{action} `{}`", Escaped(path)), source: source.into() }
+    }
+
+    /// Says what was being done when this error happened.
+    #[must_use]
+    pub fn context(self, context: impl Into<String>) -> Self {
+        Self::Context { context: context.into(), source: Box::new(self) }
+    }
+
+    /// The error without its contexts.
+    pub fn root(&self) -> &Self {
+        match self {
+            Self::Context { source, .. } => source.root(),
+            other => other,
+        }
+    }
+
+    /// The error's class.
+    pub fn kind(&self) -> ErrorKind {
+        match self.root() {
+            Self::DigestMismatch { .. } | Self::SizeMismatch { .. } | Self::Corrupt { .. } => ErrorKind::Integrity,
+            Self::InvalidDigest { .. }
+            | Self::Refused { .. }
+            | Self::Limit { .. }
+            | Self::Guest { .. }
+            | Self::Unsupported { .. } => ErrorKind::Refused,
+            Self::InvalidReference { .. } | Self::Usage { .. } => ErrorKind::Usage,
+            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::Authentication { .. } => ErrorKind::Authentication,
+            Self::Network { .. } => ErrorKind::Network,
+            Self::Busy { .. } => ErrorKind::Busy,
+            Self::Interrupted => ErrorKind::Interrupted,
+            Self::Io { .. } | Self::Context { .. } => ErrorKind::Failed,
+        }
+    }
+
+    /// What to do about it, where there is something to say.
+    pub fn hint(&self) -> Option<String> {
+        match self.root() {
+            Self::NotFound { hint, .. } | Self::Usage { hint, .. } => hint.clone(),
+            Self::DigestMismatch { .. } | Self::SizeMismatch { .. } | Self::Corrupt { .. } => {
+                Some("nothing of it was kept; fetch it again, and if that fails too, ask whoever published it".into())
+            }
+            Self::Limit { .. } => Some("if you trust this image, raise the limit".into()),
+            Self::Authentication { host, .. } => Some(format!("give a user name and a password that {host} accepts")),
+            Self::Network { .. } => Some("check the network and the name, then try again".into()),
+            Self::Busy { .. } => Some("wait for the other process, or stop it".into()),
+            Self::Io { source, .. } => match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    Some("free some space, then try again".into())
+                }
+                io::ErrorKind::PermissionDenied => {
+                    Some("run as a user who may do this, or choose another directory".into())
+                }
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+/// Shows bytes of an image to people: printable ASCII as it is, everything else as `\xNN`, so that a name can neither
+/// move the cursor nor pass for another line. Cut after 256 bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Escaped<'a>(pub &'a [u8]);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for &byte in self.0.iter().take(256) {
+            match byte {
+                b'\\' => f.write_str("\\\\")?,
+                b' '..=b'~' => write!(f, "{}", char::from(byte))?,
+                _ => write!(f, "\\x{byte:02x}")?,
+            }
+        }
+        if self.0.len() > 256 { write!(f, "… ({} bytes)", self.0.len()) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn context_keeps_the_kind() {
+        let error = Error::refused(b"a\n\xff", "why").context("extracting").context("pulling");
+        assert_eq!(error.kind(), ErrorKind::Refused);
+        assert_eq!(error.root().to_string(), "refused `a\\x0a\\xff`: why");
+    }
+}

@@ -1,0 +1,19 @@
+//! Cofferdam: an OCI image store in which no native code ever parses an untrusted byte of a layer.
+//!
+//! **Does**: fetch images from registries and OCI layouts, verify every byte against its digest, decode and unpack layers
+//! in WebAssembly guests that hold no capability but one stream and one directory, keep blobs and trees in a crash-safe
+//! store, and merge trees into root filesystems.
+//!
+//! **Does not**: run containers, mount anything, build or push images, read the environment, write to a terminal, or
+//! start other programs.
+
+pub mod digest;
+pub mod error;
+pub mod limits;
+pub mod progress;
+pub mod tree;
+
+pub use digest::{Algorithm, Digest};
+pub use error::{Error, ErrorKind, GuestFailure, Result};
+pub use limits::Limits;
+pub use progress::{Event, Progress};
