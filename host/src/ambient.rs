@@ -36,7 +36,12 @@ pub(crate) fn create_private_dir(path: &Path) -> Result<(Dir, bool)> {
         created = builder.recursive(false).create(path);
     }
     let new = match created {
-        Ok(()) => true,
+        Ok(()) => {
+            // The new name must outlive a power cut as what will be in the directory does.
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            rustix::fs::fsync(open_dir(parent)?).map_err(|e| failed("sync", parent, e))?;
+            true
+        }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
         Err(error) => return Err(failed("create", path, error)),
     };

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::store::file::{self, Durability};
 use crate::store::image::LayerDescriptor;
 use crate::store::lock::{Lock, Locks, waiting};
+use crate::store::meta::Access;
 use crate::store::names::{self, Staging};
 use crate::store::record::{self, Head, Identity, TreeRecord};
 use crate::store::stage::Claim;
@@ -39,6 +40,7 @@ struct Inner {
     /// Tells the locks of one directory of trees from those of another.
     scope: String,
     boot_id: Option<String>,
+    access: Access,
 }
 
 /// A tree that a record vouches for.
@@ -77,8 +79,9 @@ impl Trees {
         locks: Locks,
         scope: String,
         boot_id: Option<String>,
+        access: Access,
     ) -> Self {
-        Self(Arc::new(Inner { path, extracted, records, locks, scope, boot_id }))
+        Self(Arc::new(Inner { path, extracted, records, locks, scope, boot_id, access }))
     }
 
     /// The path of a layer's tree, whether there is one or not.
@@ -120,6 +123,7 @@ impl Trees {
         if self.present(layer)? {
             return Ok(Claim::Present);
         }
+        self.0.access.writable()?;
         let lock = self.0.locks.acquire(&self.lock_name(&layer.digest))?;
         if self.present(layer)? {
             return Ok(Claim::Present);
@@ -137,6 +141,7 @@ impl Trees {
     /// Syncs the file system once and notes in the records of this boot's trees that they outlive a power cut. To be
     /// called after a pull, outside of all locks. Returns how many trees were promoted.
     pub fn promote(&self) -> Result<usize> {
+        self.0.access.writable()?;
         let mut written = Vec::new();
         for digest in self.recorded()? {
             if let Some(head) = self.head(&digest)?
@@ -238,7 +243,7 @@ impl Trees {
         file::write(&self.0.records, &name, &text, durability)?.publish_over(&name, Durability::Volatile)
     }
 
-    /// The digests of all records.
+    /// The digests of the trees that have records.
     fn recorded(&self) -> Result<Vec<Digest>> {
         let names = layout::names(&self.0.records, "records")?;
         Ok(names.iter().filter_map(|name| Digest::from_file_stem(name.strip_suffix(".json")?)).collect())
