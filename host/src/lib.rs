@@ -11,6 +11,7 @@ pub mod digest;
 pub mod error;
 pub mod limits;
 pub mod progress;
+pub mod rootfs;
 pub mod tree;
 
 pub use digest::{Algorithm, Digest};
