@@ -13,6 +13,7 @@ pub mod error;
 pub mod limits;
 pub mod progress;
 pub mod store;
+pub mod rootfs;
 pub mod tree;
 
 pub use digest::{Algorithm, Digest};
