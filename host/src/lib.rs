@@ -7,14 +7,16 @@
 //! **Does not**: run containers, mount anything, build or push images, read the environment, write to a terminal, or
 //! start other programs.
 
-mod ambient;
+pub mod ambient;
 pub mod digest;
 pub mod error;
 pub mod limits;
 pub mod progress;
+pub mod sandbox;
 pub mod store;
 pub mod rootfs;
 pub mod tree;
+pub mod unpack;
 
 pub use digest::{Algorithm, Digest};
 pub use error::{Error, ErrorKind, GuestFailure, Result};

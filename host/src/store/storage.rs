@@ -13,9 +13,10 @@ use crate::store::layout::{self, BlobKind, Rooms};
 use crate::store::lock::{InUse, Locks, blocking, waiting};
 use crate::store::meta::{self, Access};
 use crate::store::refs::Refs;
+use crate::store::sandboxed::Deferred;
 use crate::store::stage::{Claim, Draft, Expected, Staged};
 use crate::store::trees::Trees;
-use crate::store::unpacker::{self, LayerUnpacker};
+use crate::store::unpacker::LayerUnpacker;
 use crate::store::{StagedDownload, file};
 
 /// An image store in a directory. Cheap to clone; may be used by many threads, and by many processes at once.
@@ -39,7 +40,9 @@ struct Inner {
 impl ImageStorage {
     /// Opens the store at `images_dir`, with the default limits and Cofferdam's own unpacker. See [`ImageStorage::open`].
     pub fn new(images_dir: impl Into<PathBuf>) -> Result<Self> {
-        Self::open(images_dir, Limits::default(), unpacker::default())
+        let images_dir = images_dir.into();
+        let unpacker = Arc::new(Deferred::new(images_dir.clone()));
+        Self::open(images_dir, Limits::default(), unpacker)
     }
 
     /// Opens the store at `images_dir`: makes what is missing, takes over a directory that the reference wrote, and removes
