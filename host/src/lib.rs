@@ -7,10 +7,13 @@
 //! **Does not**: run containers, mount anything, build or push images, read the environment, write to a terminal, or
 //! start other programs.
 
+mod ambient;
 pub mod digest;
 pub mod error;
 pub mod limits;
 pub mod progress;
+pub mod registry;
+pub mod transport;
 pub mod tree;
 
 pub use digest::{Algorithm, Digest};
