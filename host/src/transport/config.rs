@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 
 /// The checked part of an image configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ImageConfig {
+pub struct ConfigHead {
     /// The platform, if it is stated.
     pub platform: Option<Platform>,
     /// What each layer decodes to, lowest first.
@@ -31,7 +31,7 @@ struct RawRootfs {
     diff_ids: Option<Vec<String>>,
 }
 
-impl ImageConfig {
+impl ConfigHead {
     /// Reads a configuration whose bytes were verified. `layers` is how many layers the manifest has: each must have its
     /// DiffID, and none may be left over.
     pub fn parse(bytes: &[u8], digest: &Digest, layers: usize) -> Result<Self> {
@@ -60,8 +60,8 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
 
-    fn parse(text: &str, layers: usize) -> Result<ImageConfig> {
-        ImageConfig::parse(text.as_bytes(), &Digest::of(text.as_bytes()), layers)
+    fn parse(text: &str, layers: usize) -> Result<ConfigHead> {
+        ConfigHead::parse(text.as_bytes(), &Digest::of(text.as_bytes()), layers)
     }
 
     #[test]

@@ -17,12 +17,14 @@ mod platform;
 mod select;
 mod source;
 
-pub use config::ImageConfig;
+pub use config::ConfigHead;
 pub use descriptor::Descriptor;
+pub(crate) use descriptor::verify_digest;
 pub use layout_name::{LayoutName, LayoutSelector};
 pub use manifest::{Document, Index, IndexEntry, Layer, Manifest};
 pub use media_type::{DocumentKind, LayerCompression, MediaType};
 pub use oci_layout::OciLayout;
 pub use platform::Platform;
 pub use select::{Documents, PlatformChoice, Resolved, resolve_image};
+pub(crate) use source::wrong_size;
 pub use source::{Blob, Failure, ImageSource, RawDocument, Retry};
