@@ -4,8 +4,10 @@
 //! the audit. The network belongs to the registry room; the environment and the terminal to nobody in the library.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use cap_std::fs::Dir;
 use rustix::fs::{CWD, Mode, OFlags};
@@ -15,7 +17,106 @@ use crate::error::{Error, Result};
 /// Opens the directory at `path`, following links as the shell would: the path is the caller's own word.
 pub(crate) fn open_dir(path: &Path) -> Result<Dir> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let handle = rustix::fs::openat(CWD, path, flags, Mode::empty())
-        .map_err(|error| Error::io("open", path.as_os_str().as_bytes(), error))?;
+    let handle = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(|e| failed("open", path, e))?;
     Ok(Dir::from_std_file(File::from(handle)))
+}
+
+/// Makes the directory at `path` and its parents where they are missing, each for its owner alone, and opens it. Says
+/// whether the last one was made just now.
+pub(crate) fn create_private_dir(path: &Path) -> Result<(Dir, bool)> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let mut builder = std::fs::DirBuilder::new();
+    builder.mode(0o700);
+    let mut created = builder.create(path);
+    if let (Err(error), Some(parent)) = (&created, path.parent())
+        && error.kind() == io::ErrorKind::NotFound
+        && !parent.as_os_str().is_empty()
+    {
+        builder.recursive(true).create(parent).map_err(|e| failed("create", parent, e))?;
+        created = builder.recursive(false).create(path);
+    }
+    let new = match created {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+        Err(error) => return Err(failed("create", path, error)),
+    };
+    Ok((open_dir(path)?, new))
+}
+
+/// Opens the regular file at `path` for reading. Anything else is refused without waiting: opening a named pipe for
+/// reading would block until somebody writes.
+pub(crate) fn open_file(path: &Path) -> Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let handle = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
+        Ok(handle) => handle,
+        Err(rustix::io::Errno::NOENT) => {
+            return Err(Error::NotFound { what: format!("the file `{}`", show(path)), hint: None });
+        }
+        Err(error) => return Err(failed("open", path, error)),
+    };
+    let file = File::from(handle);
+    if !file.metadata().map_err(|e| failed("look at", path, e))?.is_file() {
+        return Err(failed("read", path, io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
+    }
+    Ok(file)
+}
+
+/// The path without links and relative parts.
+#[expect(clippy::disallowed_methods, reason = "this is the module that may")]
+pub(crate) fn canonical(path: &Path) -> io::Result<PathBuf> {
+    std::fs::canonicalize(path)
+}
+
+/// The id of this boot of the machine, if the system tells: it changes with every start of the kernel.
+#[expect(clippy::disallowed_methods, reason = "this is the module that may")]
+pub(crate) fn boot_id() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let id = text.trim();
+    (!id.is_empty()).then(|| id.to_owned())
+}
+
+/// The time of day.
+pub(crate) fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+fn show(path: &Path) -> crate::error::Escaped<'_> {
+    crate::error::Escaped(path.as_os_str().as_bytes())
+}
+
+fn failed(action: &str, path: &Path, source: impl Into<io::Error>) -> Error {
+    Error::io(action, path.as_os_str().as_bytes(), source)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_new_directory_is_its_owners_alone() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("a/b");
+        assert!(create_private_dir(&path).unwrap().1);
+        assert!(!create_private_dir(&path).unwrap().1);
+        for made in [temp.path().join("a"), path] {
+            assert_eq!(made.metadata().unwrap().permissions().mode() & 0o077, 0, "{}", made.display());
+        }
+    }
+
+    #[test]
+    fn a_named_pipe_is_refused_and_does_not_hang() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("pipe");
+        let dir = open_dir(temp.path()).unwrap();
+        rustix::fs::mknodat(&dir, "pipe", rustix::fs::FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        assert!(open_file(&path).is_err());
+    }
+
+    #[test]
+    fn the_boot_has_an_id() {
+        assert_eq!(boot_id(), boot_id());
+        assert!(boot_id().is_none_or(|id| id.len() >= 32));
+    }
 }

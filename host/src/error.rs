@@ -144,6 +144,14 @@ pub enum Error {
         /// What it is.
         what: String,
     },
+    /// The store was changed by a version that does things which this one does not know.
+    #[error("the store at {path} needs the feature `{feature}`, which this version does not know")]
+    StoreFeature {
+        /// The store's directory, escaped.
+        path: String,
+        /// The feature, as `meta.json` names it.
+        feature: String,
+    },
     /// The thing asked for does not exist.
     #[error("{what} was not found")]
     NotFound {
@@ -240,6 +248,7 @@ impl Error {
             | Self::Refused { .. }
             | Self::Limit { .. }
             | Self::Guest { .. }
+            | Self::StoreFeature { .. }
             | Self::Unsupported { .. } => ErrorKind::Refused,
             Self::InvalidReference { .. } | Self::Usage { .. } => ErrorKind::Usage,
             Self::NotFound { .. } => ErrorKind::NotFound,
@@ -257,6 +266,9 @@ impl Error {
             Self::NotFound { hint, .. } | Self::Usage { hint, .. } => hint.clone(),
             Self::DigestMismatch { .. } | Self::SizeMismatch { .. } | Self::Corrupt { .. } => {
                 Some("nothing of it was kept; fetch it again, and if that fails too, ask whoever published it".into())
+            }
+            Self::StoreFeature { .. } => {
+                Some("use the newer cofferdam that wrote this store, or choose another directory".into())
             }
             Self::Limit { .. } => Some("if you trust this image, raise the limit".into()),
             Self::Authentication { host, .. } => Some(format!("give a user name and a password that {host} accepts")),

@@ -13,6 +13,7 @@ pub mod error;
 pub mod limits;
 pub mod progress;
 pub mod registry;
+pub mod store;
 pub mod transport;
 pub mod tree;
 

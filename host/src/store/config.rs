@@ -1,0 +1,46 @@
+//! Image configurations.
+
+use std::path::PathBuf;
+
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::store::layout::{self, BlobKind};
+use crate::store::storage::ImageStorage;
+
+impl ImageStorage {
+    /// Whether a config blob is there. It is verified when it is loaded.
+    pub fn has_config(&self, digest: &str) -> bool {
+        self.has_blob(BlobKind::Config, digest)
+    }
+
+    /// The exact text of a config, verified against its digest. [`Error::NotFound`] if there is none: its image was never
+    /// pulled.
+    pub fn load_config(&self, digest: &str) -> Result<String> {
+        let digest: Digest = digest.parse()?;
+        let bytes = self.read_document(BlobKind::Config, &digest)?.ok_or_else(|| Error::NotFound {
+            what: format!("config {digest} (did you pull its image first?)"),
+            hint: Some("pull the image first: cofferdam pull REF".into()),
+        })?;
+        String::from_utf8(bytes).map_err(|e| Error::Refused {
+            subject: format!("config {digest}"),
+            reason: format!("it is not UTF-8: {}", e.utf8_error()),
+        })
+    }
+
+    /// The bytes of a config if they are there and hash to the digest. Others count as absent: to be fetched again.
+    pub fn config_bytes(&self, digest: &Digest) -> Result<Option<Vec<u8>>> {
+        self.read_verified(BlobKind::Config, digest)
+    }
+
+    /// The path of a config blob. No I/O.
+    pub fn config_path(&self, digest: &str) -> PathBuf {
+        layout::blob_path(self.images_dir(), BlobKind::Config, digest)
+    }
+
+    /// Whether a regular file is there under a blob's name.
+    pub(super) fn has_blob(&self, kind: BlobKind, digest: &str) -> bool {
+        digest
+            .parse()
+            .is_ok_and(|digest| layout::file_size(self.rooms().blobs(kind), &kind.file_name(&digest)).is_some())
+    }
+}

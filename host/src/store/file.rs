@@ -1,0 +1,255 @@
+//! Files by handle: bounded reads, and the two ways in which a file gets its name.
+//!
+//! A *new* name is taken without replacing ([`publish_new`]): whoever comes second learns of it. A small file that has
+//! versions, such as a reference, is replaced in one step ([`replace`]). Both after the bytes are on disk.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::sync::Arc;
+
+use cap_std::fs::Dir;
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use crate::digest::{Algorithm, Digest, Hasher};
+use crate::error::{Error, Result};
+use crate::store::names::{self, Staging};
+
+/// Bytes that are read at a time when a file is hashed.
+const CHUNK: usize = 256 << 10;
+
+/// Opens a regular file for reading; nothing if there is none. A link is not followed, a pipe not waited for.
+pub(super) fn open(dir: &Dir, name: &str) -> Result<Option<File>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
+        Ok(handle) => File::from(handle),
+        Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Ok(None),
+        Err(error) => return Err(Error::io("open", name.as_bytes(), error)),
+    };
+    let regular = file.metadata().map_err(|e| Error::io("look at", name.as_bytes(), e))?.is_file();
+    Ok(regular.then_some(file))
+}
+
+/// Reads a whole small file; nothing if there is none, and an error if it is larger than `limit` bytes.
+pub(super) fn read(dir: &Dir, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+    let Some(file) = open(dir, name)? else { return Ok(None) };
+    let mut bytes = Vec::new();
+    let failed = |e| Error::io("read", name.as_bytes(), e);
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > limit {
+        return Err(Error::Limit { subject: format!("`{name}`"), what: "bytes in a file of this kind", limit });
+    }
+    Ok(Some(bytes))
+}
+
+/// The digest and the size of a file's bytes from where it stands, in constant memory.
+pub(super) fn hash(file: &mut File, algorithm: Algorithm, name: &str) -> Result<(Digest, u64)> {
+    let mut hasher = Hasher::new(algorithm);
+    let mut chunk = vec![0; CHUNK];
+    let mut total = 0;
+    loop {
+        match file.read(&mut chunk) {
+            Ok(0) => return Ok((hasher.finish(), total)),
+            Ok(count) => {
+                hasher.update(chunk.get(..count).unwrap_or_default());
+                total += count as u64;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Error::io("read", name.as_bytes(), error)),
+        }
+    }
+}
+
+/// A name in a directory that is not final, and the lock which says that its owner lives. Dropping it removes the file.
+#[derive(Debug)]
+pub(super) struct Slot {
+    dir: Arc<Dir>,
+    name: String,
+    published: bool,
+}
+
+impl Slot {
+    /// Makes an empty file under a fresh staging name, locked by its handle: for as long as the handle is open, nobody
+    /// sweeps the file away.
+    pub(super) fn create(dir: &Arc<Dir>, staging: Staging, digest: Option<&Digest>) -> Result<(Self, File)> {
+        loop {
+            let name = names::fresh(staging, digest);
+            let failed = |e: std::io::Error| Error::io("create", name.as_bytes(), e);
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let file = match rustix::fs::openat(&**dir, &name, flags, Mode::RUSR | Mode::WUSR) {
+                Ok(handle) => File::from(handle),
+                Err(Errno::EXIST) => continue,
+                Err(error) => return Err(failed(error.into())),
+            };
+            let slot = Self { dir: Arc::clone(dir), name: name.clone(), published: false };
+            super::lock::lock_exclusively(&file).map_err(failed)?;
+            // Between creation and lock, a sweeper may have taken the file for a dead owner's.
+            if rustix::fs::fstat(&file).map_err(|e| failed(e.into()))?.st_nlink > 0 {
+                return Ok((slot, file));
+            }
+        }
+    }
+
+    /// The staging name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Gives the file its final name, unless that is taken, and makes the name durable. The caller has synced the file.
+    pub(super) fn publish_new(&mut self, name: &str) -> Result<Publication> {
+        let publication = publish_new(&self.dir, &self.name, name)?;
+        if publication == Publication::Done {
+            self.published = true;
+            sync_dir(&self.dir)?;
+        }
+        Ok(publication)
+    }
+
+    /// Gives the file its final name in the place of whatever has it.
+    pub(super) fn publish_over(&mut self, name: &str, durability: Durability) -> Result<()> {
+        rustix::fs::renameat(&*self.dir, &self.name, &*self.dir, name)
+            .map_err(|e| Error::io("replace", name.as_bytes(), e))?;
+        self.published = true;
+        if durability == Durability::Synced { sync_dir(&self.dir) } else { Ok(()) }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if !self.published {
+            let _ = rustix::fs::unlinkat(&*self.dir, &self.name, AtFlags::empty());
+        }
+    }
+}
+
+/// Whether a new name was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Publication {
+    /// The file has it.
+    Done,
+    /// Something else had it first.
+    Taken,
+}
+
+/// Renames a file without replacing anything, also where `RENAME_NOREPLACE` is unknown (some network and FUSE file
+/// systems): there by a hard link, which does not replace either.
+fn publish_new(dir: &Dir, from: &str, to: &str) -> Result<Publication> {
+    let failed = |e: Errno| Error::io("give the final name to", to.as_bytes(), e);
+    match rustix::fs::renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(Publication::Done),
+        Err(Errno::EXIST) => Ok(Publication::Taken),
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => publish_by_link(dir, from, to),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn publish_by_link(dir: &Dir, from: &str, to: &str) -> Result<Publication> {
+    let failed = |e: Errno| Error::io("give the final name to", to.as_bytes(), e);
+    match rustix::fs::linkat(dir, from, dir, to, AtFlags::empty()) {
+        Ok(()) => {}
+        Err(Errno::EXIST) => return Ok(Publication::Taken),
+        Err(error) => return Err(failed(error)),
+    }
+    rustix::fs::unlinkat(dir, from, AtFlags::empty()).map_err(failed)?;
+    Ok(Publication::Done)
+}
+
+/// Whether a file has to outlive a power cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Durability {
+    /// It is on disk when the call returns.
+    Synced,
+    /// It may be lost with everything since the last sync, but is never seen in part.
+    Volatile,
+}
+
+/// Writes a small file in one step: a reader sees the old bytes or the new ones.
+pub(super) fn replace(dir: &Arc<Dir>, name: &str, bytes: &[u8], durability: Durability) -> Result<()> {
+    let mut slot = write(dir, name, bytes, durability)?;
+    slot.publish_over(name, durability)
+}
+
+/// Writes a small file unless there is one already.
+pub(super) fn create(dir: &Arc<Dir>, name: &str, bytes: &[u8]) -> Result<Publication> {
+    write(dir, name, bytes, Durability::Synced)?.publish_new(name)
+}
+
+/// Writes a small file under a staging name.
+pub(super) fn write(dir: &Arc<Dir>, name: &str, bytes: &[u8], durability: Durability) -> Result<Slot> {
+    let failed = |e| Error::io("write", name.as_bytes(), e);
+    let (slot, mut file) = Slot::create(dir, Staging::Small, None)?;
+    file.write_all(bytes).map_err(failed)?;
+    if durability == Durability::Synced {
+        file.sync_all().map_err(failed)?;
+    }
+    Ok(slot)
+}
+
+/// Removes a file if it is there, durably; says whether it was.
+pub(super) fn remove(dir: &Dir, name: &str) -> Result<bool> {
+    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+        Ok(()) => sync_dir(dir).map(|()| true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(error) => Err(Error::io("remove", name.as_bytes(), error)),
+    }
+}
+
+/// Makes the names in a directory durable.
+pub(super) fn sync_dir(dir: &Dir) -> Result<()> {
+    rustix::fs::fsync(dir).map_err(|e| Error::io("sync the directory of", b"the store", e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn temp() -> (tempfile::TempDir, Arc<Dir>) {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = crate::ambient::open_dir(temp.path()).unwrap();
+        (temp, Arc::new(dir))
+    }
+
+    #[test]
+    fn a_new_name_is_never_taken_twice() {
+        let (_temp, dir) = temp();
+        assert_eq!(create(&dir, "a", b"first").unwrap(), Publication::Done);
+        assert_eq!(create(&dir, "a", b"second").unwrap(), Publication::Taken);
+        assert_eq!(read(&dir, "a", 100).unwrap().unwrap(), b"first");
+        assert_eq!(super::super::layout::names(&dir, "").unwrap(), ["a"]);
+    }
+
+    #[test]
+    fn the_fallback_does_not_replace_either() {
+        let (_temp, dir) = temp();
+        dir.write("from", "new").unwrap();
+        dir.write("taken", "old").unwrap();
+        assert_eq!(publish_by_link(&dir, "from", "taken").unwrap(), Publication::Taken);
+        assert_eq!(dir.read("taken").unwrap(), b"old");
+        assert_eq!(publish_by_link(&dir, "from", "free").unwrap(), Publication::Done);
+        assert_eq!(dir.read("free").unwrap(), b"new");
+        assert!(!dir.exists("from"));
+    }
+
+    #[test]
+    fn a_replaced_file_is_whole_and_leaves_nothing_beside_it() {
+        let (_temp, dir) = temp();
+        for text in ["one", "two"] {
+            replace(&dir, "a", text.as_bytes(), Durability::Synced).unwrap();
+            assert_eq!(dir.read("a").unwrap(), text.as_bytes());
+        }
+        assert_eq!(super::super::layout::names(&dir, "").unwrap(), ["a"]);
+    }
+
+    #[test]
+    fn reading_is_bounded_and_takes_regular_files_only() {
+        let (_temp, dir) = temp();
+        dir.write("big", [0; 11]).unwrap();
+        assert!(matches!(read(&dir, "big", 10), Err(Error::Limit { limit: 10, .. })));
+        assert_eq!(read(&dir, "big", 11).unwrap().unwrap().len(), 11);
+        dir.symlink("big", "link").unwrap();
+        rustix::fs::mknodat(&*dir, "pipe", rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
+        for name in ["link", "pipe", "absent"] {
+            assert!(read(&dir, name, 11).unwrap().is_none(), "{name}");
+        }
+    }
+}

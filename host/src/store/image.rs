@@ -1,0 +1,161 @@
+//! The image object: what a runtime wants to know about an image, checked.
+
+use oci_spec::image::{ImageConfiguration, ImageManifest};
+use serde::Serialize;
+
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+
+/// An image: its digests, its layers, and how to run it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ImageObject {
+    /// The name by which it was asked for.
+    pub reference: String,
+    /// The digest of the manifest.
+    pub manifest_digest: Digest,
+    /// The digest of the configuration.
+    pub config_digest: Digest,
+    /// `os/arch`, or `os/arch/variant`.
+    pub platform: String,
+    /// The layers, lowest first. Each has its size, media type and `DiffID`.
+    pub layers: Vec<LayerDescriptor>,
+    /// The declared size of all layers, in bytes.
+    pub total_size: u64,
+    /// How to run it.
+    pub config: ImageConfig,
+}
+
+/// What is claimed about a layer. All of it is checked when the layer is fetched or extracted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LayerDescriptor {
+    /// The digest of the blob.
+    pub digest: Digest,
+    /// The size of the blob in bytes, if declared.
+    pub size: Option<u64>,
+    /// The media type, if declared; without one the blob's first bytes decide.
+    pub media_type: Option<String>,
+    /// The digest of the decoded layer, if known.
+    pub diff_id: Option<Digest>,
+}
+
+/// How to run an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ImageConfig {
+    /// The program and its first arguments.
+    pub entrypoint: Vec<String>,
+    /// Default arguments, or the program if there is no entrypoint.
+    pub cmd: Vec<String>,
+    /// Variables, `NAME=value`.
+    pub env: Vec<String>,
+    /// User, or `user:group`, by name or number; empty for root.
+    pub user: String,
+    /// Working directory; empty for `/`.
+    pub working_dir: String,
+    /// Ports such as `8080/tcp`, sorted.
+    pub exposed_ports: Vec<String>,
+}
+
+impl LayerDescriptor {
+    /// A layer of which only the digest is known.
+    pub fn of(digest: Digest) -> Self {
+        Self { digest, size: None, media_type: None, diff_id: None }
+    }
+}
+
+impl ImageObject {
+    /// Makes the object from a manifest and a configuration whose bytes the caller has verified. [`Error::Refused`] if they
+    /// are no such documents, or do not agree on the number of layers; [`Error::Limit`] for too many layers.
+    pub fn parse(
+        reference: &str,
+        manifest_digest: &Digest,
+        manifest: &[u8],
+        config: &[u8],
+        limits: &Limits,
+    ) -> Result<Self> {
+        // Tells images from indexes, and refuses what could be taken for both.
+        let config_digest = config_digest(manifest, manifest_digest)?;
+        let manifest: ImageManifest =
+            serde_json::from_slice(manifest).map_err(|e| invalid("manifest", manifest_digest, &e))?;
+        if manifest.layers().len() > limits.layers {
+            return Err(Error::Limit {
+                subject: format!("manifest {manifest_digest}"),
+                what: "layers",
+                limit: limits.layers as u64,
+            });
+        }
+        let config: ImageConfiguration =
+            serde_json::from_slice(config).map_err(|e| invalid("config", &config_digest, &e))?;
+        let diff_ids = config.rootfs().diff_ids();
+        if diff_ids.len() != manifest.layers().len() {
+            let reason =
+                format!("it lists {} layers, but the manifest has {}", diff_ids.len(), manifest.layers().len());
+            return Err(Error::Refused { subject: format!("config {config_digest}"), reason });
+        }
+        let mut layers = Vec::with_capacity(diff_ids.len());
+        let mut total_size = 0_u64;
+        for (descriptor, diff_id) in manifest.layers().iter().zip(diff_ids) {
+            total_size = total_size.saturating_add(descriptor.size());
+            layers.push(LayerDescriptor {
+                digest: descriptor.digest().to_string().parse()?,
+                size: Some(descriptor.size()),
+                media_type: Some(descriptor.media_type().to_string()),
+                diff_id: Some(diff_id.parse()?),
+            });
+        }
+        Ok(Self {
+            reference: reference.to_owned(),
+            manifest_digest: manifest_digest.clone(),
+            config_digest,
+            platform: platform(&config),
+            layers,
+            total_size,
+            config: run_config(&config),
+        })
+    }
+
+    /// The digests of the layers' blobs, lowest first.
+    pub fn layer_digests(&self) -> impl Iterator<Item = &Digest> {
+        self.layers.iter().map(|layer| &layer.digest)
+    }
+
+    /// The digests of the decoded layers, lowest first.
+    pub fn diff_ids(&self) -> impl Iterator<Item = &Digest> {
+        self.layers.iter().filter_map(|layer| layer.diff_id.as_ref())
+    }
+}
+
+/// The digest of the configuration that a manifest names.
+pub(super) fn config_digest(manifest: &[u8], digest: &Digest) -> Result<Digest> {
+    match super::manifest::parse(manifest, digest)? {
+        oci_client::manifest::OciManifest::Image(image) => image.config.digest.parse(),
+        oci_client::manifest::OciManifest::ImageIndex(_) => Err(is_index(digest)),
+    }
+}
+
+fn is_index(digest: &Digest) -> Error {
+    Error::Refused { subject: format!("manifest {digest}"), reason: "it is an index, not an image".into() }
+}
+
+fn platform(config: &ImageConfiguration) -> String {
+    let variant = config.variant().as_deref().filter(|v| !v.is_empty()).map(|v| format!("/{v}")).unwrap_or_default();
+    format!("{}/{}{variant}", config.os(), config.architecture())
+}
+
+fn run_config(config: &ImageConfiguration) -> ImageConfig {
+    let Some(run) = config.config() else { return ImageConfig::default() };
+    let mut exposed_ports = run.exposed_ports().clone().unwrap_or_default();
+    exposed_ports.sort();
+    ImageConfig {
+        entrypoint: run.entrypoint().clone().unwrap_or_default(),
+        cmd: run.cmd().clone().unwrap_or_default(),
+        env: run.env().clone().unwrap_or_default(),
+        user: run.user().clone().unwrap_or_default(),
+        working_dir: run.working_dir().clone().unwrap_or_default(),
+        exposed_ports,
+    }
+}
+
+fn invalid(noun: &str, digest: &Digest, error: &serde_json::Error) -> Error {
+    Error::Refused { subject: format!("{noun} {digest}"), reason: format!("it is not a valid {noun}: {error}") }
+}

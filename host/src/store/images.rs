@@ -1,0 +1,74 @@
+//! Images by name: publish, list, resolve, load.
+
+use std::time::UNIX_EPOCH;
+
+use crate::ambient;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::store::image::ImageObject;
+use crate::store::layout::{self, BlobKind};
+use crate::store::manifest::not_found;
+use crate::store::refs::ImageRef;
+use crate::store::storage::ImageStorage;
+
+impl ImageStorage {
+    /// Lets a reference stand for an image, last of all: manifest and configuration must be there and right, and each layer
+    /// as a blob or a tree. Replaces what the reference stood for. `pulled_at` is set by this. The caller holds
+    /// [`ImageStorage::in_use`] since before it looked for the first blob.
+    pub fn publish(&self, image: ImageRef) -> Result<ImageObject> {
+        self.writable()?;
+        let object = self.load_image(&image)?;
+        if let Some(index) = &image.index
+            && self.manifest_bytes(index)?.is_none()
+        {
+            return Err(not_found(index));
+        }
+        let layers = self.rooms().blobs(BlobKind::Layer);
+        for digest in object.layer_digests() {
+            let blob = layout::file_size(layers, &BlobKind::Layer.file_name(digest));
+            if blob.is_none() && !self.trees().is_ready(digest) {
+                return Err(Error::NotFound { what: format!("layer {digest}"), hint: None });
+            }
+        }
+        let pulled_at = ambient::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.refs().set(&ImageRef { pulled_at, ..image })?;
+        Ok(object)
+    }
+
+    /// All references in the store, in order. One that cannot be read is logged and left out.
+    pub fn images(&self) -> Result<Vec<ImageRef>> {
+        Ok(self.refs().list()?.refs)
+    }
+
+    /// What a reference stands for. `reference` is the full name, as it was published, or the digest of a manifest that
+    /// some reference stands for.
+    pub fn resolve(&self, reference: &str) -> Result<Option<ImageRef>> {
+        if let Ok(digest) = reference.parse::<Digest>() {
+            return Ok(self.images()?.into_iter().find(|image| image.manifest == digest));
+        }
+        self.refs().get(reference)
+    }
+
+    /// The image that a reference stands for. [`Error::NotFound`] if there is none.
+    pub fn image(&self, reference: &str) -> Result<ImageObject> {
+        let image = self.resolve(reference)?.ok_or_else(|| unknown(reference))?;
+        self.load_image(&image)
+    }
+
+    /// The image behind an entry of [`ImageStorage::images`], from verified bytes.
+    pub fn load_image(&self, image: &ImageRef) -> Result<ImageObject> {
+        let manifest =
+            self.read_document(BlobKind::Manifest, &image.manifest)?.ok_or_else(|| not_found(&image.manifest))?;
+        let config = super::image::config_digest(&manifest, &image.manifest)?;
+        let config = self.load_config(&config.to_string())?;
+        ImageObject::parse(&image.reference, &image.manifest, &manifest, config.as_bytes(), self.limits())
+    }
+}
+
+pub(super) fn unknown(reference: &str) -> Error {
+    let shown: String = reference.chars().take(200).collect();
+    Error::NotFound {
+        what: format!("image {shown:?}"),
+        hint: Some(format!("see what is there: cofferdam images; fetch it: cofferdam pull {}", shown.escape_default())),
+    }
+}

@@ -1,0 +1,107 @@
+//! Layers: their blobs, and how they become trees.
+
+use std::path::{Path, PathBuf};
+
+use crate::ambient;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::store::file;
+use crate::store::image::LayerDescriptor;
+use crate::store::layout::{self, BlobKind};
+use crate::store::lock::blocking;
+use crate::store::stage::Claim;
+use crate::store::storage::ImageStorage;
+use crate::store::trees::Tree;
+
+const KIND: BlobKind = BlobKind::Layer;
+
+impl ImageStorage {
+    /// Whether a layer's blob is there as a regular file. Cheap; its bytes are verified when they are used, or by
+    /// [`ImageStorage::verify_layer`].
+    pub fn has_layer(&self, digest: &str) -> bool {
+        self.has_blob(KIND, digest)
+    }
+
+    /// Whether all of these layers are there.
+    pub fn verify_blobs_exist(&self, layer_digests: &[String]) -> bool {
+        layer_digests.iter().all(|digest| self.has_layer(digest))
+    }
+
+    /// Whether a layer's bytes hash to its digest. In constant memory. An absent layer is `Ok(false)`; so is one that
+    /// does not hash to its digest, which is also logged as an error.
+    pub async fn verify_layer(&self, digest: &str) -> Result<bool> {
+        let digest: Digest = digest.parse()?;
+        let dir = std::sync::Arc::clone(self.rooms().blobs(KIND));
+        blocking(move || {
+            let name = KIND.file_name(&digest);
+            let Some(mut file) = file::open(&dir, &name)? else { return Ok(false) };
+            let (actual, bytes) = file::hash(&mut file, digest.algorithm(), &name)?;
+            if actual != digest {
+                tracing::error!(expected = %digest, %actual, bytes, "a layer is not what its name says");
+            }
+            Ok(actual == digest)
+        })
+        .await
+    }
+
+    /// The path of a layer's blob. No I/O.
+    pub fn layer_tarball_path(&self, digest: &str) -> PathBuf {
+        layout::blob_path(self.images_dir(), KIND, digest)
+    }
+
+    /// The path of a layer's tree. No I/O.
+    pub fn layer_extracted_path(&self, digest: &str) -> PathBuf {
+        layout::tree_path(self.images_dir(), digest)
+    }
+
+    /// The directory of the layers' blobs. No I/O.
+    pub fn layer_dir(&self) -> PathBuf {
+        self.images_dir().join(KIND.directory())
+    }
+
+    /// Extracts a layer into `extracted/`, markers kept, from the blob at `tarball_path`, which must hash to `digest`.
+    /// Cheap if the tree is there. Of many who ask at once, in any process, one does the work and the others wait for it.
+    /// On failure nothing is left. Blocks the thread.
+    pub fn extract_layer(&self, digest: &str, tarball_path: &Path) -> Result<()> {
+        let layer = LayerDescriptor::of(digest.parse()?);
+        self.extract(&layer, || ambient::open_file(tarball_path)).map(drop)
+    }
+
+    /// The tree of a layer: as it is there, or else extracted from the layer's blob in the store. All that the descriptor
+    /// claims is checked, also against a tree that is there. [`Error::NotFound`] if neither tree nor blob is there. Blocks
+    /// the thread.
+    pub fn ensure_tree(&self, layer: &LayerDescriptor) -> Result<Tree> {
+        if let Some(tree) = self.trees().open(layer)? {
+            return Ok(tree);
+        }
+        self.extract(layer, || self.open_layer(&layer.digest))
+    }
+
+    /// Opens a layer's blob. Its bytes are not verified.
+    pub fn open_layer(&self, digest: &Digest) -> Result<std::fs::File> {
+        file::open(self.rooms().blobs(KIND), &KIND.file_name(digest))?.ok_or_else(|| Error::NotFound {
+            what: format!("layer {digest}"),
+            hint: Some("pull the image again: cofferdam pull REF".into()),
+        })
+    }
+
+    fn extract(&self, layer: &LayerDescriptor, blob: impl Fn() -> Result<std::fs::File>) -> Result<Tree> {
+        self.writable()?;
+        let extracting = |e: Error| e.context(format!("extracting layer {}", layer.digest));
+        loop {
+            match self.trees().begin(layer).map_err(extracting)? {
+                Claim::Granted(staged) => {
+                    let dest = staged.directory_handle()?;
+                    let unpacked = blob().and_then(|blob| self.unpacker().unpack(blob, layer, dest));
+                    return unpacked.and_then(|unpacked| staged.verify(unpacked)?.commit()).map_err(extracting);
+                }
+                Claim::Present => {
+                    // Gone in the meantime only if somebody freed it.
+                    if let Some(tree) = self.trees().open(layer).map_err(extracting)? {
+                        return Ok(tree);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Where things are: the store's directories as handles, and the paths that callers are told.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cap_std::fs::Dir;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+
+/// The last component of a path that was asked for with text that is no digest. Nothing is ever made under this name.
+const NO_DIGEST: &str = "invalid-digest";
+
+/// The kinds of blobs. Each has a directory of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BlobKind {
+    /// A manifest or an index.
+    Manifest,
+    /// An image configuration.
+    Config,
+    /// A layer, compressed or not.
+    Layer,
+}
+
+impl BlobKind {
+    pub(super) const ALL: [Self; 3] = [Self::Manifest, Self::Config, Self::Layer];
+
+    /// The directory's name.
+    pub(super) fn directory(self) -> &'static str {
+        match self {
+            Self::Manifest => "manifests",
+            Self::Config => "configs",
+            Self::Layer => "layers",
+        }
+    }
+
+    /// The word for it in messages.
+    pub(super) fn noun(self) -> &'static str {
+        match self {
+            Self::Manifest => "manifest",
+            Self::Config => "config",
+            Self::Layer => "layer",
+        }
+    }
+
+    /// The final file name. A layer's ends in `.tar.gz` whatever its compression: that is the contract.
+    pub(super) fn file_name(self, digest: &Digest) -> String {
+        match self {
+            Self::Manifest | Self::Config => format!("{}.json", digest.file_stem()),
+            Self::Layer => format!("{}.tar.gz", digest.file_stem()),
+        }
+    }
+}
+
+/// The path of a blob. Pure text: no I/O, and for text that is no digest a path inside the store that never exists, with
+/// nothing of the text in it (CVE-2014-9358, CVE-2024-3727).
+pub(super) fn blob_path(root: &Path, kind: BlobKind, digest: &str) -> PathBuf {
+    let name = digest.parse().map_or_else(|_| NO_DIGEST.to_owned(), |digest| kind.file_name(&digest));
+    root.join(kind.directory()).join(name)
+}
+
+/// The path of a tree, in the same manner.
+pub(super) fn tree_path(root: &Path, digest: &str) -> PathBuf {
+    root.join("extracted").join(stem(digest))
+}
+
+/// A digest as a file name, in the same manner.
+pub(super) fn stem(digest: &str) -> String {
+    digest.parse().map_or_else(|_| NO_DIGEST.to_owned(), |digest: Digest| digest.file_stem())
+}
+
+/// The store's directories, opened once.
+#[derive(Debug)]
+pub(super) struct Rooms {
+    pub(super) root: Arc<Dir>,
+    manifests: Arc<Dir>,
+    configs: Arc<Dir>,
+    layers: Arc<Dir>,
+    pub(super) extracted: Arc<Dir>,
+    pub(super) records: Arc<Dir>,
+    pub(super) refs: Arc<Dir>,
+    pub(super) locks: Arc<Dir>,
+    pub(super) local: Arc<Dir>,
+}
+
+impl Rooms {
+    /// Opens the directories below `root`, making those that are missing and closing them to others.
+    pub(super) fn open(root: Arc<Dir>) -> Result<Self> {
+        let room = |name: &str| private_dir(&root, name).map(Arc::new);
+        Ok(Self {
+            manifests: room("manifests")?,
+            configs: room("configs")?,
+            layers: room("layers")?,
+            extracted: room("extracted")?,
+            records: room("records")?,
+            refs: room("refs")?,
+            locks: room("locks")?,
+            local: room("local")?,
+            root,
+        })
+    }
+
+    /// The directory of a kind of blobs.
+    pub(super) fn blobs(&self, kind: BlobKind) -> &Arc<Dir> {
+        match kind {
+            BlobKind::Manifest => &self.manifests,
+            BlobKind::Config => &self.configs,
+            BlobKind::Layer => &self.layers,
+        }
+    }
+}
+
+/// Opens the directory `name`, made if it is missing, for its owner alone whatever the umask (CVE-2021-41091,
+/// CVE-2024-25621). A link in its place is refused.
+pub(super) fn private_dir(parent: &Dir, name: &str) -> Result<Dir> {
+    match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(Error::io("create", name.as_bytes(), error)),
+    }
+    let dir = open_dir(parent, name).map_err(|e| Error::io("open the directory", name.as_bytes(), e))?;
+    close_to_others(&dir, name)?;
+    Ok(dir)
+}
+
+/// Takes the permissions of group and others away from a directory.
+pub(super) fn close_to_others(dir: &Dir, name: &str) -> Result<()> {
+    let failed = |e: Errno| Error::io("close to others the directory", name.as_bytes(), e);
+    let mode = rustix::fs::fstat(dir).map_err(failed)?.st_mode;
+    if mode & 0o777 == 0o700 {
+        return Ok(());
+    }
+    rustix::fs::fchmod(dir, Mode::from_raw_mode(mode & 0o7000 | 0o700)).map_err(failed)
+}
+
+/// Opens a directory for listing and syncing; a link is not followed.
+pub(super) fn open_dir(parent: &Dir, name: &str) -> Result<Dir, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let handle = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+    Ok(Dir::from_std_file(File::from(handle)))
+}
+
+/// The names in a directory. A name that is no UTF-8 is not one of ours and is left out.
+pub(super) fn names(dir: &Dir, what: &str) -> Result<Vec<String>> {
+    let failed = |e| Error::io("list", what.as_bytes(), e);
+    let mut names = Vec::new();
+    for entry in dir.entries().map_err(failed)? {
+        if let Ok(name) = entry.map_err(failed)?.file_name().into_string() {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// Whether a regular file of this name exists, and its size in bytes.
+pub(super) fn file_size(dir: &Dir, name: &str) -> Option<u64> {
+    let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    let regular = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file();
+    regular.then(|| u64::try_from(stat.st_size).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// CVE-2014-9358, CVE-2024-3727, CVE-2026-95839, GHSA-f689-h8m7-3jp2: digest text used as a path.
+    #[test]
+    fn text_that_is_no_digest_never_gets_into_a_path() {
+        let root = Path::new("/store");
+        let good = Digest::of(b"x").to_string();
+        let attacks = [
+            "",
+            ".",
+            "..",
+            "/etc",
+            "/etc/passwd",
+            "sha256:x/../../",
+            "sha256:../../../etc/passwd",
+            "sha256-abc",
+            "sha512:00",
+            "sha256:\0",
+            &format!("{good}/../../x"),
+            &format!("{good}\n"),
+            &good.to_uppercase(),
+        ];
+        for text in attacks {
+            for kind in BlobKind::ALL {
+                let expected = root.join(kind.directory()).join(NO_DIGEST);
+                assert_eq!(blob_path(root, kind, text), expected, "{text:?}");
+            }
+            assert_eq!(tree_path(root, text), root.join("extracted").join(NO_DIGEST), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_those_of_the_contract() {
+        let digest = Digest::of(b"x");
+        let hex = digest.hex();
+        let root = Path::new("/store");
+        let text = digest.to_string();
+        assert_eq!(
+            blob_path(root, BlobKind::Layer, &text),
+            PathBuf::from(format!("/store/layers/sha256-{hex}.tar.gz"))
+        );
+        assert_eq!(
+            blob_path(root, BlobKind::Config, &text),
+            PathBuf::from(format!("/store/configs/sha256-{hex}.json"))
+        );
+        assert_eq!(
+            blob_path(root, BlobKind::Manifest, &text),
+            PathBuf::from(format!("/store/manifests/sha256-{hex}.json"))
+        );
+        assert_eq!(tree_path(root, &text), PathBuf::from(format!("/store/extracted/sha256-{hex}")));
+    }
+}

@@ -1,0 +1,265 @@
+//! Locks: one at work, others waiting, nobody waiting for the dead.
+//!
+//! A lock is an advisory lock (`flock`) on a file in `locks/`. It belongs to an open file, so threads exclude each other
+//! just as processes do, and the system frees it when its holder dies. Who frees one removes its file: only the holder
+//! may, and whoever waited on the removed file notices that its name now means another one, and starts again.
+//!
+//! The lock on the use of the store (`store.lock`) is different: its file stays, many share it ([`InUse`]) while they
+//! rely on what they found in the store, and only who frees space holds it alone.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::sync::Arc;
+
+use cap_std::fs::Dir;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+
+const STORE: &str = "store.lock";
+
+/// The directory of locks.
+#[derive(Clone, Debug)]
+pub(super) struct Locks(Arc<Dir>);
+
+/// A lock that is held. Dropping it frees it and removes its file.
+#[derive(Debug)]
+pub(super) struct Lock {
+    dir: Arc<Dir>,
+    name: String,
+    _file: File,
+}
+
+/// Says that somebody relies on what is in the store: as long as it lives, nothing in the store is freed, in any process.
+/// To be held from the first look into the store to the publication of a reference, and while trees are read.
+#[derive(Debug)]
+#[must_use = "the store is in use only for as long as this lives"]
+pub struct InUse {
+    _file: File,
+}
+
+/// The store is in nobody's use but ours.
+#[derive(Debug)]
+pub(super) struct Alone {
+    _file: File,
+}
+
+impl Locks {
+    pub(super) fn new(dir: Arc<Dir>) -> Self {
+        Self(dir)
+    }
+
+    /// Takes a lock, waiting for its holder. Blocks the thread.
+    pub(super) fn acquire(&self, name: &str) -> Result<Lock> {
+        let failed = |e| Error::io("lock", name.as_bytes(), e);
+        loop {
+            let file = self.open(name).map_err(failed)?;
+            lock_exclusively(&file).map_err(failed)?;
+            if let Some(lock) = self.settle(name, file)? {
+                return Ok(lock);
+            }
+        }
+    }
+
+    /// Takes a lock if nobody holds it.
+    pub(super) fn try_acquire(&self, name: &str) -> Result<Option<Lock>> {
+        let failed = |e| Error::io("lock", name.as_bytes(), e);
+        loop {
+            let file = self.open(name).map_err(failed)?;
+            if !try_lock_exclusively(&file).map_err(failed)? {
+                return Ok(None);
+            }
+            if let Some(lock) = self.settle(name, file)? {
+                return Ok(Some(lock));
+            }
+        }
+    }
+
+    /// Takes a lock without blocking the executor. The wait has a thread of its own, so that giving up (dropping the
+    /// future) never holds up the end of the runtime.
+    pub(super) async fn acquire_async(&self, name: String) -> Result<Lock> {
+        let locks = self.clone();
+        waiting(move || locks.acquire(&name)).await
+    }
+
+    /// Shares the use of the store, waiting while space is being freed. Blocks the thread.
+    pub(super) fn share(&self) -> Result<InUse> {
+        let failed = |e| Error::io("lock", STORE.as_bytes(), e);
+        let file = self.open(STORE).map_err(failed)?;
+        uninterrupted(|| file.lock_shared()).map_err(failed)?;
+        Ok(InUse { _file: file })
+    }
+
+    /// The use of the store for us alone, if nobody shares it.
+    pub(super) fn try_alone(&self) -> Result<Option<Alone>> {
+        let failed = |e| Error::io("lock", STORE.as_bytes(), e);
+        let file = self.open(STORE).map_err(failed)?;
+        Ok(try_lock_exclusively(&file).map_err(failed)?.then_some(Alone { _file: file }))
+    }
+
+    /// Removes the files of locks whose holders died.
+    pub(super) fn sweep(&self) -> Result<()> {
+        for name in super::layout::names(&self.0, "locks")? {
+            if name != STORE && name.strip_suffix(".lock").is_some() {
+                drop(self.try_acquire(&name)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&self, name: &str) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(File::from(rustix::fs::openat(&*self.0, name, flags, Mode::RUSR | Mode::WUSR)?))
+    }
+
+    /// The lock, if the name still means the file that was locked.
+    fn settle(&self, name: &str, file: File) -> Result<Option<Lock>> {
+        let failed = |e: Errno| Error::io("lock", name.as_bytes(), e);
+        let held = rustix::fs::fstat(&file).map_err(failed)?;
+        let named = match rustix::fs::statat(&*self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(named) => named,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        let same = (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino);
+        Ok(same.then(|| Lock { dir: Arc::clone(&self.0), name: name.to_owned(), _file: file }))
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Still locked: only the holder may remove the name, and the file is closed, and so freed, after this.
+        let _ = rustix::fs::unlinkat(&*self.dir, &self.name, AtFlags::empty());
+    }
+}
+
+/// Runs a wait of unknown length on a thread of its own.
+pub(super) async fn waiting<T: Send + 'static>(wait: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name("cofferdam-lock".into())
+        .spawn(move || drop(sender.send(wait())))
+        .map_err(|e| Error::io("start a thread for", b"a lock", e))?;
+    receiver.await.map_err(|_| Error::Interrupted)?
+}
+
+/// Runs short blocking work beside the executor.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Error::Interrupted),
+        },
+    }
+}
+
+/// Locks an open file for us alone, waiting for its holder.
+pub(super) fn lock_exclusively(file: &File) -> io::Result<()> {
+    uninterrupted(|| file.lock())
+}
+
+/// Locks an open file for us alone, if nobody holds it.
+pub(super) fn try_lock_exclusively(file: &File) -> io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+fn uninterrupted(mut lock: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    loop {
+        match lock() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+    use super::*;
+
+    fn temp() -> (tempfile::TempDir, Locks) {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = crate::ambient::open_dir(temp.path()).unwrap();
+        (temp, Locks::new(Arc::new(dir)))
+    }
+
+    #[test]
+    fn a_lock_is_held_once_and_leaves_no_file() {
+        let (temp, locks) = temp();
+        let lock = locks.acquire("a.lock").unwrap();
+        assert!(locks.try_acquire("a.lock").unwrap().is_none());
+        assert!(locks.try_acquire("b.lock").unwrap().is_some());
+        drop(lock);
+        assert_eq!(temp.path().read_dir().unwrap().count(), 0);
+        assert!(locks.try_acquire("a.lock").unwrap().is_some());
+    }
+
+    /// The race that removing lock files invites: a waiter that gets the lock of a removed file, beside the holder of a
+    /// new one. Many threads, each takes the lock often; no two may be inside.
+    #[test]
+    fn removal_of_lock_files_lets_nobody_in_twice() {
+        let (temp, locks) = temp();
+        let inside = AtomicBool::new(false);
+        let entered = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        let lock = locks.acquire("a.lock").unwrap();
+                        assert!(!inside.swap(true, Ordering::SeqCst), "two holders of one lock");
+                        entered.fetch_add(1, Ordering::SeqCst);
+                        inside.store(false, Ordering::SeqCst);
+                        drop(lock);
+                    }
+                });
+            }
+        });
+        assert_eq!(entered.into_inner(), 1600);
+        assert_eq!(temp.path().read_dir().unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_dead_leave_a_file_but_no_lock() {
+        let (temp, locks) = temp();
+        // What a killed process leaves: the file, unlocked.
+        temp.path().join("a.lock").metadata().unwrap_err();
+        drop(locks.open("a.lock").unwrap());
+        assert!(locks.try_acquire("a.lock").unwrap().is_some());
+        drop(locks.open("b.lock").unwrap());
+        let held = locks.acquire("c.lock").unwrap();
+        locks.sweep().unwrap();
+        assert!(!temp.path().join("b.lock").exists());
+        assert!(temp.path().join("c.lock").exists());
+        drop(held);
+    }
+
+    #[test]
+    fn a_store_in_use_is_nobodys_alone() {
+        let (_temp, locks) = temp();
+        let (first, second) = (locks.share().unwrap(), locks.share().unwrap());
+        assert!(locks.try_alone().unwrap().is_none());
+        drop(first);
+        assert!(locks.try_alone().unwrap().is_none());
+        drop(second);
+        assert!(locks.try_alone().unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn giving_up_a_wait_leaves_no_lock_behind() {
+        let (_temp, locks) = temp();
+        let held = locks.acquire("a.lock").unwrap();
+        let wait = locks.acquire_async("a.lock".into());
+        assert!(tokio::time::timeout(std::time::Duration::from_millis(20), wait).await.is_err());
+        drop(held);
+        // The abandoned waiter may get the lock first, and frees it at once.
+        drop(locks.acquire_async("a.lock".into()).await.unwrap());
+        drop(locks.acquire("a.lock").unwrap());
+    }
+}

@@ -1,0 +1,126 @@
+//! `meta.json`: which format the store has, and which features a program must know to use it.
+//!
+//! ```json
+//! { "format": 1, "compatible": [], "read_only_compatible": [], "incompatible": [] }
+//! ```
+//!
+//! A later version that changes the store adds a name to one of the lists. Who does not know a *compatible* feature may
+//! ignore it, who does not know a *read-only-compatible* one may read, who does not know an *incompatible* one stays out.
+
+use std::sync::Arc;
+
+use cap_std::fs::Dir;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Escaped, Result};
+use crate::store::file;
+
+pub(super) const NAME: &str = "meta.json";
+
+/// The largest `meta.json` that is read, in bytes.
+const LIMIT: u64 = 64 << 10;
+
+/// Features that this version knows, by list. None were needed so far.
+const KNOWN_READ_ONLY_COMPATIBLE: [&str; 0] = [];
+const KNOWN_INCOMPATIBLE: [&str; 0] = [];
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Meta {
+    format: u32,
+    #[serde(default)]
+    compatible: Vec<String>,
+    #[serde(default)]
+    read_only_compatible: Vec<String>,
+    #[serde(default)]
+    incompatible: Vec<String>,
+}
+
+/// What may be done with a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Everything.
+    Full,
+    /// Nothing that changes it, because of this feature.
+    ReadOnly(String),
+}
+
+/// Reads the store's `meta.json`, or writes one if there is none. `shown` is the store's path, for messages.
+pub(super) fn open(root: &Arc<Dir>, shown: &[u8]) -> Result<Access> {
+    loop {
+        if let Some(text) = file::read(root, NAME, LIMIT)? {
+            return judge(&text, shown);
+        }
+        let meta =
+            Meta { format: 1, compatible: Vec::new(), read_only_compatible: Vec::new(), incompatible: Vec::new() };
+        let mut text = serde_json::to_vec_pretty(&meta).map_err(|e| corrupt(shown, &e))?;
+        text.push(b'\n');
+        // Somebody else may open the same new store: the first to write is the one to be read.
+        if file::create(root, NAME, &text)? == file::Publication::Done {
+            return Ok(Access::Full);
+        }
+        if file::read(root, NAME, LIMIT)?.is_none() {
+            return Err(corrupt(shown, &"it is not a regular file"));
+        }
+    }
+}
+
+fn judge(text: &[u8], shown: &[u8]) -> Result<Access> {
+    let meta: Meta = serde_json::from_slice(text).map_err(|e| corrupt(shown, &e))?;
+    let unknown = |feature: String| Error::StoreFeature { path: Escaped(shown).to_string(), feature };
+    if meta.format != 1 {
+        return Err(unknown(format!("format {}", meta.format)));
+    }
+    if let Some(feature) = meta.incompatible.into_iter().find(|f| !KNOWN_INCOMPATIBLE.contains(&f.as_str())) {
+        return Err(unknown(feature));
+    }
+    let readable = meta.read_only_compatible.iter().find(|f| !KNOWN_READ_ONLY_COMPATIBLE.contains(&f.as_str()));
+    if let Some(feature) = readable {
+        tracing::warn!(
+            feature,
+            "the store has a feature that this version does not know: it is opened for reading only"
+        );
+        return Ok(Access::ReadOnly(feature.clone()));
+    }
+    Ok(Access::Full)
+}
+
+fn corrupt(shown: &[u8], reason: &dyn std::fmt::Display) -> Error {
+    Error::Corrupt { subject: format!("`{}/{NAME}`", Escaped(shown)), reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(text: &str) -> Result<Access> {
+        judge(text.as_bytes(), b"/store")
+    }
+
+    #[test]
+    fn features_decide() {
+        assert_eq!(judged(r#"{"format":1}"#).unwrap(), Access::Full);
+        assert_eq!(judged(r#"{"format":1,"compatible":["nice"],"new":[]}"#).unwrap(), Access::Full);
+        assert_eq!(
+            judged(r#"{"format":1,"read_only_compatible":["packs"]}"#).unwrap(),
+            Access::ReadOnly("packs".into())
+        );
+        let refused = judged(r#"{"format":1,"incompatible":["packs"]}"#).unwrap_err();
+        assert!(refused.to_string().contains("`packs`"), "{refused}");
+        assert!(refused.hint().is_some());
+        assert!(matches!(judged(r#"{"format":2}"#), Err(Error::StoreFeature { .. })));
+        assert!(matches!(judged(""), Err(Error::Corrupt { .. })));
+    }
+
+    #[test]
+    fn two_that_open_a_new_store_agree() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = Arc::new(crate::ambient::open_dir(temp.path()).unwrap());
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| assert_eq!(open(&root, b"/store").unwrap(), Access::Full));
+            }
+        });
+        let names: Vec<_> = temp.path().read_dir().unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(names, [NAME]);
+    }
+}

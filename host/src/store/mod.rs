@@ -1,0 +1,71 @@
+//! The store room: images on disk, safe against crashes, against each other's processes, and against digest text.
+//!
+//! ```text
+//! <images>/                                 0700, as is every directory below
+//!   meta.json                               version and feature flags of the store           (meta.rs)
+//!   layers/sha256-<hex>.tar.gz              a layer's blob, exactly as fetched               (stage.rs, layer.rs)
+//!   configs/sha256-<hex>.json               an image configuration, exact bytes              (config.rs)
+//!   manifests/sha256-<hex>.json             a manifest or an index, exact bytes              (manifest.rs)
+//!   <dir>/sha256-<hex>.<uuid>.downloading   a blob that is being written                     (stage.rs)
+//!   extracted/sha256-<hex>/                 a layer's tree, markers kept as files            (trees.rs)
+//!   extracted/sha256-<hex>.<uuid>.extracting/   a tree that is being written                 (trees.rs)
+//!   records/sha256-<hex>.json               what vouches for a tree                          (record.rs)
+//!   records/manifest.sha256-<hex>.json      what vouches for a re-serialised manifest        (manifest.rs)
+//!   refs/<escaped reference>.json           which manifest a name stands for                 (refs.rs)
+//!   locks/…                                 who is at work on what                           (lock.rs)
+//!   local/<key>/extracted/…, records/…      trees of local OCI layouts                       (bundle.rs)
+//! ```
+//!
+//! # Invariants
+//!
+//! * A path is made from a parsed [`Digest`](crate::Digest) and never from other text.
+//! * A blob gets its name by [`Verified::commit`](stage::Verified::commit) alone: what was not verified cannot be
+//!   committed, because that does not compile.
+//! * The order of every commit: write, sync the file, rename without replacing, sync the directory; a reference comes
+//!   last. What a reader finds under a final name is whole.
+//! * A staged file is locked by its owner for as long as it lives, a staged tree by its layer's lock. The system frees
+//!   both when the owner dies; the next [`ImageStorage::open`] or [`ImageStorage::sweep`] removes what is left.
+//! * Manifests and configurations are verified each time they are read, layers each time they are extracted. So a
+//!   directory that another runtime wrote can be taken over as it is: nothing in it is believed.
+//! * A tree is derived data. It counts only when its record vouches for it: see [`record`].
+//! * Locks are taken in one order: the use of the store, then a tree, then a blob. No code waits for a second lock of the
+//!   same kind while it holds one.
+
+mod bundle;
+mod config;
+mod discard;
+mod download;
+mod file;
+mod hashing;
+mod image;
+mod images;
+mod layer;
+mod layout;
+mod lock;
+mod manifest;
+mod meta;
+mod names;
+mod record;
+mod refs;
+mod remove;
+mod set_aside;
+mod stage;
+mod storage;
+mod sweep;
+#[cfg(test)]
+mod tests;
+mod trees;
+mod unpacker;
+
+pub use download::StagedDownload;
+pub use hashing::HashingWriter;
+pub use image::{ImageConfig, ImageObject, LayerDescriptor};
+pub use layout::BlobKind;
+pub use lock::InUse;
+pub use record::TreeRecord;
+pub use refs::ImageRef;
+pub use remove::Removed;
+pub use stage::{Claim, Committed, Staged, Verified};
+pub use storage::ImageStorage;
+pub use trees::{StagedTree, Tree, Trees, VerifiedTree};
+pub use unpacker::{LayerUnpacker, Unpacked};

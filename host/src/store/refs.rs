@@ -1,0 +1,230 @@
+//! References: which manifest a name stands for, each a small file that people can read.
+//!
+//! The file name is the reference with everything but letters, digits, `-`, `_` and `.` percent-encoded, so it holds no
+//! separator and does not begin with a dot. One that would be too long ends in a hash instead; no short one looks like
+//! that, for `~` is encoded. What counts is the reference inside: a file whose name does not follow from it is ignored.
+
+use std::sync::Arc;
+
+use cap_std::fs::Dir;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::store::file::{self, Durability};
+use crate::store::layout;
+
+/// The longest reference, in bytes.
+const LONGEST: usize = 1024;
+/// The longest encoded name that is used whole, in bytes; with its ending it stays below 255.
+const LONGEST_NAME: usize = 200;
+/// The largest file of a reference that is read, in bytes.
+const LIMIT: u64 = 64 << 10;
+
+/// What a name stands for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRef {
+    /// The name in full, such as `docker.io/library/alpine:3.20`.
+    pub reference: String,
+    /// The digest of the image's manifest.
+    pub manifest: Digest,
+    /// The digest of the index from which the manifest was chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<Digest>,
+    /// The platform that was asked for: `os/arch` or `os/arch/variant`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
+    /// When it was published: seconds since 1970, UTC. Set by the store.
+    #[serde(default)]
+    pub pulled_at: u64,
+}
+
+/// The directory of references.
+#[derive(Debug)]
+pub(super) struct Refs(Arc<Dir>);
+
+/// All references that can be read, and the names of files that cannot.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    pub(super) refs: Vec<ImageRef>,
+    pub(super) unreadable: Vec<String>,
+}
+
+impl Refs {
+    pub(super) fn new(dir: Arc<Dir>) -> Self {
+        Self(dir)
+    }
+
+    /// Sets what a reference stands for, in one step.
+    pub(super) fn set(&self, image: &ImageRef) -> Result<()> {
+        let name = file_name(&image.reference)?;
+        let mut text =
+            serde_json::to_vec_pretty(image).map_err(|e| Error::io("write", image.reference.as_bytes(), e))?;
+        text.push(b'\n');
+        file::replace(&self.0, &name, &text, Durability::Synced)
+    }
+
+    /// What a reference stands for.
+    pub(super) fn get(&self, reference: &str) -> Result<Option<ImageRef>> {
+        let name = file_name(reference)?;
+        match file::read(&self.0, &name, LIMIT)? {
+            Some(text) => parse(&name, &text).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Removes a reference and says whether it was there.
+    pub(super) fn remove(&self, reference: &str) -> Result<bool> {
+        file::remove(&self.0, &file_name(reference)?)
+    }
+
+    /// All references, in order.
+    pub(super) fn list(&self) -> Result<Listing> {
+        let mut listing = Listing::default();
+        for name in layout::names(&self.0, "refs")? {
+            if name.strip_suffix(".json").is_none() {
+                continue;
+            }
+            let text = match file::read(&self.0, &name, LIMIT) {
+                Ok(Some(text)) => text,
+                // Removed between the listing and the look.
+                Ok(None) if !self.0.exists(&name) => continue,
+                Ok(None) | Err(_) => {
+                    listing.unreadable.push(name);
+                    continue;
+                }
+            };
+            match parse(&name, &text) {
+                Ok(image) => listing.refs.push(image),
+                Err(error) => {
+                    tracing::warn!(%error, "a reference cannot be read");
+                    listing.unreadable.push(name);
+                }
+            }
+        }
+        listing.refs.sort_by(|a, b| a.reference.cmp(&b.reference));
+        Ok(listing)
+    }
+}
+
+fn parse(name: &str, text: &[u8]) -> Result<ImageRef> {
+    let corrupt = |reason: String| Error::Corrupt { subject: format!("the reference in `refs/{name}`"), reason };
+    let image: ImageRef = serde_json::from_slice(text).map_err(|e| corrupt(e.to_string()))?;
+    if file_name(&image.reference).is_ok_and(|expected| expected == name) {
+        Ok(image)
+    } else {
+        Err(corrupt("the file holds another name's reference".into()))
+    }
+}
+
+fn file_name(reference: &str) -> Result<String> {
+    let invalid = |reason: &str| Error::InvalidReference {
+        text: reference.chars().take(200).collect(),
+        reason: reason.to_owned(),
+    };
+    if reference.is_empty() {
+        return Err(invalid("it is empty"));
+    }
+    if reference.len() > LONGEST {
+        return Err(invalid("it is longer than 1024 bytes"));
+    }
+    if !reference.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(invalid("it holds something else than printable ASCII"));
+    }
+    let mut name = String::with_capacity(reference.len() + 16);
+    for (at, byte) in reference.bytes().enumerate() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => name.push(byte.into()),
+            b'.' if at > 0 => name.push('.'),
+            _ => name.extend(['%', hex(byte >> 4), hex(byte & 15)]),
+        }
+    }
+    if name.len() > LONGEST_NAME {
+        name.truncate(LONGEST_NAME / 2);
+        name.push('~');
+        name.push_str(Digest::of(reference.as_bytes()).hex());
+    }
+    name.push_str(".json");
+    Ok(name)
+}
+
+fn hex(digit: u8) -> char {
+    char::from_digit(digit.into(), 16).map_or('0', |digit| digit.to_ascii_uppercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn temp() -> (tempfile::TempDir, Refs) {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = crate::ambient::open_dir(temp.path()).unwrap();
+        (temp, Refs::new(Arc::new(dir)))
+    }
+
+    fn image(reference: &str) -> ImageRef {
+        ImageRef {
+            reference: reference.into(),
+            manifest: Digest::of(reference.as_bytes()),
+            index: None,
+            platform: Some("linux/amd64".into()),
+            pulled_at: 1,
+        }
+    }
+
+    #[test]
+    fn names_are_safe_and_tell_references_apart() {
+        let long = format!("host/{}:tag", "a".repeat(300));
+        let longer = format!("host/{}:tag", "a".repeat(301));
+        let references = [
+            "alpine",
+            "docker.io/library/alpine:3.20",
+            "docker.io/library/alpine%3A3.20",
+            "localhost:5000/a/b@sha256:00",
+            "../../etc/passwd",
+            "..",
+            ".hidden",
+            "%2e%2e",
+            "a~b",
+            long.as_str(),
+            longer.as_str(),
+        ];
+        let names: Vec<_> = references.iter().map(|r| file_name(r).unwrap()).collect();
+        for (at, name) in names.iter().enumerate() {
+            assert!(!name.contains('/') && !name.starts_with('.') && name.len() < 255, "{name}");
+            assert!(!names[..at].contains(name), "{name} stands for two references");
+            assert!(crate::store::names::parse(name).is_none(), "{name} would be swept");
+        }
+        assert_eq!(names[1], "docker.io%2Flibrary%2Falpine%3A3.20.json");
+        for text in ["", "a b", "a\nb", "a\0", "é", &"a".repeat(1025)] {
+            assert!(matches!(file_name(text), Err(Error::InvalidReference { .. })), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn references_are_set_listed_replaced_and_removed() {
+        let (_temp, refs) = temp();
+        for name in ["b:1", "a:1"] {
+            refs.set(&image(name)).unwrap();
+        }
+        assert_eq!(refs.get("a:1").unwrap(), Some(image("a:1")));
+        assert_eq!(refs.list().unwrap().refs, [image("a:1"), image("b:1")]);
+        let newer = ImageRef { manifest: Digest::of(b"newer"), ..image("a:1") };
+        refs.set(&newer).unwrap();
+        assert_eq!(refs.get("a:1").unwrap(), Some(newer));
+        assert!(refs.remove("a:1").unwrap());
+        assert!(!refs.remove("a:1").unwrap());
+        assert_eq!(refs.get("a:1").unwrap(), None);
+    }
+
+    #[test]
+    fn a_file_that_says_something_else_than_its_name_is_not_believed() {
+        let (_temp, refs) = temp();
+        refs.set(&image("a:1")).unwrap();
+        refs.0.rename("a%3A1.json", &refs.0, "b%3A1.json").unwrap();
+        refs.0.write("c.json", "{").unwrap();
+        assert!(matches!(refs.get("b:1"), Err(Error::Corrupt { .. })));
+        let listing = refs.list().unwrap();
+        assert_eq!((listing.refs.len(), listing.unreadable.len()), (0, 2));
+    }
+}

@@ -1,0 +1,202 @@
+//! A blob on its way into the store: [`Staged`] → [`Verified`] → [`Committed`].
+//!
+//! Each step consumes the one before, and there is no other way to make a `Verified` or a `Committed`: what was not
+//! verified cannot be committed. Dropping any but the last removes the staged file.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use cap_std::fs::Dir;
+
+use crate::digest::{Digest, Hasher};
+use crate::error::{Error, Result};
+use crate::store::file::{self, Publication, Slot};
+use crate::store::layout::BlobKind;
+use crate::store::lock::Lock;
+use crate::store::names::Staging;
+
+/// The answer of somebody who wanted to do a piece of work once.
+#[derive(Debug)]
+pub enum Claim<T> {
+    /// It is done already.
+    Present,
+    /// It is the caller's to do, and nobody else does it meanwhile.
+    Granted(T),
+}
+
+impl<T> Claim<T> {
+    /// The work, unless it is done.
+    pub fn granted(self) -> Option<T> {
+        match self {
+            Self::Present => None,
+            Self::Granted(work) => Some(work),
+        }
+    }
+}
+
+/// What a blob must be.
+#[derive(Clone, Debug)]
+pub(super) struct Expected {
+    pub(super) kind: BlobKind,
+    pub(super) digest: Digest,
+    /// Its size in bytes, if declared.
+    pub(super) size: Option<u64>,
+}
+
+impl Expected {
+    pub(super) fn subject(&self) -> String {
+        format!("{} {}", self.kind.noun(), self.digest)
+    }
+}
+
+/// A blob that is being written, under a name of its own that nobody reads. Bytes are hashed as they are written; more
+/// bytes than declared are refused at once.
+#[derive(Debug)]
+pub struct Staged {
+    draft: Draft,
+    hasher: Hasher,
+    written: u64,
+}
+
+/// A staged file: its name, its handle, and the lock of its blob where the work is done by one only.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) slot: Slot,
+    pub(super) file: File,
+    pub(super) dir: Arc<Dir>,
+    pub(super) expected: Expected,
+    pub(super) lock: Option<Lock>,
+}
+
+/// A staged blob whose bytes hash to its digest and have the declared size.
+#[derive(Debug)]
+#[must_use = "a verified blob is removed unless it is committed"]
+pub struct Verified {
+    draft: Draft,
+    size: u64,
+}
+
+/// A blob that is visible under its digest, and durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    digest: Digest,
+    size: u64,
+}
+
+impl Draft {
+    pub(super) fn create(dir: &Arc<Dir>, expected: Expected, lock: Option<Lock>) -> Result<Self> {
+        let (slot, file) = Slot::create(dir, Staging::Blob, Some(&expected.digest))?;
+        Ok(Self { slot, file, dir: Arc::clone(dir), expected, lock })
+    }
+
+    /// Judges what was written: `digest` and `written` are what the writer measured, and the file must agree.
+    pub(super) fn verify(self, digest: Digest, written: u64) -> Result<Verified> {
+        let subject = || self.expected.subject();
+        let held = self.file.metadata().map_err(|e| Error::io("look at", self.slot.name().as_bytes(), e))?.len();
+        let expected = self.expected.size.unwrap_or(written);
+        for actual in [written, held] {
+            if actual != expected {
+                return Err(Error::SizeMismatch { subject: subject(), expected, actual });
+            }
+        }
+        if digest != self.expected.digest {
+            return Err(Error::DigestMismatch {
+                subject: subject(),
+                expected: self.expected.digest.clone(),
+                actual: digest,
+            });
+        }
+        Ok(Verified { draft: self, size: written })
+    }
+}
+
+impl Staged {
+    pub(super) fn new(draft: Draft) -> Self {
+        let hasher = Hasher::new(draft.expected.digest.algorithm());
+        Self { draft, hasher, written: 0 }
+    }
+
+    /// The digest that the bytes must hash to.
+    pub fn digest(&self) -> &Digest {
+        &self.draft.expected.digest
+    }
+
+    /// Bytes written so far.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// A second handle on the staged file, for reading while it is written: reading does not move the writer. What is
+    /// read is not verified yet.
+    pub fn reader(&self) -> Result<File> {
+        let name = self.draft.slot.name();
+        file::open(&self.draft.dir, name)?.ok_or_else(|| Error::NotFound { what: format!("`{name}`"), hint: None })
+    }
+
+    /// Compares size and hash. [`Error::SizeMismatch`] or [`Error::DigestMismatch`] if they differ; the staged file is
+    /// gone then.
+    pub fn verify(self) -> Result<Verified> {
+        self.draft.verify(self.hasher.finish(), self.written)
+    }
+}
+
+impl Write for Staged {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(size) = self.draft.expected.size
+            && self.written + bytes.len() as u64 > size
+        {
+            let text = format!("{} has more than the declared {size} bytes", self.draft.expected.subject());
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+        }
+        let count = self.draft.file.write(bytes)?;
+        self.hasher.update(bytes.get(..count).unwrap_or_default());
+        self.written += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Verified {
+    /// Makes the blob durable and gives it its name. If the name is taken already, what has it is verified: it stays if
+    /// it is right and is replaced if it is not.
+    pub fn commit(self) -> Result<Committed> {
+        let Draft { mut slot, file, dir, expected, lock } = self.draft;
+        let name = expected.kind.file_name(&expected.digest);
+        file.sync_all().map_err(|e| Error::io("sync", name.as_bytes(), e))?;
+        if slot.publish_new(&name)? == Publication::Taken {
+            if holds(&dir, &name, &expected)? {
+                // Ours goes; theirs may be so new that its name is not on disk yet.
+                file::sync_dir(&dir)?;
+            } else {
+                tracing::warn!(blob = %expected.subject(), "replacing a blob whose bytes are not what its name says");
+                slot.publish_over(&name, file::Durability::Synced)?;
+            }
+        }
+        drop((slot, file, lock));
+        Ok(Committed { digest: expected.digest, size: self.size })
+    }
+}
+
+/// Whether the file of this name has the expected bytes.
+fn holds(dir: &Dir, name: &str, expected: &Expected) -> Result<bool> {
+    let Some(mut file) = file::open(dir, name)? else { return Ok(false) };
+    let (digest, _) = file::hash(&mut file, expected.digest.algorithm(), name)?;
+    file.sync_all().map_err(|e| Error::io("sync", name.as_bytes(), e))?;
+    Ok(digest == expected.digest)
+}
+
+impl Committed {
+    /// The digest under which it is visible.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// Its size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+}

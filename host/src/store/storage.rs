@@ -1,0 +1,277 @@
+//! [`ImageStorage`]: the store as its callers hold it.
+
+use std::fmt;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::ambient;
+use crate::digest::Digest;
+use crate::error::{Error, Escaped, Result};
+use crate::limits::Limits;
+use crate::store::layout::{self, BlobKind, Rooms};
+use crate::store::lock::{InUse, Locks, blocking, waiting};
+use crate::store::meta::{self, Access};
+use crate::store::refs::Refs;
+use crate::store::stage::{Claim, Draft, Expected, Staged};
+use crate::store::trees::Trees;
+use crate::store::unpacker::{self, LayerUnpacker};
+use crate::store::{StagedDownload, file};
+
+/// An image store in a directory. Cheap to clone; may be used by many threads, and by many processes at once.
+#[derive(Clone)]
+pub struct ImageStorage {
+    inner: Arc<Inner>,
+    limits: Arc<Limits>,
+    unpacker: Arc<dyn LayerUnpacker>,
+}
+
+struct Inner {
+    path: PathBuf,
+    access: Access,
+    rooms: Rooms,
+    locks: Locks,
+    refs: Refs,
+    trees: Trees,
+    boot_id: Option<String>,
+}
+
+impl ImageStorage {
+    /// Opens the store at `images_dir`, with the default limits and Cofferdam's own unpacker. See [`ImageStorage::open`].
+    pub fn new(images_dir: impl Into<PathBuf>) -> Result<Self> {
+        Self::open(images_dir, Limits::default(), unpacker::default())
+    }
+
+    /// Opens the store at `images_dir`: makes what is missing, takes over a directory that the reference wrote, and removes
+    /// what dead processes left in staging. [`Error::StoreFeature`] if a later version changed the store.
+    pub fn open(images_dir: impl Into<PathBuf>, limits: Limits, unpacker: Arc<dyn LayerUnpacker>) -> Result<Self> {
+        let path = images_dir.into();
+        let (root, new) = ambient::create_private_dir(&path)?;
+        let root = Arc::new(root);
+        let shown = path.as_os_str().as_bytes();
+        let adopted = !root.exists(meta::NAME) && root.is_dir("layers") && root.is_dir("manifests");
+        // Before anything else is touched: a later version's store is not ours to change.
+        let access = meta::open(&root, shown)?;
+        // Never for a directory that merely holds the store: that may be anything, `/` included.
+        if new || adopted {
+            layout::close_to_others(&root, &Escaped(shown).to_string())?;
+        }
+        let rooms = Rooms::open(root)?;
+        let locks = Locks::new(Arc::clone(&rooms.locks));
+        let refs = Refs::new(Arc::clone(&rooms.refs));
+        let boot_id = ambient::boot_id();
+        let trees = Trees::new(
+            path.join("extracted"),
+            Arc::clone(&rooms.extracted),
+            Arc::clone(&rooms.records),
+            locks.clone(),
+            "extracted".into(),
+            boot_id.clone(),
+        );
+        let inner = Arc::new(Inner { path, access, rooms, locks, refs, trees, boot_id });
+        let storage = Self { inner, limits: Arc::new(limits), unpacker };
+        if storage.writable().is_ok()
+            && let Err(error) = storage.sweep()
+        {
+            tracing::warn!(%error, "cannot remove all that dead processes left in the store");
+        }
+        Ok(storage)
+    }
+
+    /// The same store with other limits.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits: Arc::new(limits), ..self }
+    }
+
+    /// The same store with another unpacker.
+    #[must_use]
+    pub fn with_unpacker(self, unpacker: Arc<dyn LayerUnpacker>) -> Self {
+        Self { unpacker, ..self }
+    }
+
+    /// The store's directory, as it was given.
+    pub fn images_dir(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// The limits that hold for documents in the store.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The trees of layers from registries.
+    pub fn trees(&self) -> &Trees {
+        &self.inner.trees
+    }
+
+    /// Says that the caller relies on what is in the store. See [`InUse`].
+    pub async fn in_use(&self) -> Result<InUse> {
+        let locks = self.locks().clone();
+        waiting(move || locks.share()).await
+    }
+
+    /// As [`ImageStorage::in_use`], blocking the thread while another process frees space.
+    pub fn in_use_blocking(&self) -> Result<InUse> {
+        self.locks().share()
+    }
+
+    /// Begins to write a blob, unless it is there: waits for others who write it, in any process. A manifest or a config
+    /// is there if its bytes hash to the digest, a layer if its file has the declared size. Give up by dropping the
+    /// future.
+    pub async fn begin_blob(&self, kind: BlobKind, digest: &Digest, size: Option<u64>) -> Result<Claim<Staged>> {
+        self.writable()?;
+        self.check_declared(kind, digest, size)?;
+        let expected = Expected { kind, digest: digest.clone(), size };
+        if self.clone().has_expected(expected.clone()).await? {
+            return Ok(Claim::Present);
+        }
+        let lock = self.locks().acquire_async(blob_lock(kind, digest)).await?;
+        if self.clone().has_expected(expected.clone()).await? {
+            return Ok(Claim::Present);
+        }
+        let dir = Arc::clone(self.rooms().blobs(kind));
+        blocking(move || Draft::create(&dir, expected, Some(lock)).map(|draft| Claim::Granted(Staged::new(draft))))
+            .await
+    }
+
+    /// Stages the download of a layer. `expected_size` is its declared size in bytes; 0 or less means unknown.
+    pub async fn stage_layer_download(&self, digest: &str, expected_size: i64) -> Result<StagedDownload> {
+        let size = u64::try_from(expected_size).ok().filter(|&size| size > 0);
+        self.stage_download(BlobKind::Layer, digest, size, u64::MAX).await
+    }
+
+    /// Stages the download of an image configuration, of unknown size.
+    pub async fn stage_config_download(&self, digest: &str) -> Result<StagedDownload> {
+        self.stage_download(BlobKind::Config, digest, None, self.limits.config_bytes).await
+    }
+
+    async fn stage_download(
+        &self,
+        kind: BlobKind,
+        digest: &str,
+        size: Option<u64>,
+        limit: u64,
+    ) -> Result<StagedDownload> {
+        self.writable()?;
+        let expected = Expected { kind, digest: digest.parse()?, size };
+        let dir = Arc::clone(self.rooms().blobs(kind));
+        let path = self.images_dir().join(kind.directory());
+        blocking(move || Ok(StagedDownload::new(Draft::create(&dir, expected, None)?, &path, limit))).await
+    }
+
+    async fn has_expected(self, Expected { kind, digest, size }: Expected) -> Result<bool> {
+        blocking(move || match kind {
+            BlobKind::Layer => {
+                let held = layout::file_size(self.rooms().blobs(kind), &kind.file_name(&digest));
+                Ok(held.is_some_and(|held| size.is_none_or(|size| size == held)))
+            }
+            BlobKind::Manifest | BlobKind::Config => Ok(self.read_verified(kind, &digest)?.is_some()),
+        })
+        .await
+    }
+
+    /// Refuses a declared size above the limit before anything is fetched.
+    fn check_declared(&self, kind: BlobKind, digest: &Digest, size: Option<u64>) -> Result<()> {
+        let (what, limit) = self.document_limit(kind);
+        match size {
+            Some(size) if size > limit => {
+                Err(Error::Limit { subject: format!("{} {digest}", kind.noun()), what, limit })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What is counted, and how many of it may be, in a blob of this kind.
+    pub(super) fn document_limit(&self, kind: BlobKind) -> (&'static str, u64) {
+        match kind {
+            BlobKind::Manifest => ("bytes in a manifest", self.limits.manifest_bytes),
+            BlobKind::Config => ("bytes in an image configuration", self.limits.config_bytes),
+            BlobKind::Layer => ("bytes in a layer", u64::MAX),
+        }
+    }
+
+    /// The bytes of a manifest or a config if they are there and hash to the digest. What is there and does not, or is too
+    /// large, counts as absent: it is to be fetched again.
+    pub(super) fn read_verified(&self, kind: BlobKind, digest: &Digest) -> Result<Option<Vec<u8>>> {
+        match self.read_document(kind, digest) {
+            Ok(bytes) => Ok(bytes),
+            Err(error @ (Error::DigestMismatch { .. } | Error::Limit { .. })) => {
+                tracing::warn!(%error, "a document in the store is not what its name says; it counts as absent");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The same, with the reason why it does not count.
+    pub(super) fn read_document(&self, kind: BlobKind, digest: &Digest) -> Result<Option<Vec<u8>>> {
+        let (what, limit) = self.document_limit(kind);
+        let subject = || format!("{} {digest}", kind.noun());
+        let bytes = match file::read(self.rooms().blobs(kind), &kind.file_name(digest), limit) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(None),
+            Err(Error::Limit { .. }) => return Err(Error::Limit { subject: subject(), what, limit }),
+            Err(error) => return Err(error),
+        };
+        check_bytes(&bytes, digest, subject)?;
+        Ok(Some(bytes))
+    }
+
+    pub(super) fn writable(&self) -> Result<()> {
+        match &self.inner.access {
+            Access::Full => Ok(()),
+            Access::ReadOnly(feature) => {
+                let path = Escaped(self.inner.path.as_os_str().as_bytes()).to_string();
+                Err(Error::StoreFeature { path, feature: feature.clone() })
+            }
+        }
+    }
+
+    pub(super) fn rooms(&self) -> &Rooms {
+        &self.inner.rooms
+    }
+
+    pub(super) fn locks(&self) -> &Locks {
+        &self.inner.locks
+    }
+
+    pub(super) fn refs(&self) -> &Refs {
+        &self.inner.refs
+    }
+
+    pub(super) fn unpacker(&self) -> &dyn LayerUnpacker {
+        &*self.unpacker
+    }
+
+    pub(super) fn boot_id(&self) -> Option<String> {
+        self.inner.boot_id.clone()
+    }
+}
+
+impl fmt::Debug for ImageStorage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ImageStorage").field("images_dir", &self.inner.path).finish_non_exhaustive()
+    }
+}
+
+/// The name of the lock of a blob.
+pub(super) fn blob_lock(kind: BlobKind, digest: &Digest) -> String {
+    format!("{}.{}.lock", kind.directory(), digest.file_stem())
+}
+
+/// Compares bytes with their digest.
+pub(super) fn check_bytes(bytes: &[u8], digest: &Digest, subject: impl Fn() -> String) -> Result<()> {
+    let actual = digest_with(bytes, digest);
+    if actual == *digest {
+        Ok(())
+    } else {
+        Err(Error::DigestMismatch { subject: subject(), expected: digest.clone(), actual })
+    }
+}
+
+fn digest_with(bytes: &[u8], like: &Digest) -> Digest {
+    let mut hasher = crate::digest::Hasher::new(like.algorithm());
+    hasher.update(bytes);
+    hasher.finish()
+}

@@ -1,0 +1,127 @@
+//! The store's promises, each tried from outside of the room.
+
+#![expect(clippy::disallowed_methods, reason = "tests look at the store from outside, by path")]
+
+mod blobs;
+mod crash;
+mod documents;
+mod images;
+mod trees;
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use super::*;
+use crate::digest::{Digest, Hasher};
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits::Limits;
+
+/// A store in a directory that goes when the test ends.
+struct Fixture {
+    storage: ImageStorage,
+    unpacker: Arc<Toy>,
+    temp: tempfile::TempDir,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let temp = tempfile::tempdir().unwrap();
+        let unpacker = Arc::new(Toy::default());
+        let storage = open(&temp.path().join("images"), &unpacker);
+        Self { storage, unpacker, temp }
+    }
+
+    fn path(&self, relative: &str) -> std::path::PathBuf {
+        self.temp.path().join("images").join(relative)
+    }
+
+    /// The store as another process would see it: opened anew.
+    fn reopen(&self) -> ImageStorage {
+        open(&self.temp.path().join("images"), &self.unpacker)
+    }
+
+    /// Puts bytes under a layer's name without asking whether they are right.
+    fn plant_layer(&self, digest: &Digest, bytes: &[u8]) {
+        std::fs::write(self.storage.layer_tarball_path(&digest.to_string()), bytes).unwrap();
+    }
+
+    /// Commits a layer in the right way.
+    fn add_layer(&self, bytes: &[u8]) -> LayerDescriptor {
+        let digest = Digest::of(bytes);
+        self.plant_layer(&digest, bytes);
+        LayerDescriptor {
+            digest,
+            size: Some(bytes.len() as u64),
+            media_type: Some("application/vnd.oci.image.layer.v1.tar".into()),
+            diff_id: Some(toy_diff_id(bytes)),
+        }
+    }
+}
+
+fn open(path: &Path, unpacker: &Arc<Toy>) -> ImageStorage {
+    ImageStorage::open(path, Limits::default(), Arc::clone(unpacker) as Arc<dyn LayerUnpacker>).unwrap()
+}
+
+/// Unpacks a blob into a tree with one file that holds its bytes; "decodes" it by hashing them twice over.
+#[derive(Default)]
+struct Toy {
+    calls: AtomicU32,
+}
+
+impl LayerUnpacker for Toy {
+    fn unpack(&self, mut blob: File, layer: &LayerDescriptor, dest: OwnedFd) -> Result<Unpacked> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        let dest = cap_std::fs::Dir::from_std_file(dest.into());
+        let mut bytes = Vec::new();
+        blob.read_to_end(&mut bytes).unwrap();
+        dest.create_dir("etc").unwrap();
+        dest.create("etc/content").unwrap().write_all(&bytes).unwrap();
+        if bytes == b"hostile" {
+            return Err(Error::refused(b"../x", "it climbs"));
+        }
+        if bytes.starts_with(b"slow") {
+            // Long enough for others to arrive; nothing depends on it.
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let mut hasher = Hasher::new(layer.digest.algorithm());
+        hasher.update(&bytes);
+        Ok(Unpacked {
+            blob: hasher.finish(),
+            blob_bytes: bytes.len() as u64,
+            diff_id: toy_diff_id(&bytes),
+            record: serde_json::json!({ "links": [] }),
+        })
+    }
+}
+
+fn toy_diff_id(bytes: &[u8]) -> Digest {
+    Digest::of(&bytes.repeat(2))
+}
+
+/// The names in a directory of the store, sorted.
+fn names(path: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        std::fs::read_dir(path).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn assert_nothing_staged(fixture: &Fixture) {
+    for dir in ["layers", "configs", "manifests", "extracted", "refs", "records", "."] {
+        for name in names(&fixture.path(dir)) {
+            assert!(!name.ends_with("ing"), "{dir}/{name} was left behind");
+        }
+    }
+    let locks: Vec<_> = names(&fixture.path("locks")).into_iter().filter(|name| name != "store.lock").collect();
+    assert!(locks.is_empty(), "locks were left behind: {locks:?}");
+}
+
+fn age(path: &Path, by: Duration) {
+    let file = File::open(path).unwrap();
+    file.set_modified(std::time::SystemTime::now() - by).unwrap();
+}

@@ -1,0 +1,278 @@
+//! Extraction into the store, and what is believed afterwards.
+
+use super::*;
+
+fn content(storage: &ImageStorage, layer: &LayerDescriptor) -> Vec<u8> {
+    std::fs::read(storage.layer_extracted_path(&layer.digest.to_string()).join("etc/content")).unwrap()
+}
+
+fn extract(storage: &ImageStorage, layer: &LayerDescriptor) -> Result<()> {
+    let digest = layer.digest.to_string();
+    storage.extract_layer(&digest, &storage.layer_tarball_path(&digest))
+}
+
+fn record_path(fixture: &Fixture, layer: &LayerDescriptor) -> std::path::PathBuf {
+    fixture.path("records").join(format!("{}.json", layer.digest.file_stem()))
+}
+
+/// Changes a record as time, or somebody, might.
+fn edit_record(fixture: &Fixture, layer: &LayerDescriptor, edit: impl FnOnce(&mut serde_json::Value)) {
+    let path = record_path(fixture, layer);
+    let mut record = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    edit(&mut record);
+    std::fs::write(&path, serde_json::to_vec(&record).unwrap()).unwrap();
+}
+
+fn calls(fixture: &Fixture) -> u32 {
+    fixture.unpacker.calls.load(Ordering::SeqCst)
+}
+
+#[test]
+fn a_layer_is_extracted_once() {
+    let fixture = Fixture::new();
+    let layer = fixture.add_layer(b"layer");
+    for _ in 0..3 {
+        extract(&fixture.storage, &layer).unwrap();
+        extract(&fixture.reopen(), &layer).unwrap();
+    }
+    assert_eq!(calls(&fixture), 1);
+    assert_eq!(content(&fixture.storage, &layer), b"layer");
+    let tree = fixture.storage.ensure_tree(&layer).unwrap();
+    assert_eq!(tree.path(), fixture.storage.layer_extracted_path(&layer.digest.to_string()));
+    assert_eq!(tree.record().layer, serde_json::json!({ "links": [] }));
+    assert_eq!(tree.record().diff_id, toy_diff_id(b"layer"));
+    assert!(rustix::fs::statat(tree.directory(), "etc/content", rustix::fs::AtFlags::empty()).is_ok());
+    assert_eq!(calls(&fixture), 1);
+    assert_nothing_staged(&fixture);
+}
+
+#[test]
+fn of_many_at_once_one_works_and_all_succeed() {
+    let fixture = Fixture::new();
+    let layer = fixture.add_layer(b"slow layer");
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            // Opened anew, as another process would: locks belong to open files, not to processes.
+            let storage = fixture.reopen();
+            let layer = &layer;
+            scope.spawn(move || {
+                extract(&storage, layer).unwrap();
+                assert_eq!(content(&storage, layer), b"slow layer");
+            });
+        }
+    });
+    assert_eq!(calls(&fixture), 1);
+    assert_nothing_staged(&fixture);
+}
+
+#[test]
+fn a_failure_leaves_nothing() {
+    let fixture = Fixture::new();
+    let hostile = fixture.add_layer(b"hostile");
+    let refused = extract(&fixture.storage, &hostile).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Refused);
+    assert!(refused.to_string().contains(&hostile.digest.to_string()), "{refused}");
+    // A blob that does not hash to its name.
+    let damaged = LayerDescriptor::of(Digest::of(b"good"));
+    fixture.plant_layer(&damaged.digest, b"bad!");
+    assert_eq!(extract(&fixture.storage, &damaged).unwrap_err().kind(), ErrorKind::Integrity);
+    // A wrong DiffID, a wrong size.
+    let layer = fixture.add_layer(b"layer");
+    let wrong_diff_id = LayerDescriptor { diff_id: Some(Digest::of(b"other")), ..layer.clone() };
+    let wrong_size = LayerDescriptor { size: Some(4), ..layer.clone() };
+    for wrong in [wrong_diff_id, wrong_size] {
+        assert_eq!(fixture.storage.ensure_tree(&wrong).unwrap_err().kind(), ErrorKind::Integrity);
+    }
+    // No blob at all.
+    let absent = LayerDescriptor::of(Digest::of(b"absent"));
+    assert_eq!(extract(&fixture.storage, &absent).unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(fixture.storage.ensure_tree(&absent).unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(names(&fixture.path("extracted")), [""; 0]);
+    assert_eq!(names(&fixture.path("records")), [""; 0]);
+    assert_nothing_staged(&fixture);
+    // And nothing of it stands in the way.
+    fixture.plant_layer(&damaged.digest, b"good");
+    extract(&fixture.storage, &damaged).unwrap();
+    extract(&fixture.storage, &layer).unwrap();
+}
+
+/// The tree of an image must not serve another image that claims a different `DiffID` for the same blob.
+#[test]
+fn a_tree_that_is_there_is_checked_against_the_claim() {
+    let fixture = Fixture::new();
+    let layer = fixture.add_layer(b"layer");
+    fixture.storage.ensure_tree(&layer).unwrap();
+    let wrong = LayerDescriptor { diff_id: Some(Digest::of(b"other")), ..layer.clone() };
+    assert_eq!(fixture.storage.ensure_tree(&wrong).unwrap_err().kind(), ErrorKind::Integrity);
+    assert!(matches!(fixture.storage.trees().begin(&wrong), Err(Error::DigestMismatch { .. })));
+    assert!(fixture.storage.trees().is_ready(&layer.digest), "the tree itself is fine");
+    assert_eq!(calls(&fixture), 1);
+}
+
+#[test]
+fn a_tree_of_the_reference_is_extracted_again() {
+    let fixture = Fixture::new();
+    let layer = fixture.add_layer(b"layer");
+    let tree = fixture.storage.layer_extracted_path(&layer.digest.to_string());
+    std::fs::create_dir_all(tree.join("etc/deep")).unwrap();
+    std::fs::write(tree.join("etc/content"), "never verified").unwrap();
+    assert!(!fixture.storage.trees().is_ready(&layer.digest));
+    extract(&fixture.storage, &layer).unwrap();
+    assert_eq!(content(&fixture.storage, &layer), b"layer");
+    assert_eq!(names(&tree.join("etc")), ["content"]);
+    assert_nothing_staged(&fixture);
+}
+
+#[test]
+fn a_tree_in_the_place_of_ours_is_not_believed() {
+    let fixture = Fixture::new();
+    let layer = fixture.add_layer(b"layer");
+    extract(&fixture.storage, &layer).unwrap();
+    let tree = fixture.storage.layer_extracted_path(&layer.digest.to_string());
+    std::fs::remove_dir_all(&tree).unwrap();
+    assert!(!fixture.storage.trees().is_ready(&layer.digest), "a record without its tree");
+    std::fs::create_dir(&tree).unwrap();
+    assert!(!fixture.storage.trees().is_ready(&layer.digest), "another directory, maybe with the same inode");
+    extract(&fixture.storage, &layer).unwrap();
+    assert_eq!(content(&fixture.storage, &layer), b"layer");
+    // A link, or a file, under the tree's name.
+    std::fs::remove_dir_all(&tree).unwrap();
+    std::os::unix::fs::symlink(fixture.temp.path(), &tree).unwrap();
+    extract(&fixture.storage, &layer).unwrap();
+    assert!(tree.symlink_metadata().unwrap().is_dir());
+    assert!(fixture.temp.path().join("images").exists());
+}
+
+#[test]
+fn after_a_power_cut_only_synced_trees_are_believed() {
+    let fixture = Fixture::new();
+    let (lost, synced) = (fixture.add_layer(b"lost"), fixture.add_layer(b"synced"));
+    extract(&fixture.storage, &synced).unwrap();
+    assert_eq!(fixture.storage.trees().promote().unwrap(), 1);
+    assert_eq!(fixture.storage.trees().promote().unwrap(), 0, "once is enough");
+    extract(&fixture.storage, &lost).unwrap();
+    let before = fixture.storage.ensure_tree(&synced).unwrap();
+    assert!(before.record().synced);
+    for layer in [&lost, &synced] {
+        edit_record(&fixture, layer, |record| record["boot_id"] = "another boot".into());
+    }
+    assert!(!fixture.storage.trees().is_ready(&lost.digest));
+    assert!(fixture.storage.trees().is_ready(&synced.digest));
+    let calls_before = calls(&fixture);
+    extract(&fixture.storage, &synced).unwrap();
+    assert_eq!(calls(&fixture), calls_before);
+    extract(&fixture.storage, &lost).unwrap();
+    assert_eq!(calls(&fixture), calls_before + 1);
+}
+
+/// A tree of an earlier boot is not promoted by a sync of this one: the sync came too late for it.
+#[test]
+fn a_sync_does_not_vouch_for_an_earlier_boot() {
+    let fixture = Fixture::new();
+    let layer = fixture.add_layer(b"layer");
+    extract(&fixture.storage, &layer).unwrap();
+    edit_record(&fixture, &layer, |record| record["boot_id"] = "another boot".into());
+    assert_eq!(fixture.storage.trees().promote().unwrap(), 0);
+    assert!(!fixture.storage.trees().is_ready(&layer.digest));
+}
+
+#[test]
+fn a_damaged_record_vouches_for_nothing() {
+    let fixture = Fixture::new();
+    let (layer, other) = (fixture.add_layer(b"layer"), fixture.add_layer(b"other"));
+    for damage in ["", "{", "null", "{\"version\":1}"] {
+        extract(&fixture.storage, &layer).unwrap();
+        std::fs::write(record_path(&fixture, &layer), damage).unwrap();
+        assert!(!fixture.storage.trees().is_ready(&layer.digest), "{damage:?}");
+    }
+    extract(&fixture.storage, &layer).unwrap();
+    extract(&fixture.storage, &other).unwrap();
+    std::fs::copy(record_path(&fixture, &other), record_path(&fixture, &layer)).unwrap();
+    assert!(!fixture.storage.trees().is_ready(&layer.digest), "another tree's record");
+}
+
+#[test]
+fn a_tree_can_be_begun_before_its_blob_is_there() {
+    let fixture = Fixture::new();
+    let bytes = b"layer";
+    let layer = LayerDescriptor { diff_id: Some(toy_diff_id(bytes)), ..LayerDescriptor::of(Digest::of(bytes)) };
+    let unpacked = |bytes: &[u8]| Unpacked {
+        blob: Digest::of(bytes),
+        blob_bytes: bytes.len() as u64,
+        diff_id: toy_diff_id(bytes),
+        record: serde_json::Value::Null,
+    };
+    let trees = fixture.storage.trees();
+    let staged = trees.begin(&layer).unwrap().granted().unwrap();
+    let name = names(&fixture.path("extracted")).pop().unwrap();
+    let uuid = name.strip_prefix(&format!("{}.", layer.digest.file_stem())).unwrap();
+    assert_eq!(uuid.strip_suffix(".extracting").unwrap().len(), 32, "{name}");
+    assert!(matches!(staged.verify(unpacked(b"other")), Err(Error::DigestMismatch { .. })));
+    assert_eq!(names(&fixture.path("extracted")), [""; 0]);
+    drop(trees.begin(&layer).unwrap().granted().unwrap().verify(unpacked(bytes)).unwrap());
+    assert_eq!(names(&fixture.path("extracted")), [""; 0], "verified is not committed");
+    let staged = trees.begin(&layer).unwrap().granted().unwrap();
+    let dir = cap_std::fs::Dir::from_std_file(File::from(staged.directory_handle().unwrap()));
+    dir.write("file", "x").unwrap();
+    let tree = staged.verify(unpacked(bytes)).unwrap().commit().unwrap();
+    assert_eq!(std::fs::read(tree.path().join("file")).unwrap(), b"x");
+    assert!(matches!(trees.begin(&layer).unwrap(), Claim::Present));
+    assert_nothing_staged(&fixture);
+}
+
+#[tokio::test]
+async fn waiting_for_a_tree_can_be_given_up() {
+    let fixture = Fixture::new();
+    let layer = LayerDescriptor::of(Digest::of(b"layer"));
+    let trees = fixture.storage.trees();
+    let held = trees.begin_async(&layer).await.unwrap().granted().unwrap();
+    let wait = trees.begin_async(&layer);
+    assert!(tokio::time::timeout(Duration::from_millis(20), wait).await.is_err());
+    drop(held);
+    // The abandoned waiter may come first; it gives way.
+    assert!(trees.begin_async(&layer).await.unwrap().granted().is_some());
+    assert_nothing_staged(&fixture);
+}
+
+/// A program that takes no locks puts a directory under the tree's name while we work.
+#[test]
+fn a_commit_prevails_over_who_takes_no_locks() {
+    let fixture = Fixture::new();
+    let layer = fixture.add_layer(b"layer");
+    let staged = fixture.storage.trees().begin(&layer).unwrap().granted().unwrap();
+    let tree = fixture.storage.layer_extracted_path(&layer.digest.to_string());
+    std::fs::create_dir_all(tree.join("etc")).unwrap();
+    let dest = staged.directory_handle().unwrap();
+    let blob = fixture.storage.open_layer(&layer.digest).unwrap();
+    let unpacked = fixture.unpacker.unpack(blob, &layer, dest).unwrap();
+    staged.verify(unpacked).unwrap().commit().unwrap();
+    assert_eq!(content(&fixture.storage, &layer), b"layer");
+    assert!(fixture.storage.trees().is_ready(&layer.digest));
+    assert_nothing_staged(&fixture);
+}
+
+#[test]
+fn local_layouts_have_trees_of_their_own() {
+    let fixture = Fixture::new();
+    let (one, two) = (fixture.temp.path().join("one"), fixture.temp.path().join("two"));
+    std::fs::create_dir(&one).unwrap();
+    std::fs::create_dir(&two).unwrap();
+    let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
+    let storage = &fixture.storage;
+    let dir = |path: &Path, digest: &Digest| storage.local_bundle_cache_dir(path, &digest.to_string());
+    assert_eq!(dir(&one, &a), dir(&one.join("../one/."), &a), "one layout, however it is spelled");
+    assert_ne!(dir(&one, &a), dir(&two, &a));
+    assert_ne!(dir(&one, &a), dir(&one, &b));
+    assert_eq!(dir(&one, &a).parent().unwrap(), fixture.path("local"));
+    assert_eq!(dir(&one, &a).file_name().unwrap().len(), 64);
+
+    let layer = fixture.add_layer(b"layer");
+    let trees = storage.local_trees(&one, &a).unwrap();
+    assert_eq!(trees.path(&layer.digest), dir(&one, &a).join("extracted").join(layer.digest.file_stem()));
+    let staged = trees.begin(&layer).unwrap().granted().unwrap();
+    // Neither the registry's tree nor another layout's is affected, or waited for.
+    extract(storage, &layer).unwrap();
+    drop(storage.local_trees(&two, &a).unwrap().begin(&layer).unwrap().granted().unwrap());
+    assert!(!trees.is_ready(&layer.digest));
+    drop(staged);
+}
