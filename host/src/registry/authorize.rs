@@ -122,16 +122,7 @@ impl Authorizer {
     /// Fetches a token for pulling from this repository, whatever scope the challenge names.
     async fn token(&self, realm: &str, service: Option<&str>, what: &str) -> Result<HeaderValue, Failure> {
         let endpoint = format!("the token service of {}", self.reference.registry());
-        let shown = || Escaped(realm.as_bytes()).to_string();
-        let mut url =
-            Url::parse(realm).map_err(|_| network(what, format!("{endpoint} has no address: `{}`", shown())))?;
-        // Credentials, and what they are exchanged for, go no less protected than to the registry itself.
-        let protected = url.scheme() == "https" || (url.scheme() == "http" && self.origin.is_plain());
-        if !protected || !url.username().is_empty() || url.password().is_some() {
-            return Err(self
-                .denied(what, &format!("its token service is at `{}`, without protection", shown()))
-                .into());
-        }
+        let mut url = token_service(realm, self.origin.is_plain()).map_err(|reason| self.denied(what, &reason))?;
         {
             let mut query = url.query_pairs_mut();
             if let Some(service) = service {
@@ -204,6 +195,19 @@ fn challenge(headers: &HeaderMap) -> Option<Challenge> {
     bearer.or_else(basic)
 }
 
+/// The address of a token service. Credentials, and what they are exchanged for, travel no less protected than to the
+/// registry itself; `plain` says that this is not at all.
+fn token_service(realm: &str, plain: bool) -> Result<Url, String> {
+    let shown = || Escaped(realm.as_bytes()).to_string();
+    let url = Url::parse(realm).map_err(|_| format!("its token service `{}` has no address", shown()))?;
+    let protected = url.scheme() == "https" || (url.scheme() == "http" && plain);
+    if protected && url.username().is_empty() && url.password().is_none() {
+        Ok(url)
+    } else {
+        Err(format!("its token service `{}` cannot be trusted with credentials", shown()))
+    }
+}
+
 fn bearer(token: &str) -> Option<HeaderValue> {
     let mut header = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
     header.set_sensitive(true);
@@ -235,6 +239,18 @@ mod tests {
         assert_eq!(challenge_of(&[text]), Some(token));
         assert!(matches!(challenge_of(&["Basic realm=\"x\"", text]), Some(Challenge::Bearer { .. })));
         assert_eq!(challenge_of(&["Basic realm=\"x\""]), Some(Challenge::Basic));
+    }
+
+    #[test]
+    fn tokens_are_fetched_no_less_protected_than_images() {
+        token_service("https://auth.example/token?x=1", false).unwrap();
+        token_service("http://127.0.0.1:1/token", true).unwrap();
+        for realm in
+            ["http://auth.example/token", "https://user@auth.example/", "ftp://auth.example/", "auth.example", ""]
+        {
+            token_service(realm, false).unwrap_err();
+        }
+        token_service("file:///etc/passwd", true).unwrap_err();
     }
 
     #[test]

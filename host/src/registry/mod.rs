@@ -14,14 +14,24 @@ mod access;
 mod answer;
 mod authorize;
 mod client;
+mod fetch;
+mod layer;
+mod pull;
 mod reference;
 mod retry;
 mod search;
 mod source;
+mod tail;
+mod tasks;
+#[cfg(test)]
+mod tests;
+mod unpacker;
 
 pub use access::{AccessList, Auth, HostAccess, Transport};
 pub use client::{NetworkOptions, Registries};
+pub use pull::{PullOptions, Pulled, pull};
 pub use reference::{Reference, RegistryHost};
 pub use retry::{Attempts, RetryPolicy};
 pub use search::RegistrySearch;
 pub use source::RegistrySource;
+pub use unpacker::{Decoded, StreamUnpacker};

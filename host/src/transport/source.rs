@@ -113,7 +113,8 @@ impl Blob {
             let Some(chunk) = self.stream.next().await else {
                 self.ended = true;
                 if self.position != self.expected {
-                    return Err(self.wrong_size(self.position).into());
+                    // Where a connection's end is the body's, this is how a lost one looks.
+                    return Err(Failure::passing(self.wrong_size(self.position)));
                 }
                 break;
             };
