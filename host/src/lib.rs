@@ -12,9 +12,11 @@ pub mod digest;
 pub mod error;
 pub mod limits;
 pub mod progress;
+pub mod registry;
+pub mod rootfs;
 pub mod sandbox;
 pub mod store;
-pub mod rootfs;
+pub mod transport;
 pub mod tree;
 pub mod unpack;
 

@@ -1,0 +1,107 @@
+//! How each registry is reached, and as whom. All of it is the caller's decision; nothing is guessed from names.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::reference::RegistryHost;
+
+/// How a registry is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Transport {
+    /// HTTPS with a certificate that the system trusts. For `localhost` too: there is no host for which less is silently
+    /// enough.
+    #[default]
+    Https,
+    /// HTTP, without any protection. HTTPS is not tried first: what is sent depends on nobody's answer.
+    PlainHttp,
+    /// HTTPS with whatever certificate the registry shows.
+    InsecureTls,
+}
+
+/// As whom a registry is asked.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub enum Auth {
+    /// As nobody.
+    #[default]
+    Anonymous,
+    /// With a user name and a password, or a token in its place. They are sent only when the registry asks for them.
+    Basic {
+        /// The user name.
+        user: String,
+        /// The password.
+        password: String,
+    },
+    /// With a bearer token that was obtained elsewhere; sent with each request to the registry itself.
+    Bearer(String),
+}
+
+impl fmt::Debug for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Anonymous => f.write_str("Anonymous"),
+            Self::Basic { user, .. } => write!(f, "Basic({user:?}, …)"),
+            Self::Bearer(_) => f.write_str("Bearer(…)"),
+        }
+    }
+}
+
+/// How and as whom one registry is reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostAccess {
+    /// How.
+    pub transport: Transport,
+    /// As whom.
+    pub auth: Auth,
+}
+
+/// What the caller decided for each registry; the default for all others is HTTPS as nobody.
+#[derive(Clone, Debug, Default)]
+pub struct AccessList(BTreeMap<RegistryHost, HostAccess>);
+
+impl AccessList {
+    /// HTTPS as nobody for every registry.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Decides for one registry. The port belongs to its name.
+    #[must_use]
+    pub fn with(mut self, registry: RegistryHost, access: HostAccess) -> Self {
+        self.set(registry, access);
+        self
+    }
+
+    /// Decides for one registry. The port belongs to its name.
+    pub fn set(&mut self, registry: RegistryHost, access: HostAccess) {
+        self.0.insert(registry, access);
+    }
+
+    /// What was decided for a registry.
+    pub fn get(&self, registry: &RegistryHost) -> HostAccess {
+        self.0.get(registry).cloned().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_assumed_of_any_host() {
+        let list = AccessList::new().with(
+            "localhost:5000".parse().unwrap(),
+            HostAccess { transport: Transport::PlainHttp, auth: Auth::Anonymous },
+        );
+        assert_eq!(list.get(&"localhost:5000".parse().unwrap()).transport, Transport::PlainHttp);
+        for other in ["localhost", "localhost:5001", "127.0.0.1:5000"] {
+            assert_eq!(list.get(&other.parse().unwrap()), HostAccess::default());
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let basic = Auth::Basic { user: "me".into(), password: "hunter2".into() };
+        let text = format!("{basic:?} {:?}", Auth::Bearer("hunter2".into()));
+        assert!(!text.contains("hunter2") && text.contains("me"), "{text}");
+    }
+}

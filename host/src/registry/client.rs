@@ -1,0 +1,264 @@
+//! The HTTP client: connections, redirects, and bodies that are read only as far as they may reach.
+//!
+//! Of `reqwest` it takes connections and TLS; what it would do on its own is switched off (redirects, referrers, proxies
+//! of the environment) and decided here:
+//!
+//! * A redirect never leads from HTTPS to HTTP, and never takes credentials to another origin (CVE-2020-15157).
+//! * A host whose certificates need not be valid is trusted like that itself, not whoever it redirects to.
+//! * Every body has a bound, those of errors too.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use reqwest::{Response, StatusCode, Url, redirect};
+
+use super::access::{AccessList, Transport};
+use super::reference::Reference;
+use super::source::RegistrySource;
+use crate::error::{Error, Escaped, Result};
+use crate::limits::Limits;
+use crate::transport::Failure;
+
+/// Redirects in a row.
+const HOPS: usize = 10;
+
+/// How the network is used.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct NetworkOptions {
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// How long a server may stay silent.
+    pub read_timeout: Duration,
+    /// How long a manifest or a token may take in all.
+    pub document_timeout: Duration,
+    /// The proxy for HTTPS, as a URL.
+    pub https_proxy: Option<String>,
+    /// The proxy for HTTP, as a URL.
+    pub http_proxy: Option<String>,
+    /// Hosts that are reached without the proxies, in the form of the variable `NO_PROXY`.
+    pub no_proxy: Option<String>,
+    /// What to call this program.
+    pub user_agent: String,
+}
+
+impl Default for NetworkOptions {
+    /// 15 seconds to connect, 60 of silence, 120 for a document, no proxy.
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(15),
+            read_timeout: Duration::from_secs(60),
+            document_timeout: Duration::from_secs(120),
+            https_proxy: None,
+            http_proxy: None,
+            no_proxy: None,
+            user_agent: concat!("cofferdam/", env!("CARGO_PKG_VERSION")).to_owned(),
+        }
+    }
+}
+
+/// Access to registries. Cheap to clone; clones share connections.
+#[derive(Clone, Debug)]
+pub struct Registries(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    strict: reqwest::Client,
+    /// Takes any certificate; for hosts of which the caller said so.
+    lenient: reqwest::Client,
+    access: AccessList,
+    network: NetworkOptions,
+    limits: Limits,
+}
+
+impl Registries {
+    /// Prepares access. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for options that make no client, such as a proxy that is no URL: never a client without them.
+    pub fn new(access: AccessList, network: NetworkOptions, limits: Limits) -> Result<Self> {
+        let (strict, lenient) = (build(&network, false)?, build(&network, true)?);
+        Ok(Self(Arc::new(Shared { strict, lenient, access, network, limits })))
+    }
+
+    /// An image in its registry. Nothing is sent yet.
+    pub fn source(&self, reference: Reference) -> RegistrySource {
+        RegistrySource::new(self.clone(), reference)
+    }
+
+    pub(super) fn access(&self) -> &AccessList {
+        &self.0.access
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    /// One request and the redirects that follow from it. `what` is what it is for, for messages.
+    pub(super) async fn get(
+        &self,
+        origin: &Origin,
+        url: Url,
+        headers: HeaderMap,
+        what: &str,
+    ) -> Result<Response, Failure> {
+        let (mut url, mut headers) = (url, headers);
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        for _ in 0..=HOPS {
+            if !origin.is_of(&url) {
+                headers.remove(AUTHORIZATION);
+            }
+            let client = if origin.lenient && origin.is_of(&url) { &self.0.lenient } else { &self.0.strict };
+            let request = client.get(url.clone()).headers(headers.clone());
+            let response = request.send().await.map_err(|error| self.failed(what, &url, error))?;
+            if !is_redirect(response.status()) {
+                return Ok(response);
+            }
+            url = redirected(&url, response.headers()).map_err(|reason| network(what, reason))?;
+        }
+        Err(network(what, format!("more than {HOPS} redirects")).into())
+    }
+
+    /// A failed exchange. Any may have been bad luck, but for what cannot be sent at all.
+    pub(super) fn failed(&self, what: &str, url: &Url, error: reqwest::Error) -> Failure {
+        let host = url.host_str().unwrap_or_default();
+        let reason = if error.is_timeout() {
+            let limit = if error.is_connect() { self.0.network.connect_timeout } else { self.0.network.read_timeout };
+            format!("{host} did not answer within {} s", limit.as_secs_f32())
+        } else {
+            format!("{host}: {}", innermost(&error))
+        };
+        let permanent = error.is_builder();
+        let error = network(what, reason);
+        if permanent { error.into() } else { Failure::passing(error) }
+    }
+
+    /// The whole body of a small answer. [`Error::Limit`] as soon as it is known to be too large.
+    pub(super) async fn body(&self, mut response: Response, limit: u64, what: &str) -> Result<Bytes, Failure> {
+        let over = || Error::Limit { subject: what.to_owned(), what: "bytes in a document", limit };
+        if response.content_length().is_some_and(|length| length > limit) {
+            return Err(over().into());
+        }
+        let mut body = BytesMut::new();
+        let url = response.url().clone();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.failed(what, &url, error))? {
+            if (body.len() + chunk.len()) as u64 > limit {
+                return Err(over().into());
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.freeze())
+    }
+
+    /// Bounds the time that a document may take in all, so that one which arrives byte by byte ends too.
+    pub(super) async fn in_time<T>(
+        &self,
+        what: &str,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let limit = self.0.network.document_timeout;
+        tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+            Err(Failure::passing(network(what, format!("it did not arrive within {} s", limit.as_secs_f32()))))
+        })
+    }
+}
+
+/// Where credentials belong: scheme, host and port of one registry.
+#[derive(Debug)]
+pub(super) struct Origin {
+    base: Url,
+    /// Whether its certificate need not be valid.
+    lenient: bool,
+}
+
+impl Origin {
+    /// The origin of a reference's registry.
+    pub(super) fn new(reference: &Reference, transport: Transport) -> Result<Self> {
+        let scheme = if transport == Transport::PlainHttp { "http" } else { "https" };
+        // All of this text was parsed.
+        let base = format!("{scheme}://{}/v2/", reference.registry().authority());
+        let base = Url::parse(&base).map_err(|error| Error::InvalidReference {
+            text: reference.to_string(),
+            reason: format!("the registry makes no URL: {error}"),
+        })?;
+        Ok(Self { base, lenient: transport == Transport::InsecureTls })
+    }
+
+    /// An address below `/v2/`. `path` is made of parsed text only.
+    pub(super) fn url(&self, path: &str) -> Result<Url> {
+        self.base.join(path).map_err(|error| network(path, format!("there is no such address: {error}")))
+    }
+
+    /// Whether a URL is of this origin.
+    pub(super) fn is_of(&self, url: &Url) -> bool {
+        url.origin() == self.base.origin()
+    }
+
+    /// The origin of a token service. A lenient registry's word counts for its own host only.
+    pub(super) fn token_service(&self, url: &Url) -> Self {
+        Self { base: url.clone(), lenient: self.lenient && url.host_str() == self.base.host_str() }
+    }
+
+    /// Whether what is sent there can be read on the way.
+    pub(super) fn is_plain(&self) -> bool {
+        self.base.scheme() == "http"
+    }
+}
+
+pub(super) fn network(what: &str, reason: impl Into<String>) -> Error {
+    Error::Network { what: what.to_owned(), reason: reason.into() }
+}
+
+/// The value of a header, if it is there and is text.
+pub(super) fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+fn build(network: &NetworkOptions, lenient: bool) -> Result<reqwest::Client> {
+    let invalid = |error: reqwest::Error| Error::Usage {
+        reason: format!("the network cannot be used like this: {}", innermost(&error)),
+        hint: Some("check the proxies".into()),
+    };
+    let mut client = reqwest::Client::builder()
+        .no_proxy()
+        .redirect(redirect::Policy::none())
+        .referer(false)
+        .tls_danger_accept_invalid_certs(lenient)
+        .connect_timeout(network.connect_timeout)
+        .read_timeout(network.read_timeout)
+        .user_agent(&network.user_agent);
+    let except = network.no_proxy.as_deref().and_then(reqwest::NoProxy::from_string);
+    if let Some(url) = &network.https_proxy {
+        client = client.proxy(reqwest::Proxy::https(url).map_err(invalid)?.no_proxy(except.clone()));
+    }
+    if let Some(url) = &network.http_proxy {
+        client = client.proxy(reqwest::Proxy::http(url).map_err(invalid)?.no_proxy(except));
+    }
+    client.build().map_err(invalid)
+}
+
+fn is_redirect(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+fn redirected(from: &Url, headers: &HeaderMap) -> Result<Url, String> {
+    let location = header(headers, &LOCATION).ok_or("a redirect without an address")?;
+    let to = from.join(location).map_err(|error| format!("a redirect to no address: {error}"))?;
+    let shown = Escaped(to.host_str().unwrap_or_default().as_bytes()).to_string();
+    match (from.scheme(), to.scheme()) {
+        (_, "https") | ("http", "http") if to.username().is_empty() && to.password().is_none() => Ok(to),
+        ("https", "http") => Err(format!("a redirect from HTTPS to HTTP, to {shown}")),
+        _ => Err(format!("a redirect to an address that is not for us, at {shown}")),
+    }
+}
+
+/// The last cause of an error: what the system or the server said. The layers above it repeat the URL.
+fn innermost(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}

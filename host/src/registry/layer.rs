@@ -1,0 +1,180 @@
+//! One layer of a pull: from a descriptor to a committed blob and a committed tree.
+//!
+//! The tree is claimed before the blob, as the store's order of locks wants it. Blob and tree are written at the same
+//! time; the tree is committed last, when both are verified.
+
+use std::sync::Arc;
+
+use super::fetch::{Download, Written};
+use super::retry::RetryPolicy;
+use super::tail::tail;
+use super::tasks::{Task, Tasks};
+use super::unpacker::{Decoded, StoredBlob, StreamUnpacker};
+use crate::error::{Error, Result};
+use crate::progress::{Event, Progress};
+use crate::store::{BlobKind, Claim, Committed, ImageStorage, LayerDescriptor, Staged, StagedTree, Unpacked};
+use crate::transport::{Descriptor, ImageSource};
+
+/// What all layers of a pull share.
+pub(super) struct Layers<'a> {
+    pub(super) source: &'a dyn ImageSource,
+    pub(super) storage: &'a ImageStorage,
+    pub(super) unpacker: Arc<dyn StreamUnpacker>,
+    pub(super) retry: &'a RetryPolicy,
+    pub(super) progress: &'a Progress,
+    pub(super) tasks: &'a Tasks,
+}
+
+/// How a layer came to be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Brought {
+    /// Its tree was there.
+    Cached,
+    /// Its blob was there and was unpacked.
+    Unpacked,
+    /// Its blob was downloaded: so many bytes.
+    Downloaded(u64),
+}
+
+impl Layers<'_> {
+    /// Makes sure that a layer's tree is there and verified. Whatever happens, nothing is staged when this returns.
+    pub(super) async fn bring(&self, descriptor: &Descriptor, layer: &LayerDescriptor) -> Result<Brought> {
+        let digest = &layer.digest;
+        let brought =
+            self.attempt(descriptor, layer).await.map_err(|error| error.context(format!("pulling layer {digest}")))?;
+        let layer = digest.clone();
+        self.progress.emit(match brought {
+            Brought::Cached => Event::LayerCached { layer },
+            Brought::Unpacked | Brought::Downloaded(_) => Event::LayerDone { layer },
+        });
+        Ok(brought)
+    }
+
+    async fn attempt(&self, descriptor: &Descriptor, layer: &LayerDescriptor) -> Result<Brought> {
+        let mut mended = false;
+        loop {
+            let Claim::Granted(tree) = self.storage.trees().begin_async(layer).await? else {
+                return Ok(Brought::Cached);
+            };
+            if !mended {
+                self.progress.emit(Event::LayerStarted { layer: layer.digest.clone(), bytes: layer.size });
+            }
+            let blob = self.storage.begin_blob(BlobKind::Layer, &layer.digest, layer.size).await?;
+            let error = match blob {
+                Claim::Granted(staged) => {
+                    return self.download(descriptor, layer, staged, tree).await.map(Brought::Downloaded);
+                }
+                Claim::Present => match self.unpack_stored(layer, tree).await {
+                    Ok(()) => return Ok(Brought::Unpacked),
+                    Err(error) => error,
+                },
+            };
+            // Perhaps the blob in the store is not what its name says. Then it is fetched, once.
+            if mended || !self.storage.set_aside(BlobKind::Layer, &layer.digest).await? {
+                return Err(error);
+            }
+            mended = true;
+        }
+    }
+
+    /// Downloads a blob and unpacks it on the way. Returns the number of bytes.
+    async fn download(
+        &self,
+        descriptor: &Descriptor,
+        layer: &LayerDescriptor,
+        staged: Staged,
+        tree: StagedTree,
+    ) -> Result<u64> {
+        let (writer, reader) = tail(staged.reader()?);
+        let extraction = self.extract(tree, Box::new(reader));
+        let arrived = |bytes| self.progress.emit(Event::Downloaded { layer: layer.digest.clone(), bytes });
+        let written = self.download_of(descriptor).run(staged, writer, &arrived).await;
+        let verified = written.and_then(|Written { staged, tail }| Ok((staged.verify()?, tail)));
+        let (verified, tail) = match verified {
+            Ok(verified) => verified,
+            Err(error) => {
+                // The tail is gone, so the extraction ends. Its complaints are about bytes that count for nothing.
+                let _ = extraction.join().await;
+                return Err(error);
+            }
+        };
+        tail.finish();
+        let commit = self.tasks.spawn(move || verified.commit());
+        let (committed, extracted) = tokio::join!(commit.join(), extraction.join());
+        let (committed, (tree, decoded)): (Committed, _) = (committed?, extracted?);
+        let bytes = committed.size();
+        let unpacked = Unpacked {
+            blob: committed.digest().clone(),
+            blob_bytes: bytes,
+            diff_id: decoded.diff_id,
+            record: decoded.record,
+        };
+        self.commit(tree, unpacked).await.map(|()| bytes)
+    }
+
+    fn download_of<'b>(&'b self, descriptor: &'b Descriptor) -> Download<'b> {
+        Download { source: self.source, descriptor, retry: self.retry, tasks: self.tasks }
+    }
+
+    /// Unpacks a blob that is in the store, and verifies it on the way.
+    async fn unpack_stored(&self, layer: &LayerDescriptor, tree: StagedTree) -> Result<()> {
+        let file = self.storage.open_layer(&layer.digest)?;
+        let (blob, measured) = StoredBlob::new(file, &layer.digest, self.tasks.stop());
+        let (tree, decoded) = self.extract(tree, Box::new(blob)).join().await?;
+        let (blob, blob_bytes) = measured.finish();
+        self.commit(tree, Unpacked { blob, blob_bytes, diff_id: decoded.diff_id, record: decoded.record }).await
+    }
+
+    fn extract(&self, tree: StagedTree, blob: Box<dyn std::io::Read + Send>) -> Task<(StagedTree, Decoded)> {
+        let (unpacker, progress) = (Arc::clone(&self.unpacker), self.progress.clone());
+        self.tasks.spawn(move || {
+            let dest = tree.directory_handle()?;
+            let decoded = unpacker.unpack_stream(blob, tree.layer(), dest, &progress)?;
+            Ok((tree, decoded))
+        })
+    }
+
+    async fn commit(&self, tree: StagedTree, unpacked: Unpacked) -> Result<()> {
+        self.tasks.spawn(move || tree.verify(unpacked)?.commit().map(drop)).join().await
+    }
+}
+
+/// What the store calls a layer.
+pub(super) fn describe(descriptor: &Descriptor, diff_id: crate::digest::Digest) -> LayerDescriptor {
+    LayerDescriptor {
+        digest: descriptor.digest.clone(),
+        size: Some(descriptor.size),
+        media_type: Some(descriptor.media_type.as_str().to_owned()),
+        diff_id: Some(diff_id),
+    }
+}
+
+/// Joins descriptors with their DiffIDs, each blob once, in the order of their first appearance.
+///
+/// # Errors
+/// [`Error::Refused`] if one blob is declared in two ways: it cannot be both.
+pub(super) fn distinct(
+    layers: &[crate::transport::Layer],
+    diff_ids: &[crate::digest::Digest],
+    manifest: &crate::digest::Digest,
+) -> Result<Vec<(Descriptor, LayerDescriptor)>> {
+    let mut distinct: Vec<(Descriptor, LayerDescriptor)> = Vec::with_capacity(layers.len());
+    let mut seen = std::collections::HashMap::new();
+    for (layer, diff_id) in layers.iter().zip(diff_ids) {
+        let described = describe(&layer.descriptor, diff_id.clone());
+        match seen.get(&described.digest).and_then(|&index: &usize| distinct.get(index)) {
+            Some((_, first)) if *first == described => {}
+            Some(_) => {
+                return Err(Error::Refused {
+                    subject: format!("the manifest {manifest}"),
+                    reason: format!("it declares the layer {} in two ways", described.digest),
+                });
+            }
+            None => {
+                seen.insert(described.digest.clone(), distinct.len());
+                distinct.push((layer.descriptor.clone(), described));
+            }
+        }
+    }
+    Ok(distinct)
+}

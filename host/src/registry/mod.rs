@@ -1,0 +1,37 @@
+//! Registries: what images are called there, how they are asked, and how a pull brings one into a store.
+//!
+//! ```text
+//! reference ─▶ search ─▶ source ─▶ authorize ─▶ client ─▶ network
+//!                          │
+//!              pull ─▶ layer ─▶ fetch ─▶ tail ─▶ the unpacker
+//! ```
+//!
+//! Requests are our own, on `reqwest`, and not those of `oci-client`: its client buffers manifests and the bodies of
+//! errors without a bound, hides `Retry-After`, follows redirects from HTTPS to HTTP, and turns a token that cannot be
+//! renewed into an anonymous request; none of that can be mended from outside.
+
+mod access;
+mod answer;
+mod authorize;
+mod client;
+mod fetch;
+mod layer;
+mod pull;
+mod reference;
+mod retry;
+mod search;
+mod source;
+mod tail;
+mod tasks;
+#[cfg(test)]
+mod tests;
+mod unpacker;
+
+pub use access::{AccessList, Auth, HostAccess, Transport};
+pub use client::{NetworkOptions, Registries};
+pub use pull::{PullOptions, Pulled, pull};
+pub use reference::{Reference, RegistryHost};
+pub use retry::{Attempts, RetryPolicy};
+pub use search::RegistrySearch;
+pub use source::RegistrySource;
+pub use unpacker::{Decoded, StreamUnpacker};

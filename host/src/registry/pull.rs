@@ -1,0 +1,220 @@
+//! Pull: an image from its source into the store, fetched, verified and unpacked at the same time.
+//!
+//! ```text
+//! name ─▶ index ─▶ manifest ─▶ configuration ─▶ layers, several at once ─▶ reference
+//! ```
+//!
+//! The reference is published last: who finds it finds an image that is whole. What is in the store is not fetched
+//! again. When a pull fails, all of its work has ended and nothing is staged when it returns; when it is dropped, its work
+//! ends on its own shortly after.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+
+use super::fetch;
+use super::layer::{Brought, Layers, distinct};
+use super::retry::RetryPolicy;
+use super::tasks::Tasks;
+use super::unpacker::StreamUnpacker;
+use crate::error::{Error, Result};
+use crate::progress::{Event, Progress};
+use crate::store::{BlobKind, Claim, ImageObject, ImageRef, ImageStorage, LayerDescriptor};
+use crate::transport::{
+    ConfigHead, Descriptor, Documents, ImageSource, PlatformChoice, RawDocument, Resolved, resolve_image,
+};
+
+/// How to pull.
+#[derive(Clone, Debug)]
+pub struct PullOptions {
+    /// Which platform's image.
+    pub platform: PlatformChoice,
+    /// Layers at once. Each takes two threads of the runtime's blocking pool while it is fetched.
+    pub concurrency: NonZeroUsize,
+    /// How patient to be.
+    pub retry: RetryPolicy,
+    /// The name under which the image is published; without one, the source's.
+    pub publish_as: Option<String>,
+}
+
+impl Default for PullOptions {
+    /// The host's platform, three layers at once.
+    fn default() -> Self {
+        Self {
+            platform: PlatformChoice::default(),
+            concurrency: const { NonZeroUsize::new(3).unwrap() },
+            retry: RetryPolicy::default(),
+            publish_as: None,
+        }
+    }
+}
+
+/// An image that was pulled.
+#[derive(Clone, Debug)]
+pub struct Pulled {
+    /// The image.
+    pub image: ImageObject,
+    /// The reference that was published.
+    pub published: ImageRef,
+    /// Layers that had to be downloaded, each counted once.
+    pub downloaded_layers: usize,
+    /// Bytes of layers that were downloaded.
+    pub downloaded_bytes: u64,
+    /// Layers whose tree was there.
+    pub cached_layers: usize,
+}
+
+/// Pulls an image into a store.
+///
+/// # Errors
+/// All that a source, a store and an unpacker may say; the first thing that went wrong, with the layer it happened to.
+pub async fn pull(
+    source: &dyn ImageSource,
+    storage: &ImageStorage,
+    unpacker: Arc<dyn StreamUnpacker>,
+    options: &PullOptions,
+    progress: &Progress,
+) -> Result<Pulled> {
+    let in_use = storage.in_use().await?;
+    let documents = ThroughStore { source, storage, retry: &options.retry };
+    let limits = storage.limits();
+    let resolved = resolve_image(&source.name(), &documents, &options.platform, limits).await?;
+    let (manifest, digest) = (&resolved.manifest, &resolved.raw.digest);
+    let config = documents.config(&manifest.config).await?;
+    let head = ConfigHead::parse(&config, &manifest.config.digest, manifest.layers.len())?;
+    options.platform.check_config(&source.name(), head.platform.as_ref())?;
+    let name = options.publish_as.clone().unwrap_or_else(|| source.name());
+    // What the store would refuse at the end is refused before a layer is fetched.
+    ImageObject::parse(&name, digest, &resolved.raw.bytes, &config, limits)?;
+    let layers = distinct(&manifest.layers, &head.diff_ids, digest)?;
+    progress.emit(Event::Resolved {
+        reference: name.clone(),
+        manifest: digest.clone(),
+        layers: manifest.layers.len(),
+        bytes: manifest.layer_bytes(),
+    });
+
+    let tasks = Tasks::new();
+    let work = Layers { source, storage, unpacker, retry: &options.retry, progress, tasks: &tasks };
+    let brought = tokio::try_join!(
+        bring_all(&work, &layers, options.concurrency),
+        save_documents(storage, &tasks, &resolved, &config)
+    );
+    let brought = match brought {
+        Ok((brought, ())) => brought,
+        Err(error) => {
+            tasks.stop_all().await;
+            return Err(error);
+        }
+    };
+    let published = ImageRef {
+        reference: name,
+        manifest: digest.clone(),
+        index: resolved.indexes.first().map(|index| index.digest.clone()),
+        platform: Some(options.platform.platform().to_string()),
+        pulled_at: 0,
+    };
+    let (store, reference) = (storage.clone(), published.clone());
+    let image = tasks.spawn(move || store.publish(reference, &in_use)).join().await?;
+    let downloaded = brought.iter().filter_map(|brought| match brought {
+        Brought::Downloaded(bytes) => Some(bytes),
+        Brought::Cached | Brought::Unpacked => None,
+    });
+    Ok(Pulled {
+        image,
+        published,
+        downloaded_layers: downloaded.clone().count(),
+        downloaded_bytes: downloaded.sum(),
+        cached_layers: brought.iter().filter(|brought| **brought == Brought::Cached).count(),
+    })
+}
+
+async fn bring_all(
+    work: &Layers<'_>,
+    layers: &[(Descriptor, LayerDescriptor)],
+    concurrency: NonZeroUsize,
+) -> Result<Vec<Brought>> {
+    stream::iter(layers)
+        .map(|(descriptor, layer)| work.bring(descriptor, layer))
+        .buffer_unordered(concurrency.get())
+        .try_collect()
+        .await
+}
+
+/// Keeps indexes, manifest and configuration, beside the layers' downloads: each waits for the disk.
+async fn save_documents(storage: &ImageStorage, tasks: &Tasks, resolved: &Resolved, config: &Bytes) -> Result<()> {
+    let documents: Vec<_> = resolved.indexes.iter().chain([&resolved.raw]).cloned().collect();
+    let store = storage.clone();
+    let saving = tasks.spawn(move || {
+        documents.iter().try_for_each(|raw| store.save_manifest_bytes(&raw.bytes, &raw.digest.to_string()))
+    });
+    let descriptor = &resolved.manifest.config;
+    let claim = storage.begin_blob(BlobKind::Config, &descriptor.digest, Some(descriptor.size)).await?;
+    if let Claim::Granted(mut staged) = claim {
+        let bytes = config.clone();
+        let saving = tasks.spawn(move || {
+            std::io::Write::write_all(&mut staged, &bytes)
+                .map_err(|error| Error::io("write the configuration", staged.digest().to_string().as_bytes(), error))?;
+            staged.verify()?.commit()
+        });
+        saving.join().await?;
+    }
+    saving.join().await
+}
+
+/// Documents of the store where they are there, else of the source.
+struct ThroughStore<'a> {
+    source: &'a dyn ImageSource,
+    storage: &'a ImageStorage,
+    retry: &'a RetryPolicy,
+}
+
+impl ThroughStore<'_> {
+    /// The bytes of an image configuration, verified.
+    async fn config(&self, descriptor: &Descriptor) -> Result<Bytes> {
+        if let Some(bytes) = self.storage.config_bytes(&descriptor.digest)? {
+            return Ok(bytes.into());
+        }
+        let subject = format!("the image configuration {}", descriptor.digest);
+        let bytes = fetch::small(self.source, descriptor, self.retry, &subject).await;
+        bytes.map(Bytes::from).map_err(|error| error.context(format!("fetching {subject}")))
+    }
+}
+
+#[async_trait]
+impl Documents for ThroughStore<'_> {
+    async fn top(&self) -> Result<RawDocument> {
+        if let Some(digest) = self.source.pinned()
+            && let Some(bytes) = self.storage.manifest_bytes(digest)?
+        {
+            return Ok(RawDocument { bytes: bytes.into(), digest: digest.clone(), media_type: None });
+        }
+        let mut attempts = self.retry.attempts();
+        loop {
+            match self.source.resolve().await {
+                Ok(document) => return Ok(document),
+                Err(failure) => attempts.after(failure).await?,
+            }
+        }
+    }
+
+    async fn document(&self, descriptor: &Descriptor) -> Result<RawDocument> {
+        if let Some(bytes) = self.storage.manifest_bytes(&descriptor.digest)? {
+            return Ok(RawDocument {
+                bytes: bytes.into(),
+                digest: descriptor.digest.clone(),
+                media_type: Some(descriptor.media_type.clone()),
+            });
+        }
+        let mut attempts = self.retry.attempts();
+        loop {
+            match self.source.document(descriptor).await {
+                Ok(document) => return Ok(document),
+                Err(failure) => attempts.after(failure).await?,
+            }
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! An image in a registry, as an [`ImageSource`].
+//!
+//! Source: OCI distribution spec 1.1, "Pull". Three requests, `GET` each: a manifest by tag, a manifest by digest, a blob.
+//! Addresses are made of a [`Reference`] and of parsed digests only; of a descriptor neither `urls` nor `data` is used.
+
+use async_trait::async_trait;
+use bytes::{Buf as _, Bytes};
+use futures_util::stream::{self, StreamExt as _};
+use reqwest::header::{ACCEPT, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RANGE};
+use reqwest::{Response, StatusCode};
+use tokio::sync::OnceCell;
+
+use super::answer;
+use super::authorize::Authorizer;
+use super::client::{Registries, header, network};
+use super::reference::Reference;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::transport::{
+    Blob, Descriptor, Failure, ImageSource, MediaType, RawDocument, Retry, verify_digest, wrong_size,
+};
+
+static DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+
+/// One image in a registry.
+#[derive(Debug)]
+pub struct RegistrySource {
+    registries: Registries,
+    reference: Reference,
+    authorizer: OnceCell<Authorizer>,
+}
+
+impl RegistrySource {
+    pub(super) fn new(registries: Registries, reference: Reference) -> Self {
+        Self { registries, reference, authorizer: OnceCell::new() }
+    }
+
+    /// The reference.
+    pub fn reference(&self) -> &Reference {
+        &self.reference
+    }
+
+    /// Whether the registry is asked as nobody.
+    pub(super) fn is_anonymous(&self) -> bool {
+        self.registries.access().get(self.reference.registry()).auth == super::Auth::Anonymous
+    }
+
+    async fn get(&self, path: &str, headers: HeaderMap, what: &str) -> Result<Response, Failure> {
+        let authorizer = self
+            .authorizer
+            .get_or_try_init(|| async { Authorizer::new(self.registries.clone(), self.reference.clone()) })
+            .await?;
+        authorizer.get(path, headers, what).await
+    }
+
+    async fn failure(&self, response: Response, what: &str) -> Failure {
+        answer::failure(&self.registries, response, what, self.reference.registry().as_str()).await
+    }
+
+    /// A document of at most `limit` bytes, with what the registry says of it.
+    async fn fetch(&self, key: &str, limit: u64, what: &str) -> Result<Received, Failure> {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static(MediaType::ACCEPT_DOCUMENTS));
+        let work = async {
+            let response = self.get(&format!("manifests/{key}"), headers, what).await?;
+            if response.status() != StatusCode::OK {
+                return Err(self.failure(response, what).await);
+            }
+            let media_type = header(response.headers(), &CONTENT_TYPE).map(MediaType::new);
+            let digest = header(response.headers(), &DOCKER_CONTENT_DIGEST).and_then(|text| text.parse().ok());
+            let bytes = self.registries.body(response, limit, what).await?;
+            Ok(Received { bytes, media_type, digest })
+        };
+        self.registries.in_time(what, work).await
+    }
+}
+
+/// A document as it arrived.
+struct Received {
+    bytes: Bytes,
+    media_type: Option<MediaType>,
+    /// What the registry says that it hashes to.
+    digest: Option<Digest>,
+}
+
+#[async_trait]
+impl ImageSource for RegistrySource {
+    fn name(&self) -> String {
+        self.reference.to_string()
+    }
+
+    fn pinned(&self) -> Option<&Digest> {
+        self.reference.digest()
+    }
+
+    async fn resolve(&self) -> Result<RawDocument, Failure> {
+        let what = format!("`{}`", self.reference);
+        let limit = self.registries.limits().manifest_bytes;
+        let Received { bytes, media_type, digest: said } =
+            self.fetch(&self.reference.manifest_key(), limit, &what).await?;
+        let subject = format!("the manifest of {what}");
+        // What was asked for decides; what the registry says must not contradict it.
+        for digest in self.reference.digest().into_iter().chain(&said) {
+            verify_digest(&subject, digest, &bytes)?;
+        }
+        let digest = self.reference.digest().cloned().unwrap_or_else(|| Digest::of(&bytes));
+        Ok(RawDocument { bytes, digest, media_type })
+    }
+
+    async fn document(&self, descriptor: &Descriptor) -> Result<RawDocument, Failure> {
+        let what = format!("the manifest {} of `{}`", descriptor.digest, self.reference);
+        let limit = self.registries.limits().manifest_bytes;
+        if descriptor.size > limit {
+            return Err(Error::Limit { subject: what, what: "bytes in a manifest", limit }.into());
+        }
+        // A little more than declared is let in, so that what is wrong is called by its name.
+        let limit = limit.min(descriptor.size.saturating_add(4096));
+        let received = self.fetch(&descriptor.digest.to_string(), limit, &what).await?;
+        descriptor.verify(&what, &received.bytes)?;
+        let sent = received.media_type.filter(MediaType::is_stated);
+        if let Some(sent) = sent.filter(|sent| *sent != descriptor.media_type) {
+            let reason = format!("its index says that it is `{}`, but it was sent as `{sent}`", descriptor.media_type);
+            return Err(Error::Refused { subject: what, reason }.into());
+        }
+        Ok(RawDocument {
+            bytes: received.bytes,
+            digest: descriptor.digest.clone(),
+            media_type: Some(descriptor.media_type.clone()),
+        })
+    }
+
+    async fn blob(&self, descriptor: &Descriptor, from: u64) -> Result<Blob, Failure> {
+        let Descriptor { digest, size, .. } = descriptor;
+        let what = format!("the blob {digest} of `{}`", self.reference);
+        let mut headers = HeaderMap::new();
+        if from > 0 {
+            // Nothing but digits: this is always a header.
+            let range =
+                HeaderValue::from_str(&format!("bytes={from}-")).map_err(|error| network(&what, error.to_string()))?;
+            headers.insert(RANGE, range);
+        }
+        let response = self.get(&format!("blobs/{digest}"), headers, &what).await?;
+        let skip = match response.status() {
+            StatusCode::OK => from,
+            StatusCode::PARTIAL_CONTENT if from > 0 => {
+                check_range(header(response.headers(), &CONTENT_RANGE), from, *size)
+                    .map_err(|reason| network(&what, reason))?;
+                0
+            }
+            _ => return Err(self.failure(response, &what).await),
+        };
+        let rest = *size - from.min(*size) + skip;
+        if let Some(length) = response.content_length().filter(|length| *length != rest) {
+            return Err(wrong_size(digest, *size, (from - skip).saturating_add(length)).into());
+        }
+        let body = Body {
+            response,
+            registries: self.registries.clone(),
+            digest: digest.clone(),
+            size: *size,
+            skip,
+            position: from - skip,
+        };
+        let chunks = stream::unfold(Some(body), |body| async {
+            let mut body = body?;
+            match body.next().await {
+                Ok(Some(chunk)) => Some((Ok(chunk), Some(body))),
+                Ok(None) => None,
+                Err(failure) => Some((Err(failure), None)),
+            }
+        });
+        Ok(Blob::new(descriptor, from, chunks.boxed()))
+    }
+}
+
+/// A blob's body on its way in.
+struct Body {
+    response: Response,
+    registries: Registries,
+    digest: Digest,
+    size: u64,
+    /// Bytes still to be dropped, of a server that knows no ranges.
+    skip: u64,
+    position: u64,
+}
+
+impl Body {
+    async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        loop {
+            let Some(mut chunk) = self.response.chunk().await.map_err(|error| self.broken(error))? else {
+                return Ok(None);
+            };
+            self.position = self.position.saturating_add(chunk.len() as u64);
+            let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(chunk.len());
+            chunk.advance(skipped);
+            self.skip -= skipped as u64;
+            if !chunk.is_empty() {
+                return Ok(Some(chunk));
+            }
+        }
+    }
+
+    /// A body that broke off. Silence is the network's fault; an end before its time is a blob that was cut short, which
+    /// another attempt may mend.
+    fn broken(&self, error: reqwest::Error) -> Failure {
+        if error.is_timeout() {
+            let what = format!("the blob {}", self.digest);
+            return self.registries.failed(&what, self.response.url(), error);
+        }
+        Failure { error: wrong_size(&self.digest, self.size, self.position), retry: Retry::Soon }
+    }
+}
+
+/// Holds a `Content-Range` against what was asked for. A registry that sends another part would otherwise be found out
+/// only by the digest, after all of it was fetched.
+fn check_range(value: Option<&str>, from: u64, size: u64) -> Result<(), String> {
+    let value = value.ok_or("it sent a part without saying which")?;
+    let parsed = value.trim().strip_prefix("bytes ").and_then(|range| {
+        let (range, total) = range.split_once('/')?;
+        let (start, end) = range.split_once('-')?;
+        let total = if total == "*" { size } else { total.parse().ok()? };
+        Some((start.parse::<u64>().ok()?, end.parse::<u64>().ok()?, total))
+    });
+    match parsed {
+        Some((start, end, total)) if start == from && end.checked_add(1) == Some(size) && total == size => Ok(()),
+        _ => Err(format!("it sent another part than the one from byte {from} of {size}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_must_be_the_one_that_was_asked_for() {
+        for good in ["bytes 5-9/10", "bytes 5-9/*"] {
+            check_range(Some(good), 5, 10).unwrap();
+        }
+        for bad in [
+            "bytes 4-9/10",
+            "bytes 5-8/10",
+            "bytes 5-9/11",
+            "bytes */10",
+            "items 5-9/10",
+            "",
+            "bytes 5-18446744073709551615/10",
+        ] {
+            check_range(Some(bad), 5, 10).unwrap_err();
+        }
+        check_range(None, 5, 10).unwrap_err();
+    }
+}

@@ -1,0 +1,202 @@
+//! Manifests: what is asked for, what is taken, and what a registry in trouble is given.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use super::*;
+use crate::error::ErrorKind;
+use crate::transport::{Failure, RawDocument, Retry};
+
+async fn resolve(server: &Server, rest: &str) -> Result<RawDocument, Failure> {
+    registries(server, Auth::Anonymous).source(reference(server, rest)).resolve().await
+}
+
+#[tokio::test]
+async fn a_manifest_comes_as_it_is() {
+    let image = Image::new(&[b"layer"]);
+    let served = image.clone();
+    let server = Server::new(move |request| served.serve(request));
+    let document = resolve(&server, "a/b").await.unwrap();
+    assert_eq!((document.bytes.as_ref(), &document.digest), (image.manifest.as_bytes(), &image.digest()));
+    let request = server.requests().remove(0);
+    assert_eq!(request.path, "/v2/a/b/manifests/latest");
+    assert!(request.header("accept").unwrap().contains(MANIFEST));
+    assert_eq!(request.header("authorization"), None);
+}
+
+#[tokio::test]
+async fn a_manifest_that_is_not_what_was_asked_for_is_refused() {
+    let image = Image::new(&[b"layer"]);
+    let server = Server::new(move |_| Reply::ok(&image.manifest).with("Content-Type", MANIFEST));
+    let failure = resolve(&server, &format!("a@{}", Digest::of(b"other"))).await.unwrap_err();
+    assert!(matches!(failure.error, Error::DigestMismatch { .. }), "{}", failure.error);
+    assert_eq!(failure.retry, Retry::Never);
+}
+
+#[tokio::test]
+async fn a_registry_that_contradicts_itself_is_refused() {
+    let image = Image::new(&[b"layer"]);
+    let said = Digest::of(b"other").to_string();
+    let server = Server::new(move |_| Reply::ok(&image.manifest).with("Docker-Content-Digest", &said));
+    let failure = resolve(&server, "a").await.unwrap_err();
+    assert!(matches!(failure.error, Error::DigestMismatch { .. }), "{}", failure.error);
+}
+
+#[tokio::test]
+async fn a_huge_manifest_is_not_read() {
+    let endless = Reply::ok(vec![b' '; 1 << 20]).endless();
+    let declared = endless.clone().with("Content-Length", "5000000");
+    let chunked = endless.with("Transfer-Encoding", "chunked");
+    for reply in [declared, chunked] {
+        let server = Server::new(move |_| reply.clone());
+        let failure = resolve(&server, "a").await.unwrap_err();
+        assert!(matches!(failure.error, Error::Limit { limit: 4_194_304, .. }), "{}", failure.error);
+        assert!(server.sent() < 64 << 20, "{} bytes were taken", server.sent());
+    }
+}
+
+#[tokio::test]
+async fn the_body_of_an_error_is_bounded_too() {
+    for status in [404, 401, 500] {
+        let server = Server::new(move |_| {
+            let reply = Reply::new(status, vec![b' '; 1 << 16]).with("Transfer-Encoding", "chunked").endless();
+            reply.with("WWW-Authenticate", "Basic realm=x")
+        });
+        resolve(&server, "a").await.unwrap_err();
+        assert!(server.sent() < 64 << 20, "{} bytes were taken", server.sent());
+    }
+}
+
+#[tokio::test]
+async fn silence_ends_in_time() {
+    for reply in [Reply::ok("{}").silent_at(0), Reply::ok("{}").silent_at(1)] {
+        let server = Server::new(move |_| reply.clone());
+        let failure = resolve(&server, "a").await.unwrap_err();
+        assert_eq!((failure.error.kind(), failure.retry), (ErrorKind::Network, Retry::Soon), "{}", failure.error);
+        assert!(failure.error.to_string().contains("0.3 s"), "{}", failure.error);
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_that_never_gets_done_ends_in_time() {
+    let server = Server::new(|_| Reply::ok([b' '; 1000]).dripping(Duration::from_millis(100)));
+    let begun = Instant::now();
+    let failure = resolve(&server, "a").await.unwrap_err();
+    assert_eq!((failure.error.kind(), failure.retry), (ErrorKind::Network, Retry::Soon), "{}", failure.error);
+    assert!(begun.elapsed() < Duration::from_secs(20));
+}
+
+#[tokio::test]
+async fn nobody_there_is_a_network_error() {
+    let server = Server::new(|_| Reply::status(200));
+    let source = registries(&server, Auth::Anonymous).source(reference(&server, "a"));
+    drop(server);
+    let failure = source.resolve().await.unwrap_err();
+    assert_eq!((failure.error.kind(), failure.retry), (ErrorKind::Network, Retry::Soon), "{}", failure.error);
+}
+
+#[tokio::test]
+async fn answers_have_their_meaning() {
+    let body = r#"{"errors":[{"code":"X","message":"own\u001b[31m words"}]}"#;
+    for (status, kind, retry) in [
+        (403, ErrorKind::Authentication, Retry::Never),
+        (404, ErrorKind::NotFound, Retry::Never),
+        (400, ErrorKind::Network, Retry::Never),
+        (501, ErrorKind::Network, Retry::Never),
+        (206, ErrorKind::Network, Retry::Never),
+        (408, ErrorKind::Network, Retry::After(Duration::from_secs(7))),
+        (429, ErrorKind::Network, Retry::After(Duration::from_secs(7))),
+        (503, ErrorKind::Network, Retry::After(Duration::from_secs(7))),
+    ] {
+        let server = Server::new(move |_| Reply::new(status, body).with("Retry-After", "7"));
+        let failure = resolve(&server, "a").await.unwrap_err();
+        assert_eq!((failure.error.kind(), failure.retry), (kind, retry), "{status}: {}", failure.error);
+        let said = format!("{} {:?}", failure.error, failure.error.hint());
+        assert!(said.contains("words") && !said.contains('\u{1b}'), "{status}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn bad_luck_is_tried_again_and_bad_manners_are_not() {
+    // Replies before the right one, and how many requests that makes.
+    let cases: [(&[Reply], usize); 5] = [
+        (&[Reply::status(500), Reply::status(502)], 3),
+        (&[Reply::status(429).with("Retry-After", "0")], 2),
+        (&[Reply::ok("{}").cut_at(1)], 2),
+        (&[Reply::status(429).with("Retry-After", "3600")], 0),
+        (&[Reply::status(404)], 0),
+    ];
+    for (first, requests) in cases {
+        let image = Image::new(&[b"layer"]);
+        let (replies, asked) = (first.to_vec(), AtomicUsize::new(0));
+        let server = Server::new(move |request| {
+            if !request.path.contains("/manifests/") {
+                return image.serve(request);
+            }
+            replies.get(asked.fetch_add(1, Ordering::SeqCst)).cloned().unwrap_or_else(|| image.serve(request))
+        });
+        let store = Store::new();
+        let source = registries(&server, Auth::Anonymous).source(reference(&server, "a"));
+        let pulled = store.pull(&source).await;
+        assert_eq!(pulled.is_ok(), requests > 0, "{first:?}: {:?}", pulled.err());
+        assert_eq!(server.count("/manifests/"), requests.max(1), "{first:?}");
+    }
+}
+
+#[tokio::test]
+async fn attempts_end() {
+    let server = Server::new(|_| Reply::status(500));
+    let source = registries(&server, Auth::Anonymous).source(reference(&server, "a"));
+    let error = Store::new().pull(&source).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Network, "{error}");
+    assert_eq!(server.requests().len(), 5);
+}
+
+#[tokio::test]
+async fn redirects_are_followed_but_not_everywhere() {
+    let image = Image::new(&[b"layer"]);
+    let elsewhere = Server::new(move |request| image.serve(request));
+    let address = format!("http://{}/v2/a/manifests/latest", elsewhere.host());
+    let server = Server::new(move |_| Reply::status(307).with("Location", &address));
+    resolve(&server, "a").await.unwrap();
+
+    for bad in ["ftp://127.0.0.1/x", "file:///etc/passwd", "http://user:pass@127.0.0.1/x", "http://"] {
+        let server = Server::new(move |_| Reply::status(302).with("Location", bad));
+        let failure = resolve(&server, "a").await.unwrap_err();
+        assert_eq!((failure.error.kind(), failure.retry), (ErrorKind::Network, Retry::Never), "{}", failure.error);
+    }
+    let server = Server::new(|request| Reply::status(301).with("Location", &request.path));
+    let failure = resolve(&server, "a").await.unwrap_err();
+    assert!(failure.error.to_string().contains("redirects"), "{}", failure.error);
+    assert_eq!(server.requests().len(), 11);
+}
+
+#[tokio::test]
+async fn a_search_goes_on_only_where_the_name_is_unknown() {
+    let image = Image::new(&[b"layer"]);
+    let last = Server::new(move |request| image.serve(request));
+    for (reply, found) in [
+        (Reply::status(404), true),
+        (Reply::status(401).with("WWW-Authenticate", "Basic realm=x"), true),
+        (Reply::status(500), false),
+        (Reply::status(400), false),
+    ] {
+        let first = Server::new(move |_| reply.clone());
+        let plain = || HostAccess { transport: Transport::PlainHttp, auth: Auth::Anonymous };
+        let access = AccessList::new().with(first.host(), plain()).with(last.host(), plain());
+        let registries = Registries::new(access, NetworkOptions::default(), Limits::default()).unwrap();
+        let search = registries.search("a", &[first.host(), last.host()]).unwrap();
+        assert_eq!(search.resolve().await.is_ok(), found);
+        assert_eq!(first.requests().len(), 1);
+        if found {
+            assert_eq!(search.name(), format!("{}/a:latest", last.host()));
+        }
+    }
+}
+
+#[test]
+fn options_that_make_no_client_are_an_error() {
+    let mut network = NetworkOptions::default();
+    network.https_proxy = Some("not a url".into());
+    assert!(matches!(Registries::new(AccessList::new(), network, Limits::default()), Err(Error::Usage { .. })));
+}

@@ -1,0 +1,166 @@
+//! A registry that misbehaves on demand, and what a pull makes of it.
+
+mod asking;
+mod authorizing;
+mod pulling;
+mod server;
+
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use server::{Reply, Request, Server};
+
+use super::{
+    AccessList, Auth, Decoded, HostAccess, NetworkOptions, PullOptions, Pulled, Reference, Registries, RegistryHost,
+    RetryPolicy, StreamUnpacker, Transport, pull,
+};
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+use crate::progress::Progress;
+use crate::store::{ImageStorage, LayerDescriptor};
+use crate::transport::ImageSource;
+
+/// Retries without waiting.
+fn impatient() -> RetryPolicy {
+    RetryPolicy { pause: Duration::from_millis(1), longest: Duration::from_millis(1), ..RetryPolicy::default() }
+}
+
+fn options() -> PullOptions {
+    PullOptions { retry: impatient(), ..PullOptions::default() }
+}
+
+/// Registries of which `server` is reached in the clear, with these credentials.
+fn registries(server: &Server, auth: Auth) -> Registries {
+    let access = AccessList::new().with(server.host(), HostAccess { transport: Transport::PlainHttp, auth });
+    let mut network = NetworkOptions::default();
+    network.read_timeout = Duration::from_millis(300);
+    network.document_timeout = Duration::from_millis(1500);
+    Registries::new(access, network, Limits::default()).unwrap()
+}
+
+fn reference(server: &Server, rest: &str) -> Reference {
+    format!("{}/{rest}", server.host()).parse().unwrap()
+}
+
+/// An image of plain layers, as a registry would serve it.
+#[derive(Clone)]
+struct Image {
+    manifest: String,
+    config: String,
+    layers: Vec<Vec<u8>>,
+}
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+impl Image {
+    fn new(layers: &[&[u8]]) -> Self {
+        let diff_ids: Vec<_> = layers.iter().map(|layer| Digest::of(layer)).collect();
+        Self::with_diff_ids(layers, &diff_ids)
+    }
+
+    fn with_diff_ids(layers: &[&[u8]], diff_ids: &[Digest]) -> Self {
+        let config = serde_json::json!({
+            "architecture": "amd64", "os": "linux", "config": {},
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        })
+        .to_string();
+        let layer = |layer: &&[u8]| {
+            serde_json::json!({
+                "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": Digest::of(layer), "size": layer.len(),
+                "urls": ["http://127.0.0.1:9/never"],
+            })
+        };
+        let manifest = serde_json::json!({
+            "schemaVersion": 2, "mediaType": MANIFEST,
+            "config": {
+                "mediaType": "application/vnd.oci.image.config.v1+json",
+                "digest": Digest::of(config.as_bytes()), "size": config.len(),
+            },
+            "layers": layers.iter().map(layer).collect::<Vec<_>>(),
+        })
+        .to_string();
+        Self { manifest, config, layers: layers.iter().map(|layer| layer.to_vec()).collect() }
+    }
+
+    fn digest(&self) -> Digest {
+        Digest::of(self.manifest.as_bytes())
+    }
+
+    /// What a well-behaved registry answers.
+    fn serve(&self, request: &Request) -> Reply {
+        let key = request.path.rsplit('/').next().unwrap_or_default();
+        if request.path.contains("/manifests/") && (key == "latest" || key == self.digest().to_string()) {
+            return Reply::ok(&self.manifest).with("Content-Type", MANIFEST);
+        }
+        let blobs = self.layers.iter().map(Vec::as_slice).chain([self.config.as_bytes()]);
+        let blob = blobs.into_iter().find(|blob| key == Digest::of(blob).to_string());
+        match (blob, request.range()) {
+            (None, _) => Reply::status(404),
+            (Some(blob), None) => Reply::ok(blob),
+            (Some(blob), Some(from)) => Reply::new(206, &blob[from..])
+                .with("Content-Range", &format!("bytes {from}-{}/{}", blob.len() - 1, blob.len())),
+        }
+    }
+}
+
+/// Unpacks by copying: a layer decodes to itself and becomes one file.
+struct Copying;
+
+impl StreamUnpacker for Copying {
+    fn unpack_stream(
+        &self,
+        mut blob: Box<dyn Read + Send>,
+        layer: &LayerDescriptor,
+        dest: OwnedFd,
+        _: &Progress,
+    ) -> Result<Decoded> {
+        let mut bytes = Vec::new();
+        blob.read_to_end(&mut bytes).map_err(|error| Error::io("read", layer.digest.to_string().as_bytes(), error))?;
+        if bytes.starts_with(b"hostile") {
+            return Err(Error::refused(b"layer", "it says so itself"));
+        }
+        let dir = cap_std::fs::Dir::from(dest);
+        dir.write("content", &bytes).map_err(|error| Error::io("write", b"content", error))?;
+        Ok(Decoded { diff_id: Digest::of(&bytes), record: serde_json::Value::Null })
+    }
+}
+
+/// A store in a directory of its own.
+struct Store {
+    storage: ImageStorage,
+    temp: tempfile::TempDir,
+}
+
+impl Store {
+    fn new() -> Self {
+        let temp = tempfile::tempdir().unwrap();
+        let storage = ImageStorage::new(temp.path().join("images")).unwrap();
+        Self { storage, temp }
+    }
+
+    async fn pull(&self, source: &dyn ImageSource) -> Result<Pulled> {
+        self.pull_with(source, &options()).await
+    }
+
+    async fn pull_with(&self, source: &dyn ImageSource, options: &PullOptions) -> Result<Pulled> {
+        pull(source, &self.storage, Arc::new(Copying), options, &Progress::none()).await
+    }
+
+    /// The names below a directory of the store.
+    fn names(&self, dir: &str) -> Vec<String> {
+        let entries = self.temp.path().join("images").join(dir).read_dir().unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    /// What is being written, or was left behind.
+    fn staged(&self) -> Vec<String> {
+        let dirs = ["layers", "configs", "manifests", "extracted", "refs", "records"];
+        let names = dirs.iter().flat_map(|dir| self.names(dir));
+        names
+            .filter(|name| name.contains(".downloading") || name.contains(".extracting") || name.contains(".tmp"))
+            .collect()
+    }
+}

@@ -1,0 +1,76 @@
+//! What turns a stream into a tree: the seam between a pull and the sandboxed pipeline.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::tasks::Stop;
+use crate::digest::{Digest, Hasher};
+use crate::error::Result;
+use crate::progress::Progress;
+use crate::store::LayerDescriptor;
+
+/// Turns the stream of a layer's blob into the layer's tree, in preserve mode.
+pub trait StreamUnpacker: Send + Sync {
+    /// Reads `blob` to its end and writes the layer's tree into `dest`, an empty directory. The blob need not be hashed:
+    /// the pull does that, and lets the stream end only if it is right. What the layer decodes to must be measured, with
+    /// the algorithm of `layer.diff_id`; the pull compares. Emits [`crate::Event::Extracted`]. Blocks.
+    ///
+    /// An error of `blob` must end this with an error soon. `dest` is removed by the caller then.
+    fn unpack_stream(
+        &self,
+        blob: Box<dyn Read + Send>,
+        layer: &LayerDescriptor,
+        dest: OwnedFd,
+        progress: &Progress,
+    ) -> Result<Decoded>;
+}
+
+/// What was measured while a stream was unpacked.
+#[derive(Clone, Debug)]
+pub struct Decoded {
+    /// The digest of all decoded bytes.
+    pub diff_id: Digest,
+    /// What the merge needs to know beyond the tree itself. Kept in the tree's record as it is.
+    pub record: serde_json::Value,
+}
+
+/// Hashes a blob of the store while it is unpacked, and ends in an error when it is asked to stop.
+pub(super) struct StoredBlob {
+    file: File,
+    measured: Measured,
+    stop: Stop,
+}
+
+/// What was read of a [`StoredBlob`].
+#[derive(Clone)]
+pub(super) struct Measured(Arc<Mutex<(Hasher, u64)>>);
+
+impl StoredBlob {
+    pub(super) fn new(file: File, digest: &Digest, stop: Stop) -> (Self, Measured) {
+        let measured = Measured(Arc::new(Mutex::new((Hasher::new(digest.algorithm()), 0))));
+        (Self { file, measured: measured.clone(), stop }, measured)
+    }
+}
+
+impl Measured {
+    /// Digest and number of the bytes that were read.
+    pub(super) fn finish(&self) -> (Digest, u64) {
+        let (hasher, bytes) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (hasher.clone().finish(), *bytes)
+    }
+}
+
+impl Read for StoredBlob {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.stop.is_asked() {
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the pull was given up"));
+        }
+        let count = self.file.read(buffer)?;
+        let (hasher, bytes) = &mut *self.measured.0.lock().unwrap_or_else(PoisonError::into_inner);
+        hasher.update(buffer.get(..count).unwrap_or_default());
+        *bytes += count as u64;
+        Ok(count)
+    }
+}

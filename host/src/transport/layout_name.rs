@@ -1,0 +1,121 @@
+//! The name of an image in an OCI layout: `DIR`, `DIR:TAG` or `DIR@DIGEST`.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use crate::digest::Digest;
+use crate::error::{Error, Escaped, Result};
+
+/// A layout's directory and which of its images is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayoutName {
+    path: PathBuf,
+    selector: LayoutSelector,
+}
+
+/// Which image of a layout is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LayoutSelector {
+    /// The only one that there is.
+    Only,
+    /// The one whose `org.opencontainers.image.ref.name` this is.
+    Tag(String),
+    /// The one with this digest.
+    Digest(Digest),
+}
+
+impl LayoutName {
+    /// An image of the layout in a directory.
+    pub fn new(path: impl Into<PathBuf>, selector: LayoutSelector) -> Self {
+        Self { path: path.into(), selector }
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Which image is meant.
+    pub fn selector(&self) -> &LayoutSelector {
+        &self.selector
+    }
+}
+
+impl FromStr for LayoutName {
+    type Err = Error;
+
+    /// Reads what stands behind `oci:`. The first colon ends the directory, as in other tools; what follows may hold
+    /// slashes and colons of its own, since whole references serve as tags too.
+    fn from_str(text: &str) -> Result<Self> {
+        let invalid = |reason: &str| Error::InvalidReference {
+            text: text.chars().take(200).collect(),
+            reason: reason.to_owned(),
+        };
+        let digest = text.rfind('@').and_then(|at| {
+            let (path, rest) = text.split_at(at);
+            let digest = rest.get(1..)?;
+            digest.contains(':').then_some((path, digest))
+        });
+        let (path, selector) = match digest {
+            Some((path, digest)) if !path.contains(':') => (path, LayoutSelector::Digest(digest.parse()?)),
+            _ => match text.split_once(':') {
+                Some((path, tag)) => (path, LayoutSelector::Tag(tag.to_owned())),
+                None => (text, LayoutSelector::Only),
+            },
+        };
+        if path.is_empty() {
+            return Err(invalid("the directory of the layout is missing"));
+        }
+        if path.contains('\0') {
+            return Err(invalid("there is a NUL in the directory"));
+        }
+        if let LayoutSelector::Tag(tag) = &selector
+            && (tag.is_empty() || tag.len() > 512 || !tag.bytes().all(|b| b.is_ascii_graphic()))
+        {
+            return Err(invalid("the tag must have 1 to 512 visible ASCII characters"));
+        }
+        Ok(Self { path: path.into(), selector })
+    }
+}
+
+impl fmt::Display for LayoutName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use std::os::unix::ffi::OsStrExt as _;
+        write!(f, "oci:{}", Escaped(self.path.as_os_str().as_bytes()))?;
+        match &self.selector {
+            LayoutSelector::Only => Ok(()),
+            LayoutSelector::Tag(tag) => write!(f, ":{tag}"),
+            LayoutSelector::Digest(digest) => write!(f, "@{digest}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_a_directory_and_perhaps_a_tag_or_a_digest() {
+        let digest = Digest::of(b"");
+        for (text, path, selector) in [
+            ("dir", "dir", LayoutSelector::Only),
+            ("/a/b.c/", "/a/b.c/", LayoutSelector::Only),
+            ("dir:base", "dir", LayoutSelector::Tag("base".into())),
+            ("dir:host:5000/a/b:1", "dir", LayoutSelector::Tag("host:5000/a/b:1".into())),
+            (&format!("a@b/dir@{digest}"), "a@b/dir", LayoutSelector::Digest(digest.clone())),
+            ("a@b", "a@b", LayoutSelector::Only),
+        ] {
+            let name: LayoutName = text.parse().unwrap();
+            assert_eq!((name.path(), name.selector()), (Path::new(path), &selector), "{text}");
+            assert_eq!(name.to_string(), format!("oci:{text}"));
+        }
+    }
+
+    #[test]
+    fn what_is_no_name_is_refused() {
+        for text in ["", ":tag", "dir:", "dir:a b", "dir@sha256:../..", "d\0r"] {
+            assert!(text.parse::<LayoutName>().is_err(), "{text:?}");
+        }
+    }
+}

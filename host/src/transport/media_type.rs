@@ -1,0 +1,179 @@
+//! Media types: the few that say what a document or a layer is.
+//!
+//! Source: OCI image spec 1.1, `media-types.md`, and its compatibility matrix with the types of Docker.
+
+use std::fmt;
+
+use crate::error::{Error, Escaped, Result};
+
+/// The text of a media type: lower case, without parameters.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MediaType(String);
+
+/// What a document that describes images can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DocumentKind {
+    /// A list of images for several platforms: an OCI index or a Docker manifest list.
+    Index,
+    /// One image: an OCI manifest or a Docker manifest of schema 2.
+    Manifest,
+}
+
+impl fmt::Display for DocumentKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Index => "an image index",
+            Self::Manifest => "an image manifest",
+        })
+    }
+}
+
+/// How a layer is compressed, as its media type says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LayerCompression {
+    /// A plain tar archive.
+    None,
+    /// gzip.
+    Gzip,
+    /// Zstandard.
+    Zstd,
+}
+
+const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+const DOCKER_SCHEMA_1: &[&str] = &[
+    "application/vnd.docker.distribution.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v1+prettyjws",
+];
+
+/// What servers say when they do not know what a document is.
+const UNSTATED: &[&str] =
+    &["", "application/json", "application/octet-stream", "binary/octet-stream", "text/json", "text/plain"];
+
+impl MediaType {
+    /// The types of documents to ask a registry for, as an `Accept` header.
+    pub const ACCEPT_DOCUMENTS: &'static str = "application/vnd.oci.image.index.v1+json, \
+         application/vnd.oci.image.manifest.v1+json, \
+         application/vnd.docker.distribution.manifest.list.v2+json, \
+         application/vnd.docker.distribution.manifest.v2+json";
+
+    /// The media type in a header or a document; parameters are dropped.
+    pub fn new(text: &str) -> Self {
+        let essence = text.split(';').next().unwrap_or_default();
+        Self(essence.trim().to_ascii_lowercase())
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether this says anything, or is what servers send for want of better.
+    pub fn is_stated(&self) -> bool {
+        !UNSTATED.contains(&self.0.as_str())
+    }
+
+    /// The kind of document, if it is one that holds or leads to an image.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`], with a sentence of its own for the manifests of schema 1.
+    pub fn document(&self) -> Result<DocumentKind> {
+        match self.0.as_str() {
+            OCI_INDEX | DOCKER_LIST => Ok(DocumentKind::Index),
+            OCI_MANIFEST | DOCKER_MANIFEST => Ok(DocumentKind::Manifest),
+            old if DOCKER_SCHEMA_1.contains(&old) => Err(schema_1()),
+            _ => Err(Error::Unsupported { what: format!("a document of media type `{self}`") }),
+        }
+    }
+
+    /// Checks that this is the configuration of a container image, not of some other artifact.
+    pub fn check_config(&self) -> Result<()> {
+        match self.0.as_str() {
+            OCI_CONFIG | DOCKER_CONFIG => Ok(()),
+            _ => Err(Error::Unsupported {
+                what: format!("an artifact that is no container image (its configuration has media type `{self}`)"),
+            }),
+        }
+    }
+
+    /// The compression of a layer.
+    ///
+    /// Layers that are not to be distributed ("foreign") count as layers: they are fetched by digest from the image's own
+    /// source, never from the addresses that a manifest names.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for everything else, encrypted layers among it.
+    pub fn layer(&self) -> Result<LayerCompression> {
+        match self.0.as_str() {
+            "application/vnd.oci.image.layer.v1.tar"
+            | "application/vnd.oci.image.layer.nondistributable.v1.tar"
+            | "application/vnd.docker.image.rootfs.diff.tar"
+            | "application/vnd.docker.image.rootfs.foreign.diff.tar" => Ok(LayerCompression::None),
+            "application/vnd.oci.image.layer.v1.tar+gzip"
+            | "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+            | "application/vnd.docker.image.rootfs.diff.tar.gzip"
+            | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => Ok(LayerCompression::Gzip),
+            "application/vnd.oci.image.layer.v1.tar+zstd"
+            | "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd"
+            | "application/vnd.docker.image.rootfs.diff.tar.zstd" => Ok(LayerCompression::Zstd),
+            _ => Err(Error::Unsupported { what: format!("a layer of media type `{self}`") }),
+        }
+    }
+}
+
+/// The refusal of a manifest that this store was never meant to read: it has no configuration and no sizes.
+pub(super) fn schema_1() -> Error {
+    Error::Unsupported {
+        what: "a Docker manifest of schema 1 (deprecated; have the image pushed again by a current tool)".into(),
+    }
+}
+
+impl fmt::Display for MediaType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Escaped(self.0.as_bytes()).fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn parameters_and_case_do_not_matter() {
+        let media_type = MediaType::new(" Application/VND.oci.image.Index.v1+json ; charset=utf-8");
+        assert_eq!(media_type.document().unwrap(), DocumentKind::Index);
+    }
+
+    #[test]
+    fn each_type_that_is_asked_for_is_understood() {
+        for text in MediaType::ACCEPT_DOCUMENTS.split(',') {
+            MediaType::new(text).document().unwrap();
+        }
+    }
+
+    #[test]
+    fn what_a_server_says_for_want_of_better_is_no_statement() {
+        assert!(!MediaType::new("application/json; charset=utf-8").is_stated());
+        assert!(MediaType::new("text/html").is_stated());
+    }
+
+    #[test]
+    fn schema_1_is_named_in_its_refusal() {
+        let error = MediaType::new("application/vnd.docker.distribution.manifest.v1+prettyjws").document().unwrap_err();
+        assert!(error.to_string().contains("schema 1"), "{error}");
+    }
+
+    #[test]
+    fn unknown_layers_are_refused() {
+        for text in ["application/vnd.oci.image.layer.v1.tar+gzip+encrypted", "application/vnd.cncf.helm.chart", ""] {
+            assert_eq!(MediaType::new(text).layer().unwrap_err().kind(), ErrorKind::Refused);
+        }
+        let foreign = MediaType::new("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip");
+        assert_eq!(foreign.layer().unwrap(), LayerCompression::Gzip);
+    }
+}
