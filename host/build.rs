@@ -62,7 +62,9 @@ fn build() -> Result<Components, String> {
     let mut cargo = Command::new(env::var_os("CARGO").ok_or("cargo sets CARGO")?);
     cargo.current_dir(&guests).args(["build", "--locked", "--release", "--target", TARGET]).env("PATH", search);
     // The guests have their own flags; those of the host's build must not reach them.
-    for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"] {
+    for variable in
+        ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"]
+    {
         cargo.env_remove(variable);
     }
     // A directory of its own: the outer cargo holds the lock of the host's.
@@ -101,7 +103,8 @@ fn component_linker() -> Result<PathBuf, String> {
     if directory.join("wasm-component-ld").is_file() {
         return Ok(directory);
     }
-    let on_path = env::split_paths(&env::var_os("PATH").unwrap_or_default()).find(|d| d.join("wasm-component-ld").is_file());
+    let on_path =
+        env::split_paths(&env::var_os("PATH").unwrap_or_default()).find(|d| d.join("wasm-component-ld").is_file());
     on_path.ok_or_else(|| {
         format!(
             "the guests need wasm-component-ld, which is not in {}\ninstall it with: cargo install wasm-component-ld",

@@ -28,6 +28,10 @@ fn main() -> cofferdam::Result<()> {
         })
         .collect::<Result<_, _>>()?;
     times.sort();
-    println!("run          {:>9.3} ms (median of {}, with its threads)", times[times.len() / 2].as_secs_f64() * 1e3, times.len());
+    println!(
+        "run          {:>9.3} ms (median of {}, with its threads)",
+        times[times.len() / 2].as_secs_f64() * 1e3,
+        times.len()
+    );
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! Everything else in the library works on handles that came from here or from the caller. A search for `ambient::` is
 //! the audit. The network belongs to the registry room; the environment and the terminal to nobody in the library.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -92,6 +93,29 @@ pub fn open_dest(path: &Path) -> Result<OwnedFd> {
         Err(error) => return Err(failed("create", path, error)),
     }
     Ok(open_dir(path)?.into_std_file().into())
+}
+
+/// Opens the directory that holds `path`, and says what `path` is called in it. Links are followed, also one at `path`
+/// itself; the last component need not exist.
+///
+/// # Errors
+///
+/// [`Error::Io`] when the parent is not there, [`Error::Usage`] for a path without a last component, such as `/`.
+pub fn open_parent(path: &Path) -> Result<(Dir, OsString)> {
+    let nameless = || Error::Usage {
+        reason: format!("`{}` is not the name of a directory that can be made", show(path)),
+        hint: Some("give a path that ends in a name".into()),
+    };
+    let resolved = match canonical(path) {
+        Ok(resolved) => resolved,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            canonical(parent).map_err(|e| failed("open", parent, e))?.join(path.file_name().ok_or_else(nameless)?)
+        }
+        Err(error) => return Err(failed("open", path, error)),
+    };
+    let parent = resolved.parent().ok_or_else(nameless)?;
+    Ok((open_dir(parent)?, resolved.file_name().ok_or_else(nameless)?.to_owned()))
 }
 
 /// Makes sure that `path` is a directory of this user's that is closed to others.

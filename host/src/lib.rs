@@ -8,6 +8,7 @@
 //! start other programs.
 
 pub mod ambient;
+pub mod cancel;
 pub mod digest;
 pub mod error;
 pub mod limits;
@@ -20,6 +21,7 @@ pub mod transport;
 pub mod tree;
 pub mod unpack;
 
+pub use cancel::Cancel;
 pub use digest::{Algorithm, Digest};
 pub use error::{Error, ErrorKind, GuestFailure, Result};
 pub use limits::Limits;

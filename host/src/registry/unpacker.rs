@@ -9,7 +9,8 @@ use super::tasks::Stop;
 use crate::digest::{Digest, Hasher};
 use crate::error::Result;
 use crate::progress::Progress;
-use crate::store::LayerDescriptor;
+use crate::store::{LayerDescriptor, described, preserve};
+use crate::unpack::{Layer, Unpacker};
 
 /// Turns the stream of a layer's blob into the layer's tree, in preserve mode.
 pub trait StreamUnpacker: Send + Sync {
@@ -34,6 +35,23 @@ pub struct Decoded {
     pub diff_id: Digest,
     /// What the merge needs to know beyond the tree itself. Kept in the tree's record as it is.
     pub record: serde_json::Value,
+}
+
+impl StreamUnpacker for Unpacker {
+    fn unpack_stream(
+        &self,
+        blob: Box<dyn Read + Send>,
+        layer: &LayerDescriptor,
+        dest: OwnedFd,
+        progress: &Progress,
+    ) -> Result<Decoded> {
+        let mut source = described(Layer::new(blob), layer)?.with_progress(layer.digest.clone(), progress.clone());
+        if let Some(size) = layer.size {
+            source = source.with_size(size);
+        }
+        let (report, record) = preserve(self, source, dest)?;
+        Ok(Decoded { diff_id: report.diff_id, record: record.to_value()? })
+    }
 }
 
 /// Hashes a blob of the store while it is unpacked, and ends in an error when it is asked to stop.

@@ -1,9 +1,18 @@
-//! Root filesystems: several layers' preserved trees merged into one.
+//! Root filesystems: an image's layers put together, whole or not at all.
+//!
+//! [`unpack`] makes one from an image, by merging the trees of its layers or by applying their blobs; both give the same.
 
 mod copy;
+mod local;
 mod merge;
+mod provide;
 mod source;
+mod stage;
 #[cfg(test)]
 mod tests;
+mod unpack;
 
+pub use local::LocalImage;
 pub use merge::{PreservedLayer, merge};
+pub use provide::LayerProvider;
+pub use unpack::{Strategy, UnpackOptions, unpack};

@@ -25,7 +25,9 @@ pub(crate) use extractor_world::Extractor;
 
 /// What an extractor says: claims that nobody has checked yet.
 pub mod claim {
-    pub use super::extractor_world::cofferdam::layer::tree::{Attribute, Device, Entry, Extent, Node, Sparse, Timestamp};
+    pub use super::extractor_world::cofferdam::layer::tree::{
+        Attribute, Device, Entry, Extent, Node, Sparse, Timestamp,
+    };
 }
 
 /// Names of the interfaces that are linked by hand.

@@ -55,10 +55,8 @@ impl<H> Confined<H> {
     pub(crate) fn moved(&mut self, bytes: u64) -> Result<()> {
         self.clock.moved += bytes;
         if bytes == 0 {
-            self.idle_calls = self
-                .idle_calls
-                .checked_sub(1)
-                .ok_or_else(|| self.misuse("too many calls that move nothing"))?;
+            self.idle_calls =
+                self.idle_calls.checked_sub(1).ok_or_else(|| self.misuse("too many calls that move nothing"))?;
         }
         Ok(())
     }

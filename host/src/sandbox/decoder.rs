@@ -36,8 +36,7 @@ impl Sandbox {
         let mut store = self.store(guest, limits.decoder_memory, limits, host);
         let outcome = self.component(guest).and_then(|component| {
             let linker = linker::<H>(self).map_err(|error| stopped_by(guest, &error))?;
-            Ok(Decoder::instantiate(&mut store, component, &linker)
-                .and_then(|decoder| decoder.call_decode(&mut store)))
+            Ok(Decoder::instantiate(&mut store, component, &linker).and_then(|decoder| decoder.call_decode(&mut store)))
         });
         let (host, failure) = store.into_data().release();
         (outcome.and_then(|outcome| judge(guest, failure, outcome)), host)

@@ -65,8 +65,8 @@ impl Sandbox {
     /// Sets up the engine; guests are compiled when they are first used.
     pub fn new(options: &SandboxOptions) -> Result<Self> {
         let engine = Engine::new(&config(options)?).map_err(|error| engine_error(&error))?;
-        let ticker = Ticker::new(engine.clone())
-            .map_err(|source| Error::Io { action: "start a thread".into(), source })?;
+        let ticker =
+            Ticker::new(engine.clone()).map_err(|source| Error::Io { action: "start a thread".into(), source })?;
         Ok(Self { engine, ticker, components: Default::default(), replaced: options.replaced.clone() })
     }
 
@@ -106,8 +106,9 @@ impl Sandbox {
         }
         let replaced = self.replaced.iter().rev().find(|(replaced, _)| *replaced == guest);
         let bytes = replaced.map_or(guest.component(), |(_, component)| component);
-        let component = Component::from_binary(&self.engine, bytes).map_err(|error| {
-            Error::Guest { guest: guest.name().into(), failure: GuestFailure::Load(format!("{error:#}")) }
+        let component = Component::from_binary(&self.engine, bytes).map_err(|error| Error::Guest {
+            guest: guest.name().into(),
+            failure: GuestFailure::Load(format!("{error:#}")),
         })?;
         Ok(slot.get_or_init(|| component))
     }

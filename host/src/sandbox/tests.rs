@@ -74,7 +74,8 @@ impl DecoderHost for Host {
 
 fn run(body: &str) -> (Result<()>, Host) {
     let sandbox = Sandbox::new(&SandboxOptions::default().with_guest(Guest::Gunzip, decoder(body))).unwrap();
-    let limits = Limits { guest_time: Duration::from_millis(50), guest_time_per_mib: Duration::ZERO, ..Limits::default() };
+    let limits =
+        Limits { guest_time: Duration::from_millis(50), guest_time_per_mib: Duration::ZERO, ..Limits::default() };
     sandbox.decode(Guest::Gunzip, &limits, Host::default())
 }
 
@@ -91,11 +92,9 @@ fn stopped(body: &str) -> GuestFailure {
 #[test]
 fn a_guest_that_does_as_it_should_succeeds() {
     // Reads 100 bytes and writes them; the list's pointer and length lie at 16.
-    let (outcome, host) = run(
-        "(call $read (i64.const 5) (i32.const 100) (i32.const 16))
+    let (outcome, host) = run("(call $read (i64.const 5) (i32.const 100) (i32.const 16))
          (call $write (i32.load (i32.const 16)) (i32.load (i32.const 20)))
-         (i32.const 64)",
-    );
+         (i32.const 64)");
     outcome.unwrap();
     assert_eq!((host.read, host.written), (105, 100));
 }

@@ -65,8 +65,7 @@ fn tick(shared: &Shared, engine: &Engine) {
         state = if state.running == 0 {
             shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
         } else {
-            let (state, waited) =
-                shared.changed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner);
+            let (state, waited) = shared.changed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner);
             if waited.timed_out() {
                 engine.increment_epoch();
             }

@@ -26,13 +26,10 @@ impl LayerUnpacker for Unpacker {
 impl Unpacked {
     /// From what the pipeline reports of a layer whose blob it hashed.
     pub fn new(report: LayerReport, record: &LayerRecord) -> Result<Self> {
-        let blob = report.blob.ok_or_else(|| Error::Corrupt {
-            subject: "the layer".into(),
-            reason: "nobody hashed its blob".into(),
-        })?;
-        let record = serde_json::from_slice(&record.to_json()?)
-            .map_err(|e| Error::Corrupt { subject: "a layer record".into(), reason: e.to_string() })?;
-        Ok(Self { blob, blob_bytes: report.blob_bytes, diff_id: report.diff_id, record })
+        let blob = report
+            .blob
+            .ok_or_else(|| Error::Corrupt { subject: "the layer".into(), reason: "nobody hashed its blob".into() })?;
+        Ok(Self { blob, blob_bytes: report.blob_bytes, diff_id: report.diff_id, record: record.to_value()? })
     }
 }
 

@@ -26,6 +26,7 @@ use serde::Deserialize;
 use super::descriptor::Descriptor;
 use super::layout_name::{LayoutName, LayoutSelector};
 use super::manifest::{Document, Index, IndexEntry};
+use super::media_type::MediaType;
 use super::source::{Blob, Failure, ImageSource, RawDocument, wrong_size};
 use crate::ambient;
 use crate::digest::Digest;
@@ -67,6 +68,14 @@ impl OciLayout {
     /// The layout in a directory that is open already; the name's path only serves messages.
     pub fn new(dir: Dir, name: LayoutName, limits: Limits) -> Self {
         Self { layout: Arc::new(Layout { dir, name, limits }) }
+    }
+
+    /// Opens a blob, once its file has the declared size. Its bytes are not verified.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::SizeMismatch`], and [`Error::Refused`] for what is no regular file.
+    pub fn open_blob(&self, digest: &Digest, size: u64) -> Result<File> {
+        self.layout.blob(&Descriptor { media_type: MediaType::new(""), digest: digest.clone(), size }, 0)
     }
 
     async fn on_thread<T: Send + 'static>(

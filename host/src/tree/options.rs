@@ -1,5 +1,6 @@
 //! How a tree is to be written.
 
+use crate::cancel::Cancel;
 use crate::limits::Limits;
 
 /// What becomes of a layer's markers, and what the destination holds at the start.
@@ -52,11 +53,19 @@ pub struct WriterOptions {
     pub ownership: Ownership,
     /// How paths are resolved.
     pub resolver: Resolver,
+    /// Looked at before each entry.
+    pub cancel: Cancel,
 }
 
 impl WriterOptions {
     /// This mode, and the default of everything else.
     pub fn new(mode: Mode) -> Self {
-        Self { mode, limits: Limits::default(), ownership: Ownership::Auto, resolver: Resolver::Auto }
+        Self {
+            mode,
+            limits: Limits::default(),
+            ownership: Ownership::Auto,
+            resolver: Resolver::Auto,
+            cancel: Cancel::new(),
+        }
     }
 }

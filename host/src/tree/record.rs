@@ -78,13 +78,26 @@ impl LayerRecord {
         serde_json::to_vec(self).map_err(|error| invalid(&error))
     }
 
+    /// The record as a JSON value, to be kept inside of another document.
+    pub fn to_value(&self) -> Result<serde_json::Value> {
+        serde_json::to_value(self).map_err(|error| invalid(&error))
+    }
+
+    /// Reads a record that [`LayerRecord::to_value`] made.
+    pub fn from_value(value: &serde_json::Value) -> Result<Self> {
+        Self::deserialize(value).map_err(|error| invalid(&error))?.of_this_version()
+    }
+
     /// Reads a record that [`LayerRecord::to_json`] made.
     pub fn from_json(json: &[u8]) -> Result<Self> {
-        let record: Self = serde_json::from_slice(json).map_err(|error| invalid(&error))?;
-        if record.version != VERSION {
-            return Err(Error::Unsupported { what: format!("a layer record of version {}", record.version) });
+        serde_json::from_slice::<Self>(json).map_err(|error| invalid(&error))?.of_this_version()
+    }
+
+    fn of_this_version(self) -> Result<Self> {
+        if self.version != VERSION {
+            return Err(Error::Unsupported { what: format!("a layer record of version {}", self.version) });
         }
-        Ok(record)
+        Ok(self)
     }
 }
 

@@ -169,6 +169,7 @@ impl TreeWriter {
 
     /// Counts an entry, and checks what every entry must keep to.
     pub(crate) fn admit(&mut self, path: &TreePath) -> Result<()> {
+        self.options.cancel.check()?;
         self.dirty = true;
         let counts = &mut self.record.counts;
         counts.entries += 1;

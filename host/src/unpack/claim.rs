@@ -142,7 +142,9 @@ fn checked_attributes(attributes: Vec<claim::Attribute>, path: &TreePath, limits
 /// Attributes that mean something to overlayfs or to rootless storage: a layer that could set them would forge whiteouts,
 /// redirects and owners.
 fn is_reserved(name: &[u8]) -> bool {
-    name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") || name == b"user.containers.override_stat"
+    name.starts_with(b"trusted.overlay.")
+        || name.starts_with(b"user.overlay.")
+        || name == b"user.containers.override_stat"
 }
 
 fn over(path: &TreePath, what: &'static str, limit: u64) -> Error {
@@ -190,9 +192,21 @@ mod tests {
     fn paths_that_are_not_canonical_are_refused() {
         let long = vec![b'a'; 1 << 20];
         let deep = b"d/".repeat(1_000_000);
-        for path in [&b".."[..], b"a/..", b"../a", b"/a", b"a/", b"a//b", b".", b"a\0b", b".wh.a", b".wh..wh..opq", b"a/.wh.b/c"]
-            .into_iter()
-            .chain([&long[..], &deep[..]])
+        for path in [
+            &b".."[..],
+            b"a/..",
+            b"../a",
+            b"/a",
+            b"a/",
+            b"a//b",
+            b".",
+            b"a\0b",
+            b".wh.a",
+            b".wh..wh..opq",
+            b"a/.wh.b/c",
+        ]
+        .into_iter()
+        .chain([&long[..], &deep[..]])
         {
             refused(entry(path, claim::Node::Directory));
             refused(entry(b"link", claim::Node::HardLink(path.to_vec())));
@@ -203,7 +217,9 @@ mod tests {
     fn the_root_is_a_directory() {
         assert!(check(entry(b"", claim::Node::Directory), &Limits::default(), 0).is_ok());
         assert!(check(entry(b"", claim::Node::Opaque), &Limits::default(), 0).is_ok());
-        for node in [claim::Node::File(0), claim::Node::Symlink(b"/etc".to_vec()), claim::Node::Whiteout, claim::Node::Fifo] {
+        for node in
+            [claim::Node::File(0), claim::Node::Symlink(b"/etc".to_vec()), claim::Node::Whiteout, claim::Node::Fifo]
+        {
             refused(entry(b"", node));
         }
         refused(entry(b"link", claim::Node::HardLink(Vec::new())));
@@ -231,7 +247,9 @@ mod tests {
 
     #[test]
     fn extents_must_be_in_order_and_inside() {
-        for extents in [&[(0, 11)][..], &[(11, 0)], &[(5, 2), (6, 1)], &[(5, 2), (0, 1)], &[(u64::MAX, 2)], &[(1, u64::MAX)]] {
+        for extents in
+            [&[(0, 11)][..], &[(11, 0)], &[(5, 2), (6, 1)], &[(5, 2), (0, 1)], &[(u64::MAX, 2)], &[(1, u64::MAX)]]
+        {
             refused(entry(b"a", sparse(10, extents)));
         }
         refused(entry(b"a", sparse(1 << 30, &vec![(0, 0); 10_001])));
@@ -249,7 +267,8 @@ mod tests {
     fn attributes_of_the_runtime_are_dropped_and_bad_ones_refused() {
         let attribute = |name: &[u8], size| claim::Attribute { name: name.to_vec(), value: vec![0; size] };
         let with = |attributes| claim::Entry { attributes, ..entry(b"a", claim::Node::Fifo) };
-        let reserved = ["trusted.overlay.opaque", "user.overlay.whiteout", "user.containers.override_stat", "user.note"];
+        let reserved =
+            ["trusted.overlay.opaque", "user.overlay.whiteout", "user.containers.override_stat", "user.note"];
         let checked =
             check(with(reserved.map(|name| attribute(name.as_bytes(), 1)).to_vec()), &Limits::default(), 0).unwrap();
         assert_eq!(checked.metadata.xattrs.len(), 1);

@@ -25,7 +25,12 @@ pub(super) struct Decoded {
 /// # Errors
 ///
 /// [`Error::Interrupted`] when a consumer went away: then the consumer's error is the one that counts.
-pub(super) fn run(sandbox: &Sandbox, limits: &Limits, layer: Layer, consumers: Vec<Sender<Message>>) -> Result<Decoded> {
+pub(super) fn run(
+    sandbox: &Sandbox,
+    limits: &Limits,
+    layer: Layer,
+    consumers: Vec<Sender<Message>>,
+) -> Result<Decoded> {
     let mut blob = Blob::new(layer.blob, layer.blob_algorithm);
     let seen = Compression::sniff(blob.peek(Compression::MAGIC_BYTES)?);
     let compression = layer.compression.unwrap_or(seen);
@@ -33,12 +38,8 @@ pub(super) fn run(sandbox: &Sandbox, limits: &Limits, layer: Layer, consumers: V
         let reason = format!("its media type says {compression}, its first bytes say {seen}");
         return Err(Error::Corrupt { subject: layer.name, reason });
     }
-    let output = Output {
-        pool: Pool::new(),
-        consumers,
-        budget: Budget::new(limits, layer.size, compression),
-        decoded: 0,
-    };
+    let output =
+        Output { pool: Pool::new(), consumers, budget: Budget::new(limits, layer.size, compression), decoded: 0 };
     let host = Host { blob, output };
     let (outcome, mut host) = match compression.guest() {
         Some(guest) => sandbox.decode(guest, limits, host),

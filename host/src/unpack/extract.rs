@@ -157,7 +157,9 @@ fn spawn<'scope, T: Send + 'scope>(
 }
 
 fn join<T>(handle: ScopedJoinHandle<'_, T>) -> Result<T> {
-    handle.join().map_err(|_| Error::Io { action: "decode the layer".into(), source: io::Error::other("a thread panicked") })
+    handle
+        .join()
+        .map_err(|_| Error::Io { action: "decode the layer".into(), source: io::Error::other("a thread panicked") })
 }
 
 /// Serves the untar guest.

@@ -1,9 +1,12 @@
 //! The command line, defined once: help and completions are generated from it.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use cofferdam::Digest;
+use cofferdam::registry::RegistryHost;
+use cofferdam::transport::Platform;
 use cofferdam::unpack::Compression;
 
 /// An OCI image store in which no native code parses an untrusted byte of a layer.
@@ -54,12 +57,110 @@ pub(crate) enum ProgressStyle {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Fetch, verify and extract an image into the store
+    Pull(PullArgs),
+    /// Make an image's root filesystem
+    Unpack(UnpackArgs),
+    /// List the images in the store
+    Images,
+    /// Show what is known of an image
+    Inspect {
+        /// The image: a reference in the store, or the digest of its manifest
+        image: String,
+    },
+    /// Remove images from the store, and free what no other image needs
+    Rm {
+        /// The images: references in the store, or digests of their manifests
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
     /// Work on one layer, without a store
     #[command(subcommand)]
     Layer(LayerCommand),
     /// The sandboxed components that read layers
     #[command(subcommand)]
     Guest(GuestCommand),
+    /// Print a script that completes this command's words in a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// How registries are reached. Each option names the registry that it is for, with its port.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct AccessArgs {
+    /// Reach this registry by HTTP, without any protection
+    #[arg(long, value_name = "HOST")]
+    pub(crate) plain_http: Vec<RegistryHost>,
+    /// Reach this registry by HTTPS, and take whatever certificate it shows
+    #[arg(long, value_name = "HOST")]
+    pub(crate) insecure: Vec<RegistryHost>,
+    /// Log in to this registry, when it asks (other users of the machine can see this; prefer COFFERDAM_AUTH)
+    #[arg(long, value_name = "HOST=NAME:PASSWORD", value_parser = credentials)]
+    pub(crate) user: Vec<Credentials>,
+}
+
+/// A user name and a password for one registry.
+#[derive(Clone)]
+pub(crate) struct Credentials {
+    pub(crate) registry: RegistryHost,
+    pub(crate) user: String,
+    pub(crate) password: String,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}={}:…", self.registry, self.user)
+    }
+}
+
+/// Reads `HOST=NAME:PASSWORD`.
+///
+/// What is wrong is said without the text: it holds a secret.
+pub(crate) fn credentials(text: &str) -> Result<Credentials, String> {
+    let parts = text.split_once('=').and_then(|(host, login)| Some((host, login.split_once(':')?)));
+    let (registry, (user, password)) = parts.ok_or("it is not of the form HOST=NAME:PASSWORD")?;
+    let registry = registry.parse().map_err(|_| "what stands before `=` is no registry")?;
+    Ok(Credentials { registry, user: user.to_owned(), password: password.to_owned() })
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct PullArgs {
+    /// The image: REF, docker://REF, or oci:DIR[:TAG]
+    pub(crate) image: String,
+    /// The platform, as os/arch[/variant] [default: this machine's]
+    #[arg(long, value_name = "PLATFORM")]
+    pub(crate) platform: Option<Platform>,
+    /// Layers that are fetched at once
+    #[arg(long, value_name = "COUNT", default_value = "3")]
+    pub(crate) parallel: NonZeroUsize,
+    #[command(flatten)]
+    pub(crate) access: AccessArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct UnpackArgs {
+    /// The image: a reference in the store, docker://REF (pulled first), or oci:DIR[:TAG]
+    pub(crate) image: String,
+    /// Where the root filesystem appears: absent, or an empty directory
+    pub(crate) dest: PathBuf,
+    /// How it is made; the result is the same
+    #[arg(long, value_name = "STRATEGY", default_value = "copy")]
+    pub(crate) strategy: UnpackStrategy,
+    /// The platform, as os/arch[/variant] [default: this machine's]
+    #[arg(long, value_name = "PLATFORM")]
+    pub(crate) platform: Option<Platform>,
+    #[command(flatten)]
+    pub(crate) access: AccessArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum UnpackStrategy {
+    /// Merge the layers' trees in the store
+    Copy,
+    /// Apply the layers' blobs one after the other
+    Apply,
 }
 
 #[derive(Debug, Subcommand)]

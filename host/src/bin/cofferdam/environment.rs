@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `COFFERDAM_STORE` | the image store (read by the argument parser) |
 //! | `COFFERDAM_CACHE` | where compiled guests are kept; empty: nowhere |
+//! | `COFFERDAM_AUTH` | a login, as `HOST=NAME:PASSWORD` |
 //! | `COFFERDAM_LOG` | which messages are shown, in the syntax of `tracing` filters |
 //! | `XDG_DATA_HOME`, `XDG_CACHE_HOME`, `HOME` | where the defaults lie |
 //! | `NO_COLOR` | no colours |
@@ -41,6 +42,11 @@ fn base(name: &str, under_home: &str) -> Option<PathBuf> {
         .filter(|path| path.is_absolute())
         .or_else(|| Some(PathBuf::from(variable("HOME")?).join(under_home)))?;
     base.is_absolute().then(|| base.join("cofferdam"))
+}
+
+/// A login for a registry.
+pub(crate) fn auth() -> Option<String> {
+    variable("COFFERDAM_AUTH")?.into_string().ok()
 }
 
 /// The filter for messages.

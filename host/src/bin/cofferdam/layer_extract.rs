@@ -38,9 +38,10 @@ pub(crate) fn run(session: &Session, args: &ExtractArgs) -> Result<(), Failure> 
     let writer = TreeWriter::new(ambient::open_dest(&args.dest)?, options)?;
     let (outcome, mut writer) = unpacker.extract(layer, writer);
     let report = outcome?;
-    writer.finish_layer().and_then(|_| writer.finish()).map_err(|error| {
-        error.context(format!("extracting {}", shown(&args.layer.layer)))
-    })?;
+    writer
+        .finish_layer()
+        .and_then(|_| writer.finish())
+        .map_err(|error| error.context(format!("extracting {}", shown(&args.layer.layer))))?;
     if session.json() {
         return output::json(&json!({
             "schema": "cofferdam/layer-extract/v1",

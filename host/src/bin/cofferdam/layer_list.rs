@@ -3,10 +3,10 @@
 
 use std::io::{self, Write as _};
 
+use cofferdam::Error;
 use cofferdam::error::Escaped;
 use cofferdam::tree::entry::{Entry, Node};
 use cofferdam::unpack::Listing;
-use cofferdam::Error;
 use serde_json::{Value, json};
 
 use crate::args::LayerArgs;
@@ -127,7 +127,8 @@ fn described(entry: &Entry) -> Value {
         _ => {}
     }
     if !metadata.xattrs.is_empty() {
-        let names = metadata.xattrs.iter().map(|xattr| (Escaped(&xattr.name).uncut(), Escaped(&xattr.value).uncut().into()));
+        let names =
+            metadata.xattrs.iter().map(|xattr| (Escaped(&xattr.name).uncut(), Escaped(&xattr.value).uncut().into()));
         object["xattrs"] = Value::Object(names.collect());
     }
     object

@@ -4,16 +4,22 @@ mod args;
 mod environment;
 mod failure;
 mod guest;
+mod image_name;
+mod images;
+mod inspect;
 mod layer_extract;
 mod layer_list;
 mod layer_verify;
 mod output;
 mod progress;
+mod pull;
+mod rm;
 mod session;
+mod unpack;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 
 use args::{Args, Command, GuestCommand, LayerCommand};
 use failure::Failure;
@@ -40,11 +46,20 @@ fn main() -> ExitCode {
 
 fn run(session: &Session, command: Command) -> Result<(), Failure> {
     match command {
+        Command::Pull(args) => pull::run(session, &args),
+        Command::Unpack(args) => unpack::run(session, &args),
+        Command::Images => images::run(session),
+        Command::Inspect { image } => inspect::run(session, &image),
+        Command::Rm { images } => rm::run(session, &images),
         Command::Layer(LayerCommand::Extract(args)) => layer_extract::run(session, &args),
         Command::Layer(LayerCommand::List(args)) => layer_list::run(session, &args),
         Command::Layer(LayerCommand::Verify(args)) => layer_verify::run(session, &args),
         Command::Guest(GuestCommand::List) => guest::list(session),
         Command::Guest(GuestCommand::Inspect { name }) => guest::inspect(session, name.as_deref()),
         Command::Guest(GuestCommand::Export { directory }) => guest::export(session, &directory),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Args::command(), "cofferdam", &mut std::io::stdout());
+            Ok(())
+        }
     }
 }

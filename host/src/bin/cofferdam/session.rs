@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cofferdam::sandbox::{Sandbox, SandboxOptions};
+use cofferdam::store::ImageStorage;
 use cofferdam::unpack::{Layer, Unpacker};
-use cofferdam::{Digest, Limits, Progress, ambient};
+use cofferdam::{Cancel, Digest, Error, Limits, Progress, ambient};
 use tracing_subscriber::EnvFilter;
 
 use crate::args::Global;
@@ -27,8 +28,8 @@ impl Session {
             (false, _) => "debug",
         };
         let filter = environment::log_filter().unwrap_or_else(|| format!("off,cofferdam={level}"));
-        let filter = EnvFilter::try_new(&filter)
-            .map_err(|error| usage(format!("COFFERDAM_LOG={filter}: {error}"), None))?;
+        let filter =
+            EnvFilter::try_new(&filter).map_err(|error| usage(format!("COFFERDAM_LOG={filter}: {error}"), None))?;
         tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(std::io::stderr)
@@ -54,8 +55,48 @@ impl Session {
         Ok(Arc::new(Sandbox::new(&options)?))
     }
 
+    pub(crate) fn limits(&self) -> Limits {
+        Limits::default()
+    }
+
     pub(crate) fn unpacker(&self) -> Result<Unpacker, Failure> {
-        Ok(Unpacker::new(self.sandbox()?, Limits::default()))
+        Ok(Unpacker::new(self.sandbox()?, self.limits()))
+    }
+
+    /// Opens the store, which is made if it is not there.
+    pub(crate) fn storage(&self, unpacker: &Unpacker) -> Result<ImageStorage, Failure> {
+        Ok(ImageStorage::open(self.store_path()?, self.limits(), Arc::new(unpacker.clone()))?)
+    }
+
+    /// Runs asynchronous work to its end, or until Ctrl-C: then it is dropped, and what it began is cleaned up before
+    /// this returns.
+    pub(crate) fn block_on<T>(&self, work: impl Future<Output = cofferdam::Result<T>>) -> cofferdam::Result<T> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(|source| Error::Io { action: "start the runtime".into(), source })?;
+        runtime.block_on(async {
+            tokio::select! {
+                outcome = work => outcome,
+                _ = interrupted() => Err(Error::Interrupted),
+            }
+        })
+        // Dropping the runtime waits for work on other threads, which removes what it staged.
+    }
+
+    /// A flag that Ctrl-C sets, for work that looks at it.
+    pub(crate) fn cancel_on_interrupt(&self) -> Result<Cancel, Failure> {
+        let cancel = Cancel::new();
+        let flag = cancel.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|source| Error::Io { action: "start the runtime".into(), source })?;
+        std::thread::spawn(move || {
+            runtime.block_on(interrupted());
+            flag.cancel();
+        });
+        Ok(cancel)
     }
 
     /// Where progress goes.
@@ -73,6 +114,19 @@ impl Session {
         self.global.store.clone().or_else(environment::store).ok_or_else(|| {
             usage("there is no directory for the store", Some("give one with --store DIR or COFFERDAM_STORE".into()))
         })
+    }
+}
+
+/// Waits for Ctrl-C, or for the signal that asks a program to end.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
     }
 }
 

@@ -1,0 +1,104 @@
+//! `pull`: fetches, verifies and extracts an image into the store.
+
+use std::sync::Arc;
+
+use cofferdam::registry::{
+    AccessList, Auth, HostAccess, NetworkOptions, PullOptions, Pulled, Registries, Transport, pull,
+};
+use cofferdam::transport::{ImageSource, OciLayout, Platform, PlatformChoice};
+use serde_json::json;
+
+use crate::args::{AccessArgs, PullArgs, credentials};
+use crate::environment;
+use crate::failure::{Failure, usage};
+use crate::image_name::ImageName;
+use crate::output;
+use crate::session::Session;
+
+pub(crate) fn run(session: &Session, args: &PullArgs) -> Result<(), Failure> {
+    let mut options = PullOptions { platform: choice(args.platform.as_ref()), ..PullOptions::default() };
+    options.concurrency = args.parallel;
+    let pulled = match ImageName::parse(&args.image)? {
+        ImageName::Reference(name) | ImageName::Registry(name) => {
+            from_registry(session, &name, &args.access, &options)?
+        }
+        ImageName::Layout(_, name) => {
+            let source = OciLayout::open(name, session.limits())?;
+            options.publish_as = Some(format!("oci:{}", source.name()));
+            into_store(session, &source, &options)?
+        }
+    };
+    report(session, &pulled)
+}
+
+/// Pulls from the registry that the name means.
+pub(crate) fn from_registry(
+    session: &Session,
+    name: &str,
+    access: &AccessArgs,
+    options: &PullOptions,
+) -> Result<Pulled, Failure> {
+    let registries = Registries::new(access_list(access)?, NetworkOptions::default(), session.limits())?;
+    let source = registries.search(name, &[])?;
+    into_store(session, &source, options)
+}
+
+fn into_store(session: &Session, source: &dyn ImageSource, options: &PullOptions) -> Result<Pulled, Failure> {
+    let unpacker = session.unpacker()?;
+    let storage = session.storage(&unpacker)?;
+    let progress = session.progress();
+    Ok(session.block_on(pull(source, &storage, Arc::new(unpacker), options, &progress))?)
+}
+
+/// The platform that was asked for.
+pub(crate) fn choice(platform: Option<&Platform>) -> PlatformChoice {
+    platform.map_or(PlatformChoice::Host, |platform| PlatformChoice::Exactly(platform.clone()))
+}
+
+/// What was decided for each registry. One registry cannot be reached in two ways.
+fn access_list(args: &AccessArgs) -> Result<AccessList, Failure> {
+    let mut list = AccessList::new();
+    for host in &args.plain_http {
+        if args.insecure.contains(host) {
+            return Err(usage(format!("{host} cannot be reached by --plain-http and by --insecure at once"), None));
+        }
+    }
+    let transports = [(&args.plain_http, Transport::PlainHttp), (&args.insecure, Transport::InsecureTls)];
+    for (hosts, transport) in transports {
+        for host in hosts {
+            list.set(host.clone(), HostAccess { transport, ..list.get(host) });
+        }
+    }
+    let from_environment = environment::auth()
+        .map(|text| credentials(&text).map_err(|reason| usage(format!("COFFERDAM_AUTH: {reason}"), None)))
+        .transpose()?;
+    for login in from_environment.iter().chain(&args.user) {
+        let auth = Auth::Basic { user: login.user.clone(), password: login.password.clone() };
+        list.set(login.registry.clone(), HostAccess { auth, ..list.get(&login.registry) });
+    }
+    Ok(list)
+}
+
+fn report(session: &Session, pulled: &Pulled) -> Result<(), Failure> {
+    let image = &pulled.image;
+    if session.json() {
+        return output::json(&json!({
+            "schema": "cofferdam/pull/v1",
+            "image": image,
+            "index": pulled.published.index,
+            "layers": image.layers.len(),
+            "downloaded_layers": pulled.downloaded_layers,
+            "downloaded_bytes": pulled.downloaded_bytes,
+            "cached_layers": pulled.cached_layers,
+        }));
+    }
+    output::line(&format!("{}@{}", image.reference, image.manifest_digest))?;
+    output::line(&format!(
+        "{}, {} layers: {} downloaded ({}), {} in the store already; every digest and DiffID is right",
+        image.platform,
+        image.layers.len(),
+        pulled.downloaded_layers,
+        output::bytes(pulled.downloaded_bytes),
+        pulled.cached_layers
+    ))
+}

@@ -1,0 +1,68 @@
+//! `unpack`: makes an image's root filesystem, whole or not at all.
+
+use std::sync::Arc;
+
+use cofferdam::registry::PullOptions;
+use cofferdam::rootfs::{LayerProvider, LocalImage, Strategy, UnpackOptions, unpack};
+use cofferdam::store::ImageObject;
+use cofferdam::transport::OciLayout;
+use serde_json::json;
+
+use crate::args::{UnpackArgs, UnpackStrategy};
+use crate::failure::Failure;
+use crate::image_name::{self, ImageName};
+use crate::output;
+use crate::pull;
+use crate::session::{Session, shown};
+
+pub(crate) fn run(session: &Session, args: &UnpackArgs) -> Result<(), Failure> {
+    let unpacker = session.unpacker()?;
+    let storage = session.storage(&unpacker)?;
+    let platform = pull::choice(args.platform.as_ref());
+    match ImageName::parse(&args.image)? {
+        ImageName::Reference(name) => {
+            // What is looked up now must be there until the tree is made.
+            let _in_use = storage.in_use_blocking()?;
+            let image = storage.image(&image_name::in_store(&name)?)?;
+            make(session, args, &image, &storage)
+        }
+        ImageName::Registry(name) => {
+            let options = PullOptions { platform, ..PullOptions::default() };
+            let pulled = pull::from_registry(session, &name, &args.access, &options)?;
+            let _in_use = storage.in_use_blocking()?;
+            make(session, args, &pulled.image, &storage)
+        }
+        ImageName::Layout(path, name) => {
+            let layout = OciLayout::open(name, session.limits())?;
+            let local = LocalImage::open(layout, &path, &storage, Arc::new(unpacker), &platform);
+            let local = session.block_on(local)?;
+            make(session, args, &local.image, &local)
+        }
+    }
+}
+
+fn make(session: &Session, args: &UnpackArgs, image: &ImageObject, layers: &dyn LayerProvider) -> Result<(), Failure> {
+    let options = UnpackOptions {
+        strategy: match args.strategy {
+            UnpackStrategy::Copy => Strategy::Copy,
+            UnpackStrategy::Apply => Strategy::Apply,
+        },
+        progress: session.progress(),
+        cancel: session.cancel_on_interrupt()?,
+        ..UnpackOptions::default()
+    };
+    let strategy = unpack(image, layers, &session.unpacker()?, &args.dest, &options)?;
+    let strategy = match strategy {
+        Strategy::Copy => "copy",
+        Strategy::Apply => "apply",
+    };
+    if session.json() {
+        return output::json(&json!({
+            "schema": "cofferdam/unpack/v1",
+            "rootfs": shown(&args.dest),
+            "strategy": strategy,
+            "image": image,
+        }));
+    }
+    output::line(&format!("{}: {} ({} layers, by {strategy})", shown(&args.dest), image.reference, image.layers.len()))
+}

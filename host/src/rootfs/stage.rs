@@ -1,0 +1,263 @@
+//! A root filesystem on its way: under a name of its own beside the destination, then under the destination's.
+//!
+//! ```text
+//! PARENT/.NAME.<uuid>.staging/     being written; its owner holds an advisory lock on it
+//! PARENT/NAME/                     absent, or an empty directory, until the one rename
+//! ```
+//!
+//! A staging directory that nobody holds belongs to the dead, and whoever stages beside it next removes it.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RawDir, RenameFlags, StatxAttributes, StatxFlags};
+use rustix::io::Errno;
+
+use crate::ambient;
+use crate::error::{Error, Result};
+use crate::tree::remove_tree;
+
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+const SUFFIX: &[u8] = b".staging";
+
+/// A directory that becomes the destination, or disappears.
+#[derive(Debug)]
+pub(super) struct StagedRoot {
+    parent: OwnedFd,
+    dest: Vec<u8>,
+    /// Nothing when the destination is a mount point: a rename cannot replace it, so it is filled in place.
+    staging: Option<Vec<u8>>,
+    root: OwnedFd,
+    done: bool,
+}
+
+impl StagedRoot {
+    /// Stages beside `dest`, which must be absent or an empty directory. Its parent must exist.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] for a destination that holds something or is no directory.
+    pub(super) fn create(dest: &Path) -> Result<Self> {
+        let (parent, name) = ambient::open_parent(dest)?;
+        let parent: OwnedFd = parent.into_std_file().into();
+        sweep(&parent);
+        let dest = name.as_bytes().to_vec();
+        if let Some(root) = existing(&parent, &dest)?
+            && is_mount_point(&root)?
+        {
+            tracing::info!("the destination is a mount point: it is filled in place, not in one step");
+            return Ok(Self { parent, dest, staging: None, root, done: false });
+        }
+        let (staging, root) = make(&parent, &name)?;
+        Ok(Self { parent, dest, staging: Some(staging), root, done: false })
+    }
+
+    /// The empty directory to fill.
+    pub(super) fn root(&self) -> Result<OwnedFd> {
+        self.root.try_clone().map_err(|error| Error::io("open", &self.dest, error))
+    }
+
+    /// Gives the directory the destination's name, in one step.
+    pub(super) fn publish(mut self) -> Result<()> {
+        if let Some(staging) = &self.staging {
+            let renamed = match existing(&self.parent, &self.dest)? {
+                // An empty directory is replaced; one that is not empty any more is not.
+                Some(_) => rustix::fs::renameat(&self.parent, staging.as_slice(), &self.parent, self.dest.as_slice()),
+                None => rename_new(&self.parent, staging, &self.dest),
+            };
+            renamed.map_err(|error| match error {
+                Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR => taken(&self.dest),
+                other => Error::io("give its name to", &self.dest, other),
+            })?;
+        }
+        self.done = true;
+        Ok(())
+    }
+}
+
+impl Drop for StagedRoot {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        let removed = match &self.staging {
+            Some(staging) => remove_tree(&self.parent, staging),
+            None => clear(&self.root),
+        };
+        if let Err(error) = removed {
+            tracing::warn!(%error, "cannot remove what was staged; the next run will");
+        }
+    }
+}
+
+/// The destination, if there is one and it is an empty directory.
+fn existing(parent: &OwnedFd, name: &[u8]) -> Result<Option<OwnedFd>> {
+    let dir = match rustix::fs::openat(parent, name, DIRECTORY, Mode::empty()) {
+        Ok(dir) => dir,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(Errno::NOTDIR | Errno::LOOP) => return Err(taken(name)),
+        Err(error) => return Err(Error::io("open", name, error)),
+    };
+    let mut holds_something = false;
+    each(&dir, |_| {
+        holds_something = true;
+        false
+    })?;
+    if holds_something { Err(taken(name)) } else { Ok(Some(dir)) }
+}
+
+fn taken(name: &[u8]) -> Error {
+    Error::Usage {
+        reason: format!("the destination `{}` is not an empty directory", crate::error::Escaped(name)),
+        hint: Some("choose one that does not exist yet, or empty it".into()),
+    }
+}
+
+fn is_mount_point(dir: &OwnedFd) -> Result<bool> {
+    let stat = rustix::fs::statx(dir, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)
+        .map_err(|error| Error::io("look at", b"the destination", error))?;
+    Ok(stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+fn rename_new(parent: &OwnedFd, from: &[u8], to: &[u8]) -> rustix::io::Result<()> {
+    match rustix::fs::renameat_with(parent, from, parent, to, RenameFlags::NOREPLACE) {
+        // Without the flag an empty directory is all that could be replaced.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => rustix::fs::renameat(parent, from, parent, to),
+        other => other,
+    }
+}
+
+/// Makes a staging directory and holds it. One that a sweep took before it was held is made again.
+fn make(parent: &OwnedFd, name: &OsStr) -> Result<(Vec<u8>, OwnedFd)> {
+    // The name may be as long as names can be; the staging name keeps the start of it.
+    let shown = name.as_bytes().get(..150).unwrap_or(name.as_bytes());
+    loop {
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        let staging = [b".", shown, b".", id.as_bytes(), SUFFIX].concat();
+        let failed = |error: Errno| Error::io("stage", &staging, error);
+        rustix::fs::mkdirat(parent, staging.as_slice(), Mode::RWXU).map_err(failed)?;
+        let root = match rustix::fs::openat(parent, staging.as_slice(), DIRECTORY, Mode::empty()) {
+            Ok(root) => root,
+            Err(Errno::NOENT) => continue,
+            Err(error) => return Err(failed(error)),
+        };
+        rustix::fs::flock(&root, FlockOperation::LockExclusive).map_err(failed)?;
+        if rustix::fs::fstat(&root).map_err(failed)?.st_nlink > 0 {
+            return Ok((staging, root));
+        }
+    }
+}
+
+/// Removes staging directories of the dead. What cannot be removed is somebody else's, and no concern of this run.
+fn sweep(parent: &OwnedFd) {
+    let mut found = Vec::new();
+    let _ = each(parent, |name| {
+        if is_staging(name) {
+            found.push(name.to_vec());
+        }
+        true
+    });
+    for name in found {
+        let Ok(dir) = rustix::fs::openat(parent, name.as_slice(), DIRECTORY, Mode::empty()) else { continue };
+        if rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            let _ = remove_tree(parent, &name);
+        }
+    }
+}
+
+/// Whether a name is one that [`make`] gives: `.` something `.` 32 hex digits `.staging`.
+fn is_staging(name: &[u8]) -> bool {
+    let Some(rest) = name.strip_prefix(b".").and_then(|name| name.strip_suffix(SUFFIX)) else { return false };
+    let Some(at) = rest.len().checked_sub(33) else { return false };
+    rest[at] == b'.' && rest[at + 1..].iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Removes what is in a directory.
+fn clear(dir: &OwnedFd) -> Result<()> {
+    let mut names = Vec::new();
+    each(dir, |name| {
+        names.push(name.to_vec());
+        true
+    })?;
+    names.iter().try_for_each(|name| remove_tree(dir, name))
+}
+
+/// Shows the names in a directory until `visit` has seen enough.
+fn each(dir: &OwnedFd, mut visit: impl FnMut(&[u8]) -> bool) -> Result<()> {
+    let failed = |error: Errno| Error::io("list", b"the destination", error);
+    // A handle of its own: reading moves the position.
+    let dir = rustix::fs::openat(dir.as_fd(), c".", DIRECTORY, Mode::empty()).map_err(failed)?;
+    let mut buffer = vec![std::mem::MaybeUninit::uninit(); 8 << 10];
+    let mut entries = RawDir::new(&dir, &mut buffer);
+    while let Some(entry) = entries.next() {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name().to_bytes();
+        if !matches!(name, b"." | b"..") && !visit(name) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            dir.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn it_appears_at_once_or_not_at_all() {
+        let temp = tempfile::tempdir().unwrap();
+        for (name, there) in [("new", false), ("empty", true)] {
+            let dest = temp.path().join(name);
+            if there {
+                std::fs::create_dir(&dest).unwrap();
+            }
+            drop(StagedRoot::create(&dest).unwrap());
+            assert_eq!(dest.exists(), there, "dropping it changes nothing");
+            let staged = StagedRoot::create(&dest).unwrap();
+            rustix::fs::mkdirat(staged.root().unwrap(), "inside", Mode::RWXU).unwrap();
+            staged.publish().unwrap();
+            assert_eq!(names(&dest), ["inside"]);
+        }
+        assert_eq!(names(temp.path()), ["empty", "new"]);
+    }
+
+    #[test]
+    fn what_is_there_stays() {
+        let temp = tempfile::tempdir().unwrap();
+        let full = temp.path().join("full");
+        std::fs::create_dir_all(full.join("mine")).unwrap();
+        std::fs::write(temp.path().join("file"), "mine").unwrap();
+        for dest in ["full", "file"] {
+            let error = StagedRoot::create(&temp.path().join(dest)).unwrap_err();
+            assert!(matches!(error, Error::Usage { .. }), "{error}");
+        }
+        // It may also come to hold something while the tree is written.
+        let staged = StagedRoot::create(&temp.path().join("late")).unwrap();
+        std::fs::create_dir_all(temp.path().join("late/theirs")).unwrap();
+        assert!(matches!(staged.publish(), Err(Error::Usage { .. })));
+        assert_eq!(names(temp.path()), ["file", "full", "late"]);
+    }
+
+    #[test]
+    fn the_dead_are_swept_and_the_living_are_not() {
+        let temp = tempfile::tempdir().unwrap();
+        let living = StagedRoot::create(&temp.path().join("a")).unwrap();
+        let dead = temp.path().join(format!(".b.{}.staging", "0".repeat(32)));
+        std::fs::create_dir_all(dead.join("x")).unwrap();
+        std::fs::create_dir_all(temp.path().join(".mine.staging")).unwrap();
+        drop(StagedRoot::create(&temp.path().join("c")).unwrap());
+        assert!(!dead.exists() && temp.path().join(".mine.staging").exists());
+        living.publish().unwrap();
+        assert_eq!(names(temp.path()), [".mine.staging", "a"]);
+    }
+}

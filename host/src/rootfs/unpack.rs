@@ -1,0 +1,180 @@
+//! From an image to a root filesystem, whole or not at all.
+
+use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use super::merge::{PreservedLayer, merge};
+use super::provide::LayerProvider;
+use super::stage::StagedRoot;
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use crate::progress::{Event, Progress};
+use crate::store::{ImageObject, LayerDescriptor, Tree, described};
+use crate::tree::{LayerRecord, Mode, TreeWriter, WriterOptions};
+use crate::unpack::{Layer, Unpacker};
+
+/// How a root filesystem is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Strategy {
+    /// By merging the layers' trees: fast when they are there, and shares content where the filesystem can.
+    #[default]
+    Copy,
+    /// By applying the layers' blobs one after the other, without trees.
+    Apply,
+}
+
+/// What making a root filesystem is done with.
+#[derive(Clone, Debug)]
+pub struct UnpackOptions {
+    /// How.
+    pub strategy: Strategy,
+    /// Layers that are extracted at once, where their trees are missing.
+    pub concurrency: NonZeroUsize,
+    /// Where progress goes.
+    pub progress: Progress,
+    /// How the caller gives up.
+    pub cancel: Cancel,
+}
+
+impl Default for UnpackOptions {
+    fn default() -> Self {
+        Self {
+            strategy: Strategy::default(),
+            concurrency: const { NonZeroUsize::new(2).unwrap() },
+            progress: Progress::none(),
+            cancel: Cancel::new(),
+        }
+    }
+}
+
+/// Makes an image's root filesystem at `dest`, which must be absent or an empty directory. Says how it was made: the rare
+/// images that only applying gets right are applied, whatever the strategy. Blocks.
+///
+/// # Errors
+///
+/// [`Error::Usage`] for a destination that holds something; else those of extracting layers. The destination is then as it was.
+pub fn unpack(
+    image: &ImageObject,
+    layers: &dyn LayerProvider,
+    unpacker: &Unpacker,
+    dest: &Path,
+    options: &UnpackOptions,
+) -> Result<Strategy> {
+    let strategy = match options.strategy {
+        Strategy::Apply => Strategy::Apply,
+        Strategy::Copy => match by_copy(image, layers, unpacker, dest, options) {
+            Err(error) if matches!(error.root(), Error::Unsupported { .. }) && is_of_merge(&error) => {
+                tracing::info!("{}: {}; applying the layers instead", image.reference, error.root());
+                Strategy::Apply
+            }
+            other => return other.map(|()| Strategy::Copy),
+        },
+    };
+    by_apply(image, layers, unpacker, dest, options).map(|()| strategy)
+}
+
+/// Whether an error says that a merge would not be right, and not that a layer is of an unknown kind.
+fn is_of_merge(error: &Error) -> bool {
+    matches!(error, Error::Context { context, .. } if context.starts_with("merging layer"))
+}
+
+fn writer_options(unpacker: &Unpacker, cancel: &Cancel) -> WriterOptions {
+    WriterOptions { limits: unpacker.limits().clone(), cancel: cancel.clone(), ..WriterOptions::new(Mode::Apply) }
+}
+
+fn by_copy(
+    image: &ImageObject,
+    layers: &dyn LayerProvider,
+    unpacker: &Unpacker,
+    dest: &Path,
+    options: &UnpackOptions,
+) -> Result<()> {
+    let staged = StagedRoot::create(dest)?;
+    let trees = trees(image, layers, options)?;
+    let records = trees.iter().map(|tree| LayerRecord::from_value(&tree.record().layer)).collect::<Result<Vec<_>>>()?;
+    let preserved: Vec<_> =
+        trees.iter().zip(&records).map(|(tree, record)| PreservedLayer { tree: tree.directory(), record }).collect();
+    merge(&preserved, staged.root()?, writer_options(unpacker, &options.cancel), &options.progress)?;
+    staged.publish()
+}
+
+/// The trees of all layers, in order, several extracted at once.
+fn trees(image: &ImageObject, layers: &dyn LayerProvider, options: &UnpackOptions) -> Result<Vec<Tree>> {
+    let next = AtomicUsize::new(0);
+    let slots: Vec<Mutex<Option<Result<Tree>>>> = image.layers.iter().map(|_| Mutex::default()).collect();
+    let work = || {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some((layer, slot)) = image.layers.get(index).zip(slots.get(index)) else { return };
+            let tree = options.cancel.check().and_then(|()| layers.tree(layer));
+            if tree.is_err() {
+                next.store(image.layers.len(), Ordering::Relaxed); // the others need not begin
+            }
+            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(tree);
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..options.concurrency.get().min(image.layers.len()) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let results = slots.into_iter().filter_map(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner));
+    let trees = results.collect::<Result<Vec<_>>>()?;
+    if trees.len() == image.layers.len() { Ok(trees) } else { Err(Error::Interrupted) }
+}
+
+fn by_apply(
+    image: &ImageObject,
+    layers: &dyn LayerProvider,
+    unpacker: &Unpacker,
+    dest: &Path,
+    options: &UnpackOptions,
+) -> Result<()> {
+    let staged = StagedRoot::create(dest)?;
+    apply(image, layers, unpacker, staged.root()?, options)?;
+    staged.publish()
+}
+
+fn apply(
+    image: &ImageObject,
+    layers: &dyn LayerProvider,
+    unpacker: &Unpacker,
+    root: OwnedFd,
+    options: &UnpackOptions,
+) -> Result<()> {
+    let mut writer = TreeWriter::new(root, writer_options(unpacker, &options.cancel))?;
+    for (index, descriptor) in image.layers.iter().enumerate() {
+        options.progress.emit(Event::Merging { layer: index + 1, of: image.layers.len() });
+        let blob = layers.blob(descriptor)?;
+        let size = blob.metadata().map_err(|e| Error::io("look at", descriptor.digest.hex().as_bytes(), e))?.len();
+        check_size(descriptor, size)?;
+        let layer = described(Layer::new(blob), descriptor)?
+            .with_size(size)
+            .hashing_blob(descriptor.digest.algorithm())
+            .with_progress(descriptor.digest.clone(), options.progress.clone());
+        let (outcome, returned) = unpacker.extract(layer, writer);
+        writer = returned;
+        let report = outcome?;
+        if let Some(actual) = report.blob.filter(|actual| *actual != descriptor.digest) {
+            let (subject, expected) = (format!("layer {}", descriptor.digest), descriptor.digest.clone());
+            return Err(Error::DigestMismatch { subject, expected, actual });
+        }
+        writer.finish_layer().map_err(|error| error.context(format!("extracting layer {}", descriptor.digest)))?;
+    }
+    writer.finish()
+}
+
+fn check_size(descriptor: &LayerDescriptor, actual: u64) -> Result<()> {
+    match descriptor.size {
+        Some(expected) if expected != actual => {
+            Err(Error::SizeMismatch { subject: format!("layer {}", descriptor.digest), expected, actual })
+        }
+        _ => Ok(()),
+    }
+}
