@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -15,7 +16,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use crate::error::{Error, Result};
 
 /// Opens the directory at `path`, following links as the shell would: the path is the caller's own word.
-pub(crate) fn open_dir(path: &Path) -> Result<Dir> {
+pub fn open_dir(path: &Path) -> Result<Dir> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let handle = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(|e| failed("open", path, e))?;
     Ok(Dir::from_std_file(File::from(handle)))
@@ -23,7 +24,7 @@ pub(crate) fn open_dir(path: &Path) -> Result<Dir> {
 
 /// Makes the directory at `path` and its parents where they are missing, each for its owner alone, and opens it. Says
 /// whether the last one was made just now.
-pub(crate) fn create_private_dir(path: &Path) -> Result<(Dir, bool)> {
+pub fn create_private_dir(path: &Path) -> Result<(Dir, bool)> {
     use std::os::unix::fs::DirBuilderExt as _;
     let mut builder = std::fs::DirBuilder::new();
     builder.mode(0o700);
@@ -36,7 +37,12 @@ pub(crate) fn create_private_dir(path: &Path) -> Result<(Dir, bool)> {
         created = builder.recursive(false).create(path);
     }
     let new = match created {
-        Ok(()) => true,
+        Ok(()) => {
+            // The new name must outlive a power cut as what will be in the directory does.
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            rustix::fs::fsync(open_dir(parent)?).map_err(|e| failed("sync", parent, e))?;
+            true
+        }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
         Err(error) => return Err(failed("create", path, error)),
     };
@@ -45,7 +51,7 @@ pub(crate) fn create_private_dir(path: &Path) -> Result<(Dir, bool)> {
 
 /// Opens the regular file at `path` for reading. Anything else is refused without waiting: opening a named pipe for
 /// reading would block until somebody writes.
-pub(crate) fn open_file(path: &Path) -> Result<File> {
+pub fn open_file(path: &Path) -> Result<File> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let handle = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
         Ok(handle) => handle,
@@ -61,22 +67,76 @@ pub(crate) fn open_file(path: &Path) -> Result<File> {
     Ok(file)
 }
 
+/// The blob at `path`, and its size: a regular file, or whatever stream standard input is when the path is `-`.
+///
+/// # Errors
+///
+/// [`Error::NotFound`], and [`Error::Io`] for what cannot be opened or is not a regular file.
+pub fn open_blob(path: &Path) -> Result<(Box<dyn io::Read + Send>, Option<u64>)> {
+    if path.as_os_str() == "-" {
+        return Ok((Box::new(io::stdin()), None));
+    }
+    let file = open_file(path)?;
+    let size = file.metadata().map_err(|e| failed("look at", path, e))?.len();
+    Ok((Box::new(file), Some(size)))
+}
+
+/// Opens the directory to unpack onto; makes it (mode 0755 less the umask) when it is absent, but not its parents.
+///
+/// # Errors
+///
+/// [`Error::Io`].
+pub fn open_dest(path: &Path) -> Result<OwnedFd> {
+    match rustix::fs::mkdirat(CWD, path, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        Err(error) => return Err(failed("create", path, error)),
+    }
+    Ok(open_dir(path)?.into_std_file().into())
+}
+
+/// Makes sure that `path` is a directory of this user's that is closed to others.
+///
+/// # Errors
+///
+/// [`Error::Io`], also when the directory belongs to somebody else or is open to others.
+pub fn private_dir(path: &Path) -> Result<()> {
+    let (dir, _) = create_private_dir(path)?;
+    let stat = rustix::fs::fstat(&dir).map_err(|e| failed("look at", path, e))?;
+    if stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_mode & 0o022 != 0 {
+        let reason = io::Error::new(io::ErrorKind::PermissionDenied, "others may write to it");
+        return Err(failed("trust", path, reason));
+    }
+    Ok(())
+}
+
+/// Writes a file into a directory, which is made when it is absent; a file of that name is replaced.
+///
+/// # Errors
+///
+/// [`Error::Io`].
+#[expect(clippy::disallowed_methods, reason = "this is the module that may")]
+pub fn write_file(directory: &Path, name: &str, content: &[u8]) -> Result<()> {
+    std::fs::create_dir_all(directory).map_err(|e| failed("create", directory, e))?;
+    let path = directory.join(name);
+    std::fs::write(&path, content).map_err(|e| failed("write", &path, e))
+}
+
 /// The path without links and relative parts.
 #[expect(clippy::disallowed_methods, reason = "this is the module that may")]
-pub(crate) fn canonical(path: &Path) -> io::Result<PathBuf> {
+pub fn canonical(path: &Path) -> io::Result<PathBuf> {
     std::fs::canonicalize(path)
 }
 
 /// The id of this boot of the machine, if the system tells: it changes with every start of the kernel.
 #[expect(clippy::disallowed_methods, reason = "this is the module that may")]
-pub(crate) fn boot_id() -> Option<String> {
+pub fn boot_id() -> Option<String> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let id = text.trim();
     (!id.is_empty()).then(|| id.to_owned())
 }
 
 /// The time of day.
-pub(crate) fn now() -> SystemTime {
+pub fn now() -> SystemTime {
     SystemTime::now()
 }
 

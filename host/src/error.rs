@@ -293,16 +293,27 @@ impl Error {
 #[derive(Clone, Copy, Debug)]
 pub struct Escaped<'a>(pub &'a [u8]);
 
+impl Escaped<'_> {
+    /// The whole of it, however long.
+    pub fn uncut(self) -> String {
+        use fmt::Write as _;
+        self.0.iter().fold(String::with_capacity(self.0.len()), |mut text, &byte| {
+            let _ = match byte {
+                b'\\' => text.write_str("\\\\"),
+                b' '..=b'~' => text.write_char(char::from(byte)),
+                _ => write!(text, "\\x{byte:02x}"),
+            };
+            text
+        })
+    }
+}
+
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for &byte in self.0.iter().take(256) {
-            match byte {
-                b'\\' => f.write_str("\\\\")?,
-                b' '..=b'~' => write!(f, "{}", char::from(byte))?,
-                _ => write!(f, "\\x{byte:02x}")?,
-            }
+        match self.0.get(..256) {
+            Some(start) if self.0.len() > 256 => write!(f, "{}… ({} bytes)", Escaped(start).uncut(), self.0.len()),
+            _ => f.write_str(&self.uncut()),
         }
-        if self.0.len() > 256 { write!(f, "… ({} bytes)", self.0.len()) } else { Ok(()) }
     }
 }
 

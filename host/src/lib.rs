@@ -7,15 +7,18 @@
 //! **Does not**: run containers, mount anything, build or push images, read the environment, write to a terminal, or
 //! start other programs.
 
-mod ambient;
+pub mod ambient;
 pub mod digest;
 pub mod error;
 pub mod limits;
 pub mod progress;
 pub mod registry;
+pub mod rootfs;
+pub mod sandbox;
 pub mod store;
 pub mod transport;
 pub mod tree;
+pub mod unpack;
 
 pub use digest::{Algorithm, Digest};
 pub use error::{Error, ErrorKind, GuestFailure, Result};

@@ -1,1 +1,27 @@
-//! What the tests share.
+//! What the tests, the demo and the benchmark share: complete snapshots of trees, a real registry, OCI layouts made by
+//! hand, oracles, and a runner for the `cofferdam` binary.
+//!
+//! **Does**: start other programs, touch the file system, and say loudly what it skips.
+//!
+//! **Does not**: use the library `cofferdam`. Its tests see the product as others see it, through the command.
+
+pub mod cofferdam;
+pub mod images;
+pub mod layers;
+pub mod layout;
+pub mod oracle;
+pub mod paths;
+pub mod proxy;
+pub mod registry;
+pub mod require;
+pub mod scratch;
+pub mod store;
+pub mod tree;
+pub mod usage;
+
+pub use cofferdam::{Cofferdam, Run};
+pub use images::Images;
+pub use layout::OciLayout;
+pub use registry::Registry;
+pub use scratch::Scratch;
+pub use tree::Snapshot;

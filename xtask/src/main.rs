@@ -1,3 +1,53 @@
-//! The project's chores.
+//! The project's chores. `cargo xtask` without a verb lists them.
 
-fn main() {}
+mod bench;
+mod demo;
+mod guests;
+mod images;
+mod setup;
+mod sh;
+mod steps;
+mod table;
+mod test;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask VERB
+
+  demo                    a real image, pulled, verified and unpacked; shows what was checked
+  test [--fast] [--require-all] [FILTER]
+                          everything that must hold; with FILTER only the tests whose names contain it
+  bench [--rounds N] [--layers A,B] [--bin PATH] [--write]
+                          our extraction beside that of other tools; --write puts it into BENCHMARKS.md
+  images [SET | STAGE …]  the images that tests and benchmarks use, into target/images (as root, on Debian)
+  guests                  the sandboxed components, into target/guests
+
+CI=true implies --require-all: nothing may be skipped.";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match words.split_first() {
+        Some((&"test", rest)) => test::run(rest),
+        Some((&"demo", [])) => demo::run(),
+        Some((&"bench", rest)) => bench::run(rest),
+        Some((&"images", rest)) => images::run(rest),
+        Some((&"guests", [])) => guests::run(),
+        Some((&("help" | "--help" | "-h"), _)) => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -78,7 +78,7 @@ pub async fn pull(
     options: &PullOptions,
     progress: &Progress,
 ) -> Result<Pulled> {
-    let _in_use = storage.in_use().await?;
+    let in_use = storage.in_use().await?;
     let documents = ThroughStore { source, storage, retry: &options.retry };
     let limits = storage.limits();
     let resolved = resolve_image(&source.name(), &documents, &options.platform, limits).await?;
@@ -118,7 +118,7 @@ pub async fn pull(
         pulled_at: 0,
     };
     let (store, reference) = (storage.clone(), published.clone());
-    let image = tasks.spawn(move || store.publish(reference)).join().await?;
+    let image = tasks.spawn(move || store.publish(reference, &in_use)).join().await?;
     let downloaded = brought.iter().filter_map(|brought| match brought {
         Brought::Downloaded(bytes) => Some(bytes),
         Brought::Cached | Brought::Unpacked => None,

@@ -46,6 +46,7 @@ fn open(storage: &ImageStorage, key: &str) -> Result<Trees> {
         storage.locks().clone(),
         format!("local-{key}"),
         storage.boot_id(),
+        storage.access().clone(),
     ))
 }
 

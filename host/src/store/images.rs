@@ -7,15 +7,16 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::store::image::ImageObject;
 use crate::store::layout::{self, BlobKind};
+use crate::store::lock::InUse;
 use crate::store::manifest::not_found;
 use crate::store::refs::ImageRef;
 use crate::store::storage::ImageStorage;
 
 impl ImageStorage {
     /// Lets a reference stand for an image, last of all: manifest and configuration must be there and right, and each layer
-    /// as a blob or a tree. Replaces what the reference stood for. `pulled_at` is set by this. The caller holds
-    /// [`ImageStorage::in_use`] since before it looked for the first blob.
-    pub fn publish(&self, image: ImageRef) -> Result<ImageObject> {
+    /// as a blob or a tree. Replaces what the reference stood for. `pulled_at` is set by this. `in_use` is
+    /// [`ImageStorage::in_use`], held since before the caller looked for the first blob: what it found must still be there.
+    pub fn publish(&self, image: ImageRef, _in_use: &InUse) -> Result<ImageObject> {
         self.writable()?;
         let object = self.load_image(&image)?;
         if let Some(index) = &image.index

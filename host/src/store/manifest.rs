@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::store::file::{self, Durability};
 use crate::store::layout::{self, BlobKind};
 use crate::store::stage::{Draft, Expected, Staged};
-use crate::store::storage::{ImageStorage, check_bytes};
+use crate::store::storage::{ImageStorage, blob_lock, check_bytes};
 
 const KIND: BlobKind = BlobKind::Manifest;
 
@@ -38,6 +38,7 @@ impl ImageStorage {
         self.writable()?;
         let digest: Digest = digest.parse()?;
         let failed = |e: serde_json::Error| Error::io("write", digest.to_string().as_bytes(), e);
+        let _lock = self.locks().acquire(&blob_lock(KIND, &digest))?;
         if self.load(&digest).is_ok_and(|manifest| manifest.is_some()) {
             return Ok(());
         }
@@ -50,11 +51,11 @@ impl ImageStorage {
             }
         }
         self.check_length(&pretty, &digest)?;
-        // The bytes first: a note about bytes that are not there yet would be a note about somebody else's.
+        // The note first: it vouches for bytes with this hash alone, so it does no harm before they are there.
         let note = AsSaved { digest: digest.clone(), saved: Digest::of(&pretty) };
         let note = serde_json::to_vec_pretty(&note).map_err(failed)?;
-        file::replace(self.rooms().blobs(KIND), &KIND.file_name(&digest), &pretty, Durability::Synced)?;
-        file::replace(&self.rooms().records, &note_name(&digest), &note, Durability::Synced)
+        file::replace(&self.rooms().records, &note_name(&digest), &note, Durability::Synced)?;
+        file::replace(self.rooms().blobs(KIND), &KIND.file_name(&digest), &pretty, Durability::Synced)
     }
 
     /// Saves the exact bytes of a manifest or an index. Idempotent. [`Error::DigestMismatch`] if they do not hash to the
@@ -65,6 +66,7 @@ impl ImageStorage {
         let digest: Digest = digest.parse()?;
         self.check_length(bytes, &digest)?;
         check_bytes(bytes, &digest, || format!("manifest {digest}"))?;
+        let _lock = self.locks().acquire(&blob_lock(KIND, &digest))?;
         self.save_bytes(bytes, &digest)
     }
 
@@ -110,6 +112,7 @@ impl ImageStorage {
         Ok(bytes.filter(|bytes| note.digest == *digest && note.saved == Digest::of(bytes)))
     }
 
+    /// The lock of the manifest is held: a typed manifest must not take the place of exact bytes.
     fn save_bytes(&self, bytes: &[u8], digest: &Digest) -> Result<()> {
         if self.read_verified(KIND, digest)?.is_some() {
             return Ok(());

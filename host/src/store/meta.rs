@@ -37,11 +37,21 @@ struct Meta {
 
 /// What may be done with a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Access {
-    /// Everything.
-    Full,
-    /// Nothing that changes it, because of this feature.
-    ReadOnly(String),
+pub(super) struct Access {
+    /// The store's path, escaped.
+    path: String,
+    /// The feature for which it may only be read.
+    read_only: Option<String>,
+}
+
+impl Access {
+    /// Refuses what would change a store that may only be read.
+    pub(super) fn writable(&self) -> Result<()> {
+        match &self.read_only {
+            None => Ok(()),
+            Some(feature) => Err(Error::StoreFeature { path: self.path.clone(), feature: feature.clone() }),
+        }
+    }
 }
 
 /// Reads the store's `meta.json`, or writes one if there is none. `shown` is the store's path, for messages.
@@ -56,7 +66,7 @@ pub(super) fn open(root: &Arc<Dir>, shown: &[u8]) -> Result<Access> {
         text.push(b'\n');
         // Somebody else may open the same new store: the first to write is the one to be read.
         if file::create(root, NAME, &text)? == file::Publication::Done {
-            return Ok(Access::Full);
+            return Ok(Access { path: Escaped(shown).to_string(), read_only: None });
         }
         if file::read(root, NAME, LIMIT)?.is_none() {
             return Err(corrupt(shown, &"it is not a regular file"));
@@ -74,14 +84,13 @@ fn judge(text: &[u8], shown: &[u8]) -> Result<Access> {
         return Err(unknown(feature));
     }
     let readable = meta.read_only_compatible.iter().find(|f| !KNOWN_READ_ONLY_COMPATIBLE.contains(&f.as_str()));
-    if let Some(feature) = readable {
+    if let Some(feature) = &readable {
         tracing::warn!(
             feature,
             "the store has a feature that this version does not know: it is opened for reading only"
         );
-        return Ok(Access::ReadOnly(feature.clone()));
     }
-    Ok(Access::Full)
+    Ok(Access { path: Escaped(shown).to_string(), read_only: readable.cloned() })
 }
 
 fn corrupt(shown: &[u8], reason: &dyn std::fmt::Display) -> Error {
@@ -96,14 +105,15 @@ mod tests {
         judge(text.as_bytes(), b"/store")
     }
 
+    fn may_write(text: &str) -> bool {
+        judged(text).unwrap().writable().is_ok()
+    }
+
     #[test]
     fn features_decide() {
-        assert_eq!(judged(r#"{"format":1}"#).unwrap(), Access::Full);
-        assert_eq!(judged(r#"{"format":1,"compatible":["nice"],"new":[]}"#).unwrap(), Access::Full);
-        assert_eq!(
-            judged(r#"{"format":1,"read_only_compatible":["packs"]}"#).unwrap(),
-            Access::ReadOnly("packs".into())
-        );
+        assert!(may_write(r#"{"format":1}"#));
+        assert!(may_write(r#"{"format":1,"compatible":["nice"],"new":[]}"#));
+        assert!(!may_write(r#"{"format":1,"read_only_compatible":["packs"]}"#));
         let refused = judged(r#"{"format":1,"incompatible":["packs"]}"#).unwrap_err();
         assert!(refused.to_string().contains("`packs`"), "{refused}");
         assert!(refused.hint().is_some());
@@ -117,7 +127,7 @@ mod tests {
         let root = Arc::new(crate::ambient::open_dir(temp.path()).unwrap());
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| assert_eq!(open(&root, b"/store").unwrap(), Access::Full));
+                scope.spawn(|| open(&root, b"/store").unwrap().writable().unwrap());
             }
         });
         let names: Vec<_> = temp.path().read_dir().unwrap().map(|e| e.unwrap().file_name()).collect();

@@ -8,7 +8,7 @@
 //!   manifests/sha256-<hex>.json             a manifest or an index, exact bytes              (manifest.rs)
 //!   <dir>/sha256-<hex>.<uuid>.downloading   a blob that is being written                     (stage.rs)
 //!   extracted/sha256-<hex>/                 a layer's tree, markers kept as files            (trees.rs)
-//!   extracted/sha256-<hex>.<uuid>.extracting/   a tree that is being written                 (trees.rs)
+//!   extracted/sha256-<hex>.<uuid>.extracting/   a tree that is being written                 (stage_tree.rs)
 //!   records/sha256-<hex>.json               what vouches for a tree                          (record.rs)
 //!   records/manifest.sha256-<hex>.json      what vouches for a re-serialised manifest        (manifest.rs)
 //!   refs/<escaped reference>.json           which manifest a name stands for                 (refs.rs)
@@ -27,7 +27,7 @@
 //!   both when the owner dies; the next [`ImageStorage::open`] or [`ImageStorage::sweep`] removes what is left.
 //! * Manifests and configurations are verified each time they are read, layers each time they are extracted. So a
 //!   directory that another runtime wrote can be taken over as it is: nothing in it is believed.
-//! * A tree is derived data. It counts only when its record vouches for it: see [`record`].
+//! * A tree is derived data. It counts only when its record vouches for it: see `record.rs`.
 //! * Locks are taken in one order: the use of the store, then a tree, then a blob. No code waits for a second lock of the
 //!   same kind while it holds one.
 
@@ -48,8 +48,10 @@ mod names;
 mod record;
 mod refs;
 mod remove;
+mod sandboxed;
 mod set_aside;
 mod stage;
+mod stage_tree;
 mod storage;
 mod sweep;
 #[cfg(test)]
@@ -65,7 +67,9 @@ pub use lock::InUse;
 pub use record::TreeRecord;
 pub use refs::ImageRef;
 pub use remove::Removed;
+pub use sandboxed::{described, preserve};
 pub use stage::{Claim, Committed, Staged, Verified};
+pub use stage_tree::{StagedTree, VerifiedTree};
 pub use storage::ImageStorage;
-pub use trees::{StagedTree, Tree, Trees, VerifiedTree};
+pub use trees::{Tree, Trees};
 pub use unpacker::{LayerUnpacker, Unpacked};

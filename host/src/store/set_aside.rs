@@ -1,10 +1,14 @@
 //! Removes blobs that are not what their name says, so that they can be fetched again.
 
+use rustix::fs::AtFlags;
+use rustix::io::Errno;
+
 use crate::digest::Digest;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::store::file;
 use crate::store::layout::BlobKind;
 use crate::store::lock::{blocking, waiting};
+use crate::store::names::{self, Staging};
 use crate::store::storage::{ImageStorage, blob_lock};
 
 impl ImageStorage {
@@ -23,8 +27,23 @@ impl ImageStorage {
             if actual == digest {
                 return Ok(false);
             }
+            // Who downloads without a lock may have put a good blob there since. So the name is taken first, and then it
+            // is seen whether it was the bad one's.
+            let aside = names::fresh(Staging::Blob, Some(&digest));
+            let failed = |e: Errno| Error::io("set aside", name.as_bytes(), e);
+            match rustix::fs::renameat(&**dir, &name, &**dir, &aside) {
+                Err(Errno::NOENT) => return Ok(false),
+                other => other.map_err(failed)?,
+            }
+            let taken = rustix::fs::statat(&**dir, &aside, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+            let judged = rustix::fs::fstat(&blob).map_err(failed)?;
+            if (taken.st_dev, taken.st_ino) != (judged.st_dev, judged.st_ino) {
+                rustix::fs::renameat(&**dir, &aside, &**dir, &name).map_err(failed)?;
+                file::sync_dir(dir)?;
+                return Ok(false);
+            }
             tracing::warn!(expected = %digest, %actual, kind = kind.noun(), "removing a blob that is not what its name says");
-            file::remove(dir, &name)
+            file::remove(dir, &aside)
         })
         .await
     }

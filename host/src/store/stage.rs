@@ -2,6 +2,12 @@
 //!
 //! Each step consumes the one before, and there is no other way to make a `Verified` or a `Committed`: what was not
 //! verified cannot be committed. Dropping any but the last removes the staged file.
+//!
+//! ```compile_fail,E0599
+//! fn skip_verification(staged: cofferdam::store::Staged) {
+//!     let _ = staged.commit();
+//! }
+//! ```
 
 use std::fs::File;
 use std::io::{self, Write};

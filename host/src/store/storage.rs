@@ -13,9 +13,10 @@ use crate::store::layout::{self, BlobKind, Rooms};
 use crate::store::lock::{InUse, Locks, blocking, waiting};
 use crate::store::meta::{self, Access};
 use crate::store::refs::Refs;
+use crate::store::sandboxed::Deferred;
 use crate::store::stage::{Claim, Draft, Expected, Staged};
 use crate::store::trees::Trees;
-use crate::store::unpacker::{self, LayerUnpacker};
+use crate::store::unpacker::LayerUnpacker;
 use crate::store::{StagedDownload, file};
 
 /// An image store in a directory. Cheap to clone; may be used by many threads, and by many processes at once.
@@ -39,7 +40,9 @@ struct Inner {
 impl ImageStorage {
     /// Opens the store at `images_dir`, with the default limits and Cofferdam's own unpacker. See [`ImageStorage::open`].
     pub fn new(images_dir: impl Into<PathBuf>) -> Result<Self> {
-        Self::open(images_dir, Limits::default(), unpacker::default())
+        let images_dir = images_dir.into();
+        let unpacker = Arc::new(Deferred::new(images_dir.clone()));
+        Self::open(images_dir, Limits::default(), unpacker)
     }
 
     /// Opens the store at `images_dir`: makes what is missing, takes over a directory that the reference wrote, and removes
@@ -49,7 +52,8 @@ impl ImageStorage {
         let (root, new) = ambient::create_private_dir(&path)?;
         let root = Arc::new(root);
         let shown = path.as_os_str().as_bytes();
-        let adopted = !root.exists(meta::NAME) && root.is_dir("layers") && root.is_dir("manifests");
+        let fresh = !root.exists(meta::NAME);
+        let adopted = fresh && root.is_dir("layers") && root.is_dir("manifests");
         // Before anything else is touched: a later version's store is not ours to change.
         let access = meta::open(&root, shown)?;
         // Never for a directory that merely holds the store: that may be anything, `/` included.
@@ -57,6 +61,9 @@ impl ImageStorage {
             layout::close_to_others(&root, &Escaped(shown).to_string())?;
         }
         let rooms = Rooms::open(root)?;
+        if fresh {
+            file::sync_dir(&rooms.root)?;
+        }
         let locks = Locks::new(Arc::clone(&rooms.locks));
         let refs = Refs::new(Arc::clone(&rooms.refs));
         let boot_id = ambient::boot_id();
@@ -67,6 +74,7 @@ impl ImageStorage {
             locks.clone(),
             "extracted".into(),
             boot_id.clone(),
+            access.clone(),
         );
         let inner = Arc::new(Inner { path, access, rooms, locks, refs, trees, boot_id });
         let storage = Self { inner, limits: Arc::new(limits), unpacker };
@@ -218,14 +226,12 @@ impl ImageStorage {
         Ok(Some(bytes))
     }
 
+    pub(super) fn access(&self) -> &Access {
+        &self.inner.access
+    }
+
     pub(super) fn writable(&self) -> Result<()> {
-        match &self.inner.access {
-            Access::Full => Ok(()),
-            Access::ReadOnly(feature) => {
-                let path = Escaped(self.inner.path.as_os_str().as_bytes()).to_string();
-                Err(Error::StoreFeature { path, feature: feature.clone() })
-            }
-        }
+        self.inner.access.writable()
     }
 
     pub(super) fn rooms(&self) -> &Rooms {

@@ -2,10 +2,9 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 use crate::digest::Digest;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::store::image::LayerDescriptor;
 
 /// Turns a layer's blob into its tree, in preserve mode.
@@ -29,17 +28,4 @@ pub struct Unpacked {
     pub diff_id: Digest,
     /// What the merge needs to know beyond the tree itself. Kept in the tree's record as it is.
     pub record: serde_json::Value,
-}
-
-/// The unpacker of [`crate::store::ImageStorage::new`].
-pub(super) fn default() -> Arc<dyn LayerUnpacker> {
-    Arc::new(Missing)
-}
-
-struct Missing;
-
-impl LayerUnpacker for Missing {
-    fn unpack(&self, _: File, _: &LayerDescriptor, _: OwnedFd) -> Result<Unpacked> {
-        Err(Error::Unsupported { what: "unpacking layers in this build".into() })
-    }
 }

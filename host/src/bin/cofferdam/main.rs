@@ -1,3 +1,50 @@
-//! The `cofferdam` command.
+//! The `cofferdam` command: one file per verb, data on stdout, progress and messages on stderr.
 
-fn main() {}
+mod args;
+mod environment;
+mod failure;
+mod guest;
+mod layer_extract;
+mod layer_list;
+mod layer_verify;
+mod output;
+mod progress;
+mod session;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Args, Command, GuestCommand, LayerCommand};
+use failure::Failure;
+use session::Session;
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version go to stdout and are no failure; clap knows which is which.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { failure::USAGE } else { 0 });
+        }
+    };
+    let session = match Session::new(args.global) {
+        Ok(session) => session,
+        Err(error) => return failure::report(&error, false),
+    };
+    match run(&session, args.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failure::report(&error, session.json()),
+    }
+}
+
+fn run(session: &Session, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Layer(LayerCommand::Extract(args)) => layer_extract::run(session, &args),
+        Command::Layer(LayerCommand::List(args)) => layer_list::run(session, &args),
+        Command::Layer(LayerCommand::Verify(args)) => layer_verify::run(session, &args),
+        Command::Guest(GuestCommand::List) => guest::list(session),
+        Command::Guest(GuestCommand::Inspect { name }) => guest::inspect(session, name.as_deref()),
+        Command::Guest(GuestCommand::Export { directory }) => guest::export(session, &directory),
+    }
+}

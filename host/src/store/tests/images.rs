@@ -9,13 +9,14 @@ fn publish(fixture: &Fixture, reference: &str, layers: &[&LayerDescriptor]) -> R
     std::fs::write(fixture.storage.config_path(&config_digest.to_string()), &config).unwrap();
     let digest = Digest::of(manifest.as_bytes());
     fixture.storage.save_manifest_bytes(manifest.as_bytes(), &digest.to_string()).unwrap();
-    fixture.storage.publish(ImageRef {
+    let image = ImageRef {
         reference: reference.into(),
         manifest: digest,
         index: None,
         platform: Some("linux/amd64".into()),
         pulled_at: 0,
-    })
+    };
+    fixture.storage.publish(image, &fixture.storage.in_use_blocking()?)
 }
 
 fn documents(author: &str, layers: &[&LayerDescriptor]) -> (String, String) {
@@ -105,7 +106,10 @@ fn a_reference_comes_last() {
     let image = fixture.storage.resolve("a:1").unwrap().unwrap();
     let manifest = fixture.storage.manifest_path(&image.manifest.to_string());
     std::fs::write(&manifest, "{}").unwrap();
-    assert_eq!(fixture.storage.publish(image).unwrap_err().kind(), ErrorKind::Integrity);
+    assert_eq!(
+        fixture.storage.publish(image, &fixture.storage.in_use_blocking().unwrap()).unwrap_err().kind(),
+        ErrorKind::Integrity
+    );
 }
 
 #[test]
@@ -181,7 +185,9 @@ fn two_names_of_one_image_share_it() {
     let layer = fixture.add_layer(b"layer");
     publish(&fixture, "a:1", &[&layer]).unwrap();
     let image = fixture.storage.resolve("a:1").unwrap().unwrap();
-    fixture.storage.publish(ImageRef { reference: "a:latest".into(), ..image }).unwrap();
+    let in_use = fixture.storage.in_use_blocking().unwrap();
+    fixture.storage.publish(ImageRef { reference: "a:latest".into(), ..image }, &in_use).unwrap();
+    drop(in_use);
     assert_eq!(fixture.storage.remove("a:1").unwrap(), Removed::default());
     fixture.storage.image("a:latest").unwrap();
     assert_eq!(fixture.storage.remove("a:latest").unwrap().blobs.len(), 3);

@@ -229,9 +229,13 @@ async fn waiting_for_a_tree_can_be_given_up() {
     let wait = trees.begin_async(&layer);
     assert!(tokio::time::timeout(Duration::from_millis(20), wait).await.is_err());
     drop(held);
-    // The abandoned waiter may come first; it gives way.
+    // The abandoned waiter may come before or after; either way it takes its turn and leaves nothing.
     assert!(trees.begin_async(&layer).await.unwrap().granted().is_some());
-    assert_nothing_staged(&fixture);
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while !names(&fixture.path("extracted")).is_empty() || names(&fixture.path("locks")).len() > 1 {
+        assert!(std::time::Instant::now() < deadline, "an abandoned waiter holds on to what it got");
+        tokio::task::yield_now().await;
+    }
 }
 
 /// A program that takes no locks puts a directory under the tree's name while we work.

@@ -1,0 +1,217 @@
+//! Zstandard, RFC 8878: one or more frames, skippable ones anywhere, with checksums and sizes verified.
+
+use std::io::{self, Write};
+
+use structured_zstd::decoding::errors::FrameDecoderError;
+use structured_zstd::decoding::{BlockDecodingStrategy, ContentChecksum, FrameDecoder};
+
+use crate::reader::Reader;
+use crate::{Failure, Source, Target, WRITE};
+
+const FRAME: u32 = 0xFD2F_B528;
+
+/// RFC 8878, 3.1.2: the low four bits are free.
+const SKIPPABLE: u32 = 0x184D_2A50;
+
+/// The largest window that is admitted, in bytes: `zstd --long=27`. The guest's memory holds it.
+pub const MAX_WINDOW: u64 = 128 << 20;
+
+/// Decodes every frame of `source` into `target`. A stream without any frame is corrupt.
+pub fn decode(source: &mut impl Source, target: &mut impl Target) -> Result<(), Failure> {
+    let mut reader = Reader::new(source);
+    let mut decoder = FrameDecoder::new();
+    decoder.set_content_checksum(ContentChecksum::Verify);
+    decoder.set_magicless(true); // the magic number is read here, to tell frames from what may be skipped
+    decoder.set_max_window_size(MAX_WINDOW).map_err(|error| Failure::Limit(error.to_string()))?;
+    let mut output = Output { target, buffer: Vec::with_capacity(WRITE) };
+    let mut first = true;
+    while first || !reader.at_end() {
+        match u32::from_le_bytes(reader.array()?) {
+            FRAME => frame(&mut decoder, &mut reader, &mut output)?,
+            magic if magic & !0xf == SKIPPABLE => {
+                let length = u32::from_le_bytes(reader.array()?);
+                reader.skip(u64::from(length))?;
+            }
+            _ => {
+                let place = if first { "at the start" } else { "behind the last frame" };
+                return Err(Failure::corrupt(format!("there is no zstd frame {place}")));
+            }
+        }
+        first = false;
+    }
+    output.hand_over();
+    Ok(())
+}
+
+fn frame<S: Source>(
+    decoder: &mut FrameDecoder,
+    reader: &mut Reader<'_, S>,
+    output: &mut Output<'_, impl Target>,
+) -> Result<(), Failure> {
+    decoder.init(&mut *reader).map_err(failure)?;
+    loop {
+        let finished = decoder.decode_blocks(&mut *reader, BlockDecodingStrategy::UptoBytes(WRITE)).map_err(failure)?;
+        decoder.collect_to_writer(&mut *output).map_err(|error| Failure::corrupt(error.to_string()))?;
+        if finished && decoder.is_finished() {
+            break;
+        }
+    }
+    decoder.verify_content_size().map_err(failure)?;
+    decoder.verify_content_checksum().map_err(failure)
+}
+
+fn failure(error: FrameDecoderError) -> Failure {
+    match error {
+        FrameDecoderError::WindowSizeTooBig { requested, limit, .. } => {
+            Failure::Limit(format!("a zstd frame wants a window of {requested} bytes; at most {limit} are admitted"))
+        }
+        FrameDecoderError::DictNotProvided { dict_id } => {
+            Failure::Refused(format!("a zstd frame needs dictionary {dict_id}"))
+        }
+        other => Failure::corrupt(one_line(&other)),
+    }
+}
+
+fn one_line(error: &FrameDecoderError) -> String {
+    error.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
+}
+
+/// Gathers decoded bytes into large pieces.
+struct Output<'a, T> {
+    target: &'a mut T,
+    buffer: Vec<u8>,
+}
+
+impl<T: Target> Output<'_, T> {
+    fn hand_over(&mut self) {
+        if !self.buffer.is_empty() {
+            self.target.write(&self.buffer);
+            self.buffer.clear();
+        }
+    }
+}
+
+impl<T: Target> Write for Output<'_, T> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() >= WRITE / 2 {
+            // Large already: not worth a copy.
+            self.hand_over();
+            bytes.chunks(WRITE).for_each(|chunk| self.target.write(chunk));
+        } else {
+            if self.buffer.len() + bytes.len() > WRITE {
+                self.hand_over();
+            }
+            self.buffer.extend_from_slice(bytes);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Pieces;
+    use structured_zstd::encoding::{CompressionLevel, StreamingEncoder, compress_to_vec};
+
+    fn compressed(content: &[u8]) -> Vec<u8> {
+        compress_to_vec(content, CompressionLevel::from_level(3))
+    }
+
+    fn skippable(content: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(content.len()).unwrap();
+        [&(SKIPPABLE + 7).to_le_bytes()[..], &length.to_le_bytes(), content].concat()
+    }
+
+    fn run(bytes: &[u8], piece: usize) -> Result<Vec<u8>, Failure> {
+        let mut target = Vec::new();
+        decode(&mut Pieces { bytes, piece }, &mut target).map(|()| target)
+    }
+
+    fn decoded(bytes: &[u8]) -> Result<Vec<u8>, Failure> {
+        let whole = run(bytes, usize::MAX);
+        assert_eq!(whole, run(bytes, 1), "the result depends on how the input is cut");
+        whole
+    }
+
+    #[test]
+    fn every_frame_counts_and_skippable_ones_are_skipped() {
+        let bytes = [
+            skippable(b"lead"),
+            compressed(b"one "),
+            skippable(b""),
+            compressed(b""),
+            compressed(b"two"),
+            skippable(b"x"),
+        ]
+        .concat();
+        assert_eq!(decoded(&bytes).unwrap(), b"one two");
+    }
+
+    #[test]
+    fn large_content_passes_the_window_many_times() {
+        let content: Vec<u8> = (0..2_000_000_u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
+        assert_eq!(run(&compressed(&content), usize::MAX).unwrap(), content);
+    }
+
+    #[test]
+    fn any_cut_is_corrupt() {
+        let frame = compressed(b"some content, some content, some content");
+        let bytes = [frame.clone(), skippable(b"tail")].concat();
+        for cut in 0..bytes.len() {
+            let result = decoded(&bytes[..cut]);
+            if cut == frame.len() {
+                assert!(result.is_ok());
+            } else {
+                assert!(matches!(result, Err(Failure::Corrupt(_))), "a cut at {cut} gave {result:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn garbage_behind_the_last_frame_is_corrupt() {
+        for garbage in [&b"\0"[..], b"\0\0\0\0\0\0\0\0", b"\x28\xb5\x2f"] {
+            let result = decoded(&[compressed(b"x").as_slice(), garbage].concat());
+            assert!(matches!(result, Err(Failure::Corrupt(_))), "{garbage:?} gave {result:?}");
+        }
+    }
+
+    #[test]
+    fn an_old_format_is_corrupt() {
+        assert!(matches!(decoded(b"\x27\xb5\x2f\xfd rest of a v0.7 frame"), Err(Failure::Corrupt(_))));
+    }
+
+    /// The header's descriptor is 0; in the window's, exponent 18 is 256 MiB.
+    #[test]
+    fn a_window_above_the_limit_is_refused() {
+        let header = [&FRAME.to_le_bytes()[..], &[0, 18 << 3]].concat();
+        assert!(matches!(decoded(&header), Err(Failure::Limit(_))));
+    }
+
+    #[test]
+    fn a_dictionary_is_refused() {
+        let header = [&FRAME.to_le_bytes()[..], &[0b0000_0001, 0, 42, 1, 0, 0]].concat();
+        assert!(matches!(decoded(&header), Err(Failure::Refused(_))), "{:?}", decoded(&header));
+    }
+
+    #[test]
+    fn reserved_bits_are_noticed() {
+        let header = [&FRAME.to_le_bytes()[..], &[0b0000_1000, 0, 1, 0, 0]].concat();
+        assert!(decoded(&header).is_err());
+    }
+
+    #[test]
+    fn a_wrong_checksum_is_noticed() {
+        let mut encoder = StreamingEncoder::new(Vec::new(), CompressionLevel::from_level(3));
+        encoder.set_content_checksum(true).unwrap();
+        encoder.write_all(&b"content ".repeat(1000)).unwrap();
+        let mut bytes = encoder.finish().unwrap();
+        assert_ne!(bytes[4] & 4, 0, "the encoder wrote no checksum");
+        assert_eq!(decoded(&bytes).unwrap(), b"content ".repeat(1000));
+        *bytes.last_mut().unwrap() ^= 1;
+        assert!(matches!(decoded(&bytes), Err(Failure::Corrupt(_))));
+    }
+}

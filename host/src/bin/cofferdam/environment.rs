@@ -1,0 +1,54 @@
+//! Every variable of the environment that the command reads, and the directories that follow from them.
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `COFFERDAM_STORE` | the image store (read by the argument parser) |
+//! | `COFFERDAM_CACHE` | where compiled guests are kept; empty: nowhere |
+//! | `COFFERDAM_LOG` | which messages are shown, in the syntax of `tracing` filters |
+//! | `XDG_DATA_HOME`, `XDG_CACHE_HOME`, `HOME` | where the defaults lie |
+//! | `NO_COLOR` | no colours |
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+#[expect(clippy::disallowed_methods, reason = "the one place where the command reads the environment")]
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// The default store.
+pub(crate) fn store() -> Option<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return Some("/var/lib/cofferdam".into());
+    }
+    base("XDG_DATA_HOME", ".local/share")
+}
+
+/// Where compiled guests are kept.
+pub(crate) fn cache() -> Option<PathBuf> {
+    #[expect(clippy::disallowed_methods, reason = "an empty value differs from none here")]
+    match std::env::var_os("COFFERDAM_CACHE") {
+        Some(value) if value.is_empty() => None,
+        Some(value) => Some(value.into()),
+        None => base("XDG_CACHE_HOME", ".cache"),
+    }
+}
+
+/// A directory of ours under one of the XDG base directories; relative ones are ignored, as that specification says.
+fn base(name: &str, under_home: &str) -> Option<PathBuf> {
+    let base = variable(name)
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+        .or_else(|| Some(PathBuf::from(variable("HOME")?).join(under_home)))?;
+    base.is_absolute().then(|| base.join("cofferdam"))
+}
+
+/// The filter for messages.
+pub(crate) fn log_filter() -> Option<String> {
+    variable("COFFERDAM_LOG")?.into_string().ok()
+}
+
+/// Whether colours are unwanted.
+pub(crate) fn no_color() -> bool {
+    variable("NO_COLOR").is_some()
+}

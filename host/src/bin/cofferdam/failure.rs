@@ -1,0 +1,86 @@
+//! From error to exit code: the one place where kinds, hints and codes meet.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use cofferdam::{Error, ErrorKind};
+
+/// The exit code for a command line that makes no sense.
+pub(crate) const USAGE: u8 = 2;
+
+/// Why a verb failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The library's error.
+    Library(Error),
+    /// Standard output went away: whoever read it has seen enough.
+    BrokenPipe,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Library(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(source: io::Error) -> Self {
+        if source.kind() == io::ErrorKind::BrokenPipe {
+            return Self::BrokenPipe;
+        }
+        Self::Library(Error::Io { action: "write to standard output".into(), source })
+    }
+}
+
+/// A refusal of the command line itself.
+pub(crate) fn usage(reason: impl Into<String>, hint: Option<String>) -> Failure {
+    Failure::Library(Error::Usage { reason: reason.into(), hint })
+}
+
+fn code(kind: ErrorKind) -> u8 {
+    match kind {
+        ErrorKind::Usage => USAGE,
+        ErrorKind::NotFound => 3,
+        ErrorKind::Authentication => 4,
+        ErrorKind::Network => 5,
+        ErrorKind::Integrity => 6,
+        ErrorKind::Refused => 7,
+        ErrorKind::Busy => 8,
+        ErrorKind::Interrupted => 130,
+        _ => 1,
+    }
+}
+
+/// Says what went wrong, on stderr: a sentence with its causes, and what helps.
+pub(crate) fn report(failure: &Failure, json: bool) -> ExitCode {
+    let Failure::Library(error) = failure else { return ExitCode::SUCCESS };
+    let code = code(error.kind());
+    let message = sentence(error);
+    let mut stderr = io::stderr().lock();
+    // Nobody is left to tell when stderr is gone.
+    let _ = if json {
+        let object = serde_json::json!({
+            "schema": "cofferdam/error/v1",
+            "error": message,
+            "kind": format!("{:?}", error.kind()).to_lowercase(),
+            "code": code,
+            "hint": error.hint(),
+        });
+        writeln!(stderr, "{object}")
+    } else {
+        let hint = error.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+        writeln!(stderr, "error: {message}{hint}")
+    };
+    ExitCode::from(code)
+}
+
+fn sentence(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,63 @@
+//! `layer extract`: unpacks one layer onto a directory.
+
+use cofferdam::ambient;
+use cofferdam::tree::{Mode, TreeWriter, WriterOptions};
+use cofferdam::unpack::Layer;
+use serde_json::json;
+
+use crate::args::{ExtractArgs, ExtractMode, LayerArgs};
+use crate::failure::Failure;
+use crate::output;
+use crate::session::{Session, shown};
+
+/// The layer that the arguments name.
+pub(crate) fn open(args: &LayerArgs) -> Result<Layer, Failure> {
+    let (blob, size) = ambient::open_blob(&args.layer)?;
+    let mut layer = Layer::new(blob).named(shown(&args.layer));
+    if let Some(size) = size {
+        layer = layer.with_size(size);
+    }
+    if let Some(compression) = args.media_type {
+        layer = layer.with_compression(compression);
+    }
+    if let Some(diff_id) = &args.diff_id {
+        layer = layer.with_diff_id(diff_id.clone());
+    }
+    Ok(layer)
+}
+
+pub(crate) fn run(session: &Session, args: &ExtractArgs) -> Result<(), Failure> {
+    let layer = session.shown(open(&args.layer)?);
+    let unpacker = session.unpacker()?;
+    let mode = match args.mode {
+        ExtractMode::Apply => Mode::Apply,
+        ExtractMode::Preserve => Mode::Preserve,
+        ExtractMode::Overlay => Mode::Overlay,
+    };
+    let options = WriterOptions { limits: unpacker.limits().clone(), ..WriterOptions::new(mode) };
+    let writer = TreeWriter::new(ambient::open_dest(&args.dest)?, options)?;
+    let (outcome, mut writer) = unpacker.extract(layer, writer);
+    let report = outcome?;
+    writer.finish_layer().and_then(|_| writer.finish()).map_err(|error| {
+        error.context(format!("extracting {}", shown(&args.layer.layer)))
+    })?;
+    if session.json() {
+        return output::json(&json!({
+            "schema": "cofferdam/layer-extract/v1",
+            "layer": shown(&args.layer.layer),
+            "dest": shown(&args.dest),
+            "diff_id": report.diff_id,
+            "compression": report.compression.to_string(),
+            "entries": report.entries,
+            "blob_bytes": report.blob_bytes,
+            "decoded_bytes": report.decoded_bytes,
+        }));
+    }
+    output::line(&format!(
+        "{}: {} entries, {} decoded, {}",
+        shown(&args.dest),
+        report.entries,
+        output::bytes(report.decoded_bytes),
+        report.diff_id
+    ))
+}

@@ -1,0 +1,179 @@
+//! Progress on stderr: a bar per layer, a line now and then, or JSON lines.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use cofferdam::{Digest, Event, Progress};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle as BarStyle};
+use serde_json::{Value, json};
+
+use crate::args::ProgressStyle;
+use crate::output::bytes;
+
+/// Work that ends sooner shows nothing.
+const QUIET: Duration = Duration::from_millis(250);
+
+/// Time between two lines of plain progress.
+const LINE: Duration = Duration::from_secs(2);
+
+/// Where events go, and what draws them.
+pub(crate) fn start(style: ProgressStyle, quiet: bool) -> Progress {
+    match style {
+        _ if quiet => Progress::none(),
+        ProgressStyle::None => Progress::none(),
+        ProgressStyle::Json => Progress::new(|event| line(&described(&event).to_string())),
+        ProgressStyle::Auto if !io::stderr().is_terminal() => plain(),
+        ProgressStyle::Plain => plain(),
+        ProgressStyle::Auto | ProgressStyle::Bar => bars(),
+    }
+}
+
+fn line(text: &str) {
+    // Nobody is left to tell when stderr is gone.
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+fn plain() -> Progress {
+    let state = Mutex::new(Plain { begin: Instant::now(), last: None, layers: BTreeMap::new() });
+    Progress::new(move |event| state.lock().unwrap_or_else(PoisonError::into_inner).take(event))
+}
+
+/// What is known of one layer.
+#[derive(Default)]
+struct Layer {
+    size: Option<u64>,
+    downloaded: u64,
+    entries: u64,
+    done: bool,
+}
+
+struct Plain {
+    begin: Instant,
+    last: Option<Instant>,
+    layers: BTreeMap<Digest, Layer>,
+}
+
+impl Plain {
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Resolved { reference, manifest, layers, bytes: size } => {
+                line(&format!("{reference} is {manifest}: {layers} layers, {}", bytes(size)));
+            }
+            Event::LayerStarted { layer, bytes } => self.layer(layer).size = bytes,
+            Event::LayerCached { layer } => self.layer(layer).done = true,
+            Event::LayerDone { layer } => {
+                self.layer(layer).done = true;
+                self.say(false);
+            }
+            Event::Downloaded { layer, bytes } => {
+                self.layer(layer).downloaded = bytes;
+                self.say(true);
+            }
+            Event::Extracted { layer, entries, .. } => {
+                self.layer(layer).entries = entries;
+                self.say(true);
+            }
+            Event::Merging { layer, of } => line(&format!("merging layer {layer} of {of}")),
+            _ => {}
+        }
+    }
+
+    fn layer(&mut self, digest: Digest) -> &mut Layer {
+        self.layers.entry(digest).or_default()
+    }
+
+    fn say(&mut self, only_now_and_then: bool) {
+        let now = Instant::now();
+        let due = now.duration_since(self.begin) >= QUIET && self.last.is_none_or(|last| now - last >= LINE);
+        if only_now_and_then && !due {
+            return;
+        }
+        self.last = Some(now);
+        let done = self.layers.values().filter(|layer| layer.done).count();
+        let downloaded: u64 = self.layers.values().map(|layer| layer.downloaded).sum();
+        let size: u64 = self.layers.values().filter_map(|layer| layer.size).sum();
+        let entries: u64 = self.layers.values().map(|layer| layer.entries).sum();
+        let of = if size == 0 { String::new() } else { format!(" of {}", bytes(size)) };
+        line(&format!(
+            "{done} of {} layers done, {}{of} fetched, {entries} entries extracted",
+            self.layers.len(),
+            bytes(downloaded)
+        ));
+    }
+}
+
+fn bars() -> Progress {
+    let screen = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+    let begin = Instant::now();
+    let state: Mutex<BTreeMap<Digest, ProgressBar>> = Mutex::default();
+    Progress::new(move |event| {
+        let mut bars = state.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Event::LayerStarted { layer, bytes } => {
+                let bar = bytes.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
+                bar.set_style(style());
+                bar.set_prefix(short(&layer));
+                bars.insert(layer, bar);
+            }
+            Event::Downloaded { layer, bytes } => with(&bars, &layer, |bar| {
+                reveal(&screen, bar, begin);
+                bar.set_position(bytes);
+            }),
+            Event::Extracted { layer, entries, .. } => with(&bars, &layer, |bar| {
+                reveal(&screen, bar, begin);
+                bar.set_message(format!("{entries} entries"));
+            }),
+            Event::LayerDone { layer } => {
+                if let Some(bar) = bars.remove(&layer) {
+                    bar.finish_and_clear();
+                    screen.remove(&bar);
+                }
+            }
+            _ => {}
+        }
+    })
+}
+
+fn with(bars: &BTreeMap<Digest, ProgressBar>, layer: &Digest, act: impl FnOnce(&ProgressBar)) {
+    if let Some(bar) = bars.get(layer) {
+        act(bar);
+    }
+}
+
+/// Bars are drawn once the work has taken a while.
+fn reveal(screen: &MultiProgress, bar: &ProgressBar, begin: Instant) {
+    if bar.is_hidden() && begin.elapsed() >= QUIET {
+        screen.add(bar.clone());
+    }
+}
+
+fn style() -> BarStyle {
+    BarStyle::with_template("{prefix} {bar:30} {bytes:>10} of {total_bytes:<10} {msg}")
+        .unwrap_or_else(|_| BarStyle::default_bar())
+}
+
+fn short(digest: &Digest) -> String {
+    digest.hex().chars().take(12).collect()
+}
+
+/// An event as JSON: its `schema` never changes its meaning.
+fn described(event: &Event) -> Value {
+    let mut object = match event {
+        Event::Resolved { reference, manifest, layers, bytes } => json!({
+            "event": "resolved", "reference": reference, "manifest": manifest, "layers": layers, "bytes": bytes,
+        }),
+        Event::LayerStarted { layer, bytes } => json!({ "event": "layer-started", "layer": layer, "bytes": bytes }),
+        Event::LayerCached { layer } => json!({ "event": "layer-cached", "layer": layer }),
+        Event::Downloaded { layer, bytes } => json!({ "event": "downloaded", "layer": layer, "bytes": bytes }),
+        Event::Extracted { layer, entries, bytes } => {
+            json!({ "event": "extracted", "layer": layer, "entries": entries, "bytes": bytes })
+        }
+        Event::LayerDone { layer } => json!({ "event": "layer-done", "layer": layer }),
+        Event::Merging { layer, of } => json!({ "event": "merging", "layer": layer, "of": of }),
+        _ => json!({ "event": "other" }),
+    };
+    object["schema"] = "cofferdam/progress/v1".into();
+    object
+}

@@ -1,0 +1,82 @@
+//! What the verbs share: the global options, the sandbox, and how messages are shown.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cofferdam::sandbox::{Sandbox, SandboxOptions};
+use cofferdam::unpack::{Layer, Unpacker};
+use cofferdam::{Digest, Limits, Progress, ambient};
+use tracing_subscriber::EnvFilter;
+
+use crate::args::Global;
+use crate::environment;
+use crate::failure::{Failure, usage};
+use crate::progress;
+
+/// One run of the command.
+pub(crate) struct Session {
+    global: Global,
+}
+
+impl Session {
+    pub(crate) fn new(global: Global) -> Result<Self, Failure> {
+        let level = match (global.quiet, global.verbose) {
+            (true, _) => "error",
+            (false, 0) => "warn",
+            (false, 1) => "info",
+            (false, _) => "debug",
+        };
+        let filter = environment::log_filter().unwrap_or_else(|| format!("off,cofferdam={level}"));
+        let filter = EnvFilter::try_new(&filter)
+            .map_err(|error| usage(format!("COFFERDAM_LOG={filter}: {error}"), None))?;
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .with_ansi(!environment::no_color() && std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .without_time()
+            .with_target(false)
+            .init();
+        Ok(Self { global })
+    }
+
+    pub(crate) fn json(&self) -> bool {
+        self.global.json
+    }
+
+    pub(crate) fn sandbox(&self) -> Result<Arc<Sandbox>, Failure> {
+        let mut options = SandboxOptions::default();
+        if let Some(directory) = environment::cache() {
+            match ambient::private_dir(&directory) {
+                Ok(()) => options = options.with_cache(directory),
+                Err(error) => tracing::info!("compiled guests are not kept: {error}"),
+            }
+        }
+        Ok(Arc::new(Sandbox::new(&options)?))
+    }
+
+    pub(crate) fn unpacker(&self) -> Result<Unpacker, Failure> {
+        Ok(Unpacker::new(self.sandbox()?, Limits::default()))
+    }
+
+    /// Where progress goes.
+    pub(crate) fn progress(&self) -> Progress {
+        progress::start(self.global.progress, self.global.quiet)
+    }
+
+    /// A layer of no store, with its progress shown under the digest of nothing.
+    pub(crate) fn shown(&self, layer: Layer) -> Layer {
+        layer.with_progress(Digest::of(b""), self.progress())
+    }
+
+    /// The store's directory.
+    pub(crate) fn store_path(&self) -> Result<PathBuf, Failure> {
+        self.global.store.clone().or_else(environment::store).ok_or_else(|| {
+            usage("there is no directory for the store", Some("give one with --store DIR or COFFERDAM_STORE".into()))
+        })
+    }
+}
+
+/// Shows a path to people.
+pub(crate) fn shown(path: &Path) -> String {
+    path.display().to_string()
+}

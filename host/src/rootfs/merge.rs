@@ -1,0 +1,165 @@
+//! The copy merge: puts preserved trees on top of each other, with the tree writer and under its rules, so that the result
+//! is what applying the layers one by one gives.
+//!
+//! Of each layer, all removals come first, then its content, then its links into lower layers. Only one thing is lost in
+//! a preserved tree: the order of entries that reach one place by two paths, one of them through a link of a lower
+//! layer. Layers for which that matters are refused with [`crate::Error::Unsupported`]; applying them still works.
+
+use std::collections::HashMap;
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use rustix::fs::{FileType, RawDir};
+
+use super::copy::Copier;
+use super::source::{self, Thing};
+use crate::error::{Error, Result};
+use crate::progress::{Event, Progress};
+use crate::tree::entry::TreePath;
+use crate::tree::{
+    Explain as _, LayerRecord, Marker, SafeRoot, TreeWriter, WriterOptions, ambiguous, is_marker_name, join, kind_of,
+};
+
+/// A layer as the store keeps it.
+#[derive(Clone, Copy, Debug)]
+pub struct PreservedLayer<'a> {
+    /// Its tree, written with [`crate::tree::Mode::Preserve`].
+    pub tree: BorrowedFd<'a>,
+    /// What the tree cannot show.
+    pub record: &'a LayerRecord,
+}
+
+/// Merges layers, lowest first, into the empty directory `root`. The mode of `options` is of no account.
+///
+/// Content is shared with the trees where the file system can (reflinks), and never by hard links: changing the result
+/// changes no tree. Fails with [`Error::Unsupported`] on the rare layers that only applying gets right; see above.
+pub fn merge(layers: &[PreservedLayer<'_>], root: OwnedFd, options: WriterOptions, progress: &Progress) -> Result<()> {
+    let mut writer = TreeWriter::unordered(root, options.clone())?;
+    let mut copier = Copier::new();
+    for (index, layer) in layers.iter().enumerate() {
+        progress.emit(Event::Merging { layer: index + 1, of: layers.len() });
+        let tree = layer.tree.try_clone_to_owned().map_err(|source| Error::io("hold", b"/", source))?;
+        let merging = Merging {
+            writer: &mut writer,
+            copier: &mut copier,
+            options: &options,
+            tree: SafeRoot::new(tree, options.resolver),
+            unlisted: layer.record.implied.iter().map(|path| (path.as_bytes(), true)).collect(),
+            groups: HashMap::new(),
+            remembered: 0,
+        };
+        merging.run(layer.record).map_err(|error| error.context(format!("merging layer {}", index + 1)))?;
+    }
+    writer.finish()
+}
+
+/// The merge of one layer.
+struct Merging<'a> {
+    writer: &'a mut TreeWriter,
+    copier: &'a mut Copier,
+    options: &'a WriterOptions,
+    tree: SafeRoot,
+    /// Directories that the layer does not list, and whether they are to be made nevertheless.
+    unlisted: HashMap<&'a [u8], bool>,
+    /// The first path of each inode that has several.
+    groups: HashMap<(u64, u64), TreePath>,
+    /// Bytes of names in `groups`.
+    remembered: usize,
+}
+
+impl<'a> Merging<'a> {
+    fn run(mut self, record: &'a LayerRecord) -> Result<()> {
+        self.unlisted.extend(record.marker_dirs.iter().map(|path| (path.as_bytes(), false)));
+        for path in &record.late {
+            if self.writer.is_link(path.as_bytes())? {
+                return Err(ambiguous(path.as_bytes()));
+            }
+        }
+        for marker in &record.markers {
+            match marker {
+                Marker::Whiteout(path) => self.writer.put_whiteout(path)?,
+                Marker::Opaque(path) => self.writer.put_opaque(path)?,
+            }
+        }
+        self.content(record.root)?;
+        for link in &record.links {
+            self.writer.admit(&link.path)?;
+            self.writer.put_hard_link(&link.path, &link.target)?;
+        }
+        self.writer.finish_layer().map(|_| ())
+    }
+
+    /// Copies the tree, each directory before what is in it.
+    fn content(&mut self, root_listed: bool) -> Result<()> {
+        let mut todo = vec![Vec::new()];
+        let mut buffer = vec![MaybeUninit::uninit(); 32 << 10];
+        while let Some(path) = todo.pop() {
+            let dir = self.tree.open_dir(&path)?;
+            let listed = if path.is_empty() { root_listed } else { !self.unlisted.contains_key(path.as_slice()) };
+            if listed {
+                let tree_path = TreePath::parse(path.clone(), &self.options.limits)?;
+                self.writer.admit(&tree_path)?;
+                self.writer.put_directory(&tree_path, &source::directory(&dir, &path)?)?;
+            } else if self.unlisted.get(path.as_slice()) == Some(&true) {
+                self.writer.imply_path(&path)?;
+            }
+            let mut entries = RawDir::new(&dir, &mut buffer);
+            while let Some(entry) = entries.next() {
+                let entry = entry.explain("list", &path)?;
+                let name = entry.file_name().to_bytes();
+                if matches!(name, b"." | b"..") || is_marker_name(name) {
+                    continue;
+                }
+                let child = join(&path, name);
+                let kind = match entry.file_type() {
+                    FileType::Unknown => kind_of(&self.stat(&dir, name, &child)?),
+                    kind => kind,
+                };
+                if kind == FileType::Directory {
+                    todo.push(child);
+                } else {
+                    self.leaf(&dir, name, child, kind)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn stat(&self, dir: &OwnedFd, name: &[u8], path: &[u8]) -> Result<rustix::fs::Stat> {
+        rustix::fs::statat(dir, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).explain("examine", path)
+    }
+
+    /// Copies something that is no directory, or links it to a copy that was made before.
+    fn leaf(&mut self, dir: &OwnedFd, name: &[u8], path: Vec<u8>, kind: FileType) -> Result<()> {
+        let stat = self.stat(dir, name, &path)?;
+        let path = TreePath::parse(path, &self.options.limits)?;
+        self.writer.admit(&path)?;
+        if stat.st_nlink > 1 {
+            if let Some(first) = self.groups.get(&(stat.st_dev, stat.st_ino)) {
+                return self.writer.put_hard_link(&path, first);
+            }
+            self.remember(&path)?;
+            self.groups.insert((stat.st_dev, stat.st_ino), path.clone());
+        }
+        let (thing, metadata) = source::read(dir, name, kind, path.as_bytes())?;
+        match thing {
+            Thing::File(file, stat) => {
+                let copier = &mut *self.copier;
+                self.writer.put_file(&path, &metadata, |copy| copier.copy(&file, copy, &stat, path.as_bytes()))
+            }
+            Thing::Symlink(target) => self.writer.put_symlink(&path, &metadata, &target),
+            Thing::Special(kind, device) => self.writer.put_special(&path, &metadata, kind, device),
+        }
+    }
+
+    /// Counts the name of a hard link group, against the same limit as what the writer remembers.
+    fn remember(&mut self, path: &TreePath) -> Result<()> {
+        self.remembered += path.as_bytes().len() + 64;
+        let limit = self.options.limits.deferred_bytes;
+        if self.remembered <= limit {
+            return Ok(());
+        }
+        let what = "bytes of names of hard links";
+        Err(Error::Limit { subject: "the layer".into(), what, limit: limit as u64 })
+    }
+}

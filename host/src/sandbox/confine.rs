@@ -1,0 +1,182 @@
+//! What holds a guest: its memory limit, its time and its budget of idle calls.
+
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+use wasmtime::{ResourceLimiter, StoreContextMut, UpdateDeadline};
+
+use super::embedded::Guest;
+use crate::error::{Error, GuestFailure, Result};
+use crate::limits::Limits;
+
+/// The most bytes that a guest may ask for or hand over in one call (`wit/layer.wit`).
+pub(crate) const MAX_TRANSFER: usize = 1 << 20;
+
+/// The most bytes of strings and lists that one host call may lift: a transfer and what an entry's lists may hold.
+pub(crate) const CALL_FUEL: usize = 4 << 20;
+
+/// A guest's store: who it is, what it may use, the host that serves it, and why it was ended.
+pub(crate) struct Confined<H> {
+    pub(crate) host: H,
+    guest: Guest,
+    pub(crate) memory: MemoryWall,
+    clock: GuestClock,
+    idle_calls: u64,
+    log_messages: u64,
+    /// The first error of a host call, or the limit that was crossed: it says more than the trap that follows.
+    failure: Option<Error>,
+}
+
+impl<H> Confined<H> {
+    pub(crate) fn new(guest: Guest, memory_limit: u64, limits: &Limits, host: H) -> Self {
+        Self {
+            host,
+            guest,
+            memory: MemoryWall { limit: memory_limit, crossed: false },
+            clock: GuestClock::new(limits),
+            idle_calls: limits.idle_calls,
+            log_messages: limits.log_messages,
+            failure: None,
+        }
+    }
+
+    /// Serves a host call: its time is not the guest's, and its error ends the guest.
+    pub(crate) fn serve<T>(&mut self, call: impl FnOnce(&mut Self) -> Result<T>) -> wasmtime::Result<T> {
+        let begin = Instant::now();
+        let result = call(self);
+        self.clock.host += begin.elapsed();
+        result.map_err(|error| {
+            self.failure.get_or_insert(error);
+            wasmtime::Error::msg("a host call failed")
+        })
+    }
+
+    /// Counts bytes that passed through the guest: they buy time. A call that moves none is idle.
+    pub(crate) fn moved(&mut self, bytes: u64) -> Result<()> {
+        self.clock.moved += bytes;
+        if bytes == 0 {
+            self.idle_calls = self
+                .idle_calls
+                .checked_sub(1)
+                .ok_or_else(|| self.misuse("too many calls that move nothing"))?;
+        }
+        Ok(())
+    }
+
+    /// Checks how many bytes a guest asks for.
+    pub(crate) fn transfer(&self, max: u32) -> Result<usize> {
+        match max as usize {
+            0 => Err(self.misuse("a read of no bytes")),
+            max if max > MAX_TRANSFER => Err(self.misuse("a read of more than 1 MiB")),
+            max => Ok(max),
+        }
+    }
+
+    /// The error of a guest that broke its contract.
+    pub(crate) fn misuse(&self, rule: &str) -> Error {
+        self.stopped(GuestFailure::Misuse(rule.to_owned()))
+    }
+
+    pub(crate) fn stopped(&self, failure: GuestFailure) -> Error {
+        Error::Guest { guest: self.guest.name().to_owned(), failure }
+    }
+
+    /// Takes the host back, and the failure if there is one.
+    pub(crate) fn release(mut self) -> (H, Option<Error>) {
+        if self.memory.crossed {
+            let error = self.stopped(GuestFailure::Memory(self.memory.limit));
+            self.failure.get_or_insert(error);
+        }
+        (self.host, self.failure)
+    }
+
+    /// Takes one message from the budget; says whether there was one, and whose it is.
+    pub(crate) fn message(&mut self) -> Option<Guest> {
+        self.log_messages = self.log_messages.checked_sub(1)?;
+        Some(self.guest)
+    }
+}
+
+/// The bound on a guest's memory and on what else a store may hold.
+pub(crate) struct MemoryWall {
+    limit: u64,
+    crossed: bool,
+}
+
+impl ResourceLimiter for MemoryWall {
+    fn memory_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        self.crossed |= desired as u64 > self.limit;
+        // An error ends the guest: one that could go on without the memory would only fail later and less clearly.
+        if self.crossed { Err(wasmtime::Error::msg("the memory limit was crossed")) } else { Ok(true) }
+    }
+
+    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(desired <= 20_000)
+    }
+
+    fn instances(&self) -> usize {
+        16
+    }
+
+    fn memories(&self) -> usize {
+        1
+    }
+
+    fn tables(&self) -> usize {
+        8
+    }
+}
+
+/// Charges a guest for the time in which it runs, and for nothing else.
+///
+/// The wall clock less the time spent in host calls is an upper bound, and so is the thread's processor time; the smaller
+/// of the two is charged, so that neither a slow disk nor a busy machine makes an honest guest late.
+struct GuestClock {
+    budget: Duration,
+    per_mib: Duration,
+    moved: u64,
+    used: Duration,
+    host: Duration,
+    last: Option<(Instant, Duration)>,
+}
+
+impl GuestClock {
+    fn new(limits: &Limits) -> Self {
+        Self {
+            budget: limits.guest_time,
+            per_mib: limits.guest_time_per_mib,
+            moved: 0,
+            used: Duration::ZERO,
+            host: Duration::ZERO,
+            last: None,
+        }
+    }
+
+    /// Charges the time since the last tick; says whether there is any left.
+    fn tick(&mut self) -> bool {
+        let now = (Instant::now(), thread_time());
+        if let Some((wall, processor)) = self.last.replace(now) {
+            let wall = now.0.duration_since(wall).saturating_sub(self.host);
+            self.used += wall.min(now.1.saturating_sub(processor));
+        }
+        self.host = Duration::ZERO;
+        let earned = self.per_mib.saturating_mul(u32::try_from(self.moved >> 20).unwrap_or(u32::MAX));
+        self.used <= self.budget.saturating_add(earned)
+    }
+}
+
+fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Called at each tick of the engine's epoch while a guest runs.
+pub(crate) fn on_tick<H>(mut store: StoreContextMut<'_, Confined<H>>) -> wasmtime::Result<UpdateDeadline> {
+    let state = store.data_mut();
+    if state.clock.tick() {
+        return Ok(UpdateDeadline::Continue(1));
+    }
+    let error = state.stopped(GuestFailure::TimeOut);
+    state.failure.get_or_insert(error);
+    Err(wasmtime::Error::msg("the time limit was crossed"))
+}

@@ -1,0 +1,165 @@
+//! The engine that compiles and runs guests, shared by all layers of a process.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use wasmtime::component::{Component, types::ComponentItem};
+use wasmtime::{Cache, CacheConfig, Config, Engine, OptLevel, Store};
+
+use super::confine::{CALL_FUEL, Confined, on_tick};
+use super::embedded::Guest;
+use super::ticker::{Running, Ticker};
+use crate::error::{Error, GuestFailure, Result};
+use crate::limits::Limits;
+
+/// How a [`Sandbox`] is set up.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct SandboxOptions {
+    /// Where compiled guests are kept between runs of the program; nowhere if absent. The directory must belong to the
+    /// user and be closed to others: what lies in it is machine code that will be run. Nothing of an image ever gets there.
+    pub cache: Option<PathBuf>,
+    /// Components that take the place of first-party guests.
+    pub replaced: Vec<(Guest, Vec<u8>)>,
+}
+
+impl SandboxOptions {
+    /// Keeps compiled guests in this directory.
+    #[must_use]
+    pub fn with_cache(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.cache = Some(directory.into());
+        self
+    }
+
+    /// Runs this component in the place of a first-party guest: one that was built elsewhere, or one that attacks.
+    #[must_use]
+    pub fn with_guest(mut self, guest: Guest, component: impl Into<Vec<u8>>) -> Self {
+        self.replaced.push((guest, component.into()));
+        self
+    }
+}
+
+/// Compiles guests once and runs them any number of times, from any number of threads.
+pub struct Sandbox {
+    engine: Engine,
+    ticker: Ticker,
+    components: [OnceLock<Component>; Guest::ALL.len()],
+    replaced: Vec<(Guest, Vec<u8>)>,
+}
+
+/// What a guest is, read from its component without running it.
+#[derive(Clone, Debug)]
+pub struct GuestInfo {
+    /// Which one.
+    pub guest: Guest,
+    /// The interfaces that it imports.
+    pub imports: Vec<String>,
+    /// What it exports.
+    pub exports: Vec<String>,
+    /// How long it took to load, compiled or from the cache.
+    pub load_time: Duration,
+}
+
+impl Sandbox {
+    /// Sets up the engine; guests are compiled when they are first used.
+    pub fn new(options: &SandboxOptions) -> Result<Self> {
+        let engine = Engine::new(&config(options)?).map_err(|error| engine_error(&error))?;
+        let ticker = Ticker::new(engine.clone())
+            .map_err(|source| Error::Io { action: "start a thread".into(), source })?;
+        Ok(Self { engine, ticker, components: Default::default(), replaced: options.replaced.clone() })
+    }
+
+    /// Loads all guests, from the cache where they are in it, and says what they are.
+    pub fn inspect(&self) -> Result<Vec<GuestInfo>> {
+        Guest::ALL.into_iter().map(|guest| self.inspect_one(guest)).collect()
+    }
+
+    fn inspect_one(&self, guest: Guest) -> Result<GuestInfo> {
+        let begin = Instant::now();
+        let component = self.component(guest)?;
+        let load_time = begin.elapsed();
+        let ty = component.component_type();
+        let named = |(name, _): (&str, ComponentItem)| name.to_owned();
+        Ok(GuestInfo {
+            guest,
+            imports: ty.imports(&self.engine).map(|(name, item)| named((name, item.ty))).collect(),
+            exports: ty.exports(&self.engine).map(|(name, item)| named((name, item.ty))).collect(),
+            load_time,
+        })
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Keeps guests' clocks running while it lives.
+    pub(crate) fn clocks(&self) -> Running<'_> {
+        self.ticker.run()
+    }
+
+    /// The compiled guest. Two threads that come first together may both compile it; one result is kept.
+    pub(crate) fn component(&self, guest: Guest) -> Result<&Component> {
+        let slot = &self.components[guest as usize];
+        if let Some(component) = slot.get() {
+            return Ok(component);
+        }
+        let replaced = self.replaced.iter().rev().find(|(replaced, _)| *replaced == guest);
+        let bytes = replaced.map_or(guest.component(), |(_, component)| component);
+        let component = Component::from_binary(&self.engine, bytes).map_err(|error| {
+            Error::Guest { guest: guest.name().into(), failure: GuestFailure::Load(format!("{error:#}")) }
+        })?;
+        Ok(slot.get_or_init(|| component))
+    }
+
+    /// A fresh store for one run of a guest.
+    pub(crate) fn store<H: 'static>(
+        &self,
+        guest: Guest,
+        memory_limit: u64,
+        limits: &Limits,
+        host: H,
+    ) -> Store<Confined<H>> {
+        let mut store = Store::new(&self.engine, Confined::new(guest, memory_limit, limits, host));
+        store.limiter(|state| &mut state.memory);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(on_tick);
+        store.set_hostcall_fuel(CALL_FUEL);
+        store
+    }
+}
+
+impl std::fmt::Debug for Sandbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sandbox")
+    }
+}
+
+/// Only the features that our guests use: what is off cannot have a bug that matters.
+fn config(options: &SandboxOptions) -> Result<Config> {
+    let mut config = Config::new();
+    config
+        .wasm_component_model(true)
+        .wasm_simd(true)
+        .wasm_bulk_memory(true)
+        .wasm_relaxed_simd(false)
+        .wasm_tail_call(false)
+        .wasm_multi_memory(false)
+        .wasm_memory64(false)
+        .wasm_extended_const(false)
+        .concurrency_support(false)
+        .cranelift_opt_level(OptLevel::Speed)
+        .epoch_interruption(true)
+        .max_wasm_stack(1 << 20)
+        .wasm_backtrace_max_frames(None);
+    if let Some(directory) = &options.cache {
+        let mut cache = CacheConfig::new();
+        cache.with_directory(directory);
+        config.cache(Some(Cache::new(cache).map_err(|error| engine_error(&error))?));
+    }
+    Ok(config)
+}
+
+fn engine_error(error: &wasmtime::Error) -> Error {
+    Error::Io { action: "set up the WebAssembly engine".into(), source: std::io::Error::other(format!("{error:#}")) }
+}

@@ -1,0 +1,69 @@
+//! Runs an extractor guest: a stream in, claimed entries out.
+
+use wasmtime::StoreContextMut;
+use wasmtime::component::Linker;
+
+use super::bindings::{Extractor, claim, interface};
+use super::confine::Confined;
+use super::embedded::Guest;
+use super::engine::Sandbox;
+use super::failure::{judge, stopped_by};
+use super::log;
+use crate::error::Result;
+use crate::limits::Limits;
+
+/// Serves an extractor.
+pub trait ExtractorHost: 'static {
+    /// Drops exactly `skip` bytes of the decoded stream, then gives the next: at most `max`, none at its end.
+    fn read(&mut self, skip: u64, max: usize) -> Result<Vec<u8>>;
+
+    /// Checks a claimed entry and makes it; moves a file's content out of the stream. Says how many bytes that were.
+    fn put(&mut self, entry: claim::Entry) -> Result<u64>;
+}
+
+impl Sandbox {
+    /// Runs an extractor to its end, and gives the host back.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sandbox::decode`].
+    pub fn extract<H: ExtractorHost>(&self, guest: Guest, limits: &Limits, host: H) -> (Result<()>, H) {
+        let _clocks = self.clocks();
+        let mut store = self.store(guest, limits.guest_memory, limits, host);
+        let outcome = self.component(guest).and_then(|component| {
+            let linker = linker::<H>(self).map_err(|error| stopped_by(guest, &error))?;
+            Ok(Extractor::instantiate(&mut store, component, &linker)
+                .and_then(|extractor| extractor.call_extract(&mut store)))
+        });
+        let (host, failure) = store.into_data().release();
+        (outcome.and_then(|outcome| judge(guest, failure, outcome)), host)
+    }
+}
+
+fn linker<H: ExtractorHost>(sandbox: &Sandbox) -> wasmtime::Result<Linker<Confined<H>>> {
+    let mut linker = Linker::new(sandbox.engine());
+    linker.instance(interface::INPUT)?.func_wrap(
+        "read",
+        |mut store: StoreContextMut<'_, Confined<H>>, (skip, max): (u64, u32)| {
+            let bytes = store.data_mut().serve(|state| {
+                let max = state.transfer(max)?;
+                let bytes = state.host.read(skip, max)?;
+                state.moved(bytes.len() as u64)?;
+                Ok(bytes)
+            })?;
+            Ok((bytes,))
+        },
+    )?;
+    linker.instance(interface::TREE)?.func_wrap(
+        "put",
+        |mut store: StoreContextMut<'_, Confined<H>>, (entry,): (claim::Entry,)| {
+            store.data_mut().serve(|state| {
+                // An entry is progress of its own: how many there may be is the caller's limit.
+                let content = state.host.put(entry)?;
+                state.moved(content.max(1))
+            })
+        },
+    )?;
+    log::link(&mut linker)?;
+    Ok(linker)
+}

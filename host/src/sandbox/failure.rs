@@ -1,0 +1,57 @@
+//! From a guest's end to a typed error.
+
+use super::bindings::Failure;
+use super::embedded::Guest;
+use crate::error::{Error, Escaped, GuestFailure, Result};
+
+/// Judges how a guest's export returned: the host's own error first, then the trap, then what the guest says.
+pub(crate) fn judge(
+    guest: Guest,
+    failure: Option<Error>,
+    outcome: wasmtime::Result<std::result::Result<(), Failure>>,
+) -> Result<()> {
+    match (failure, outcome) {
+        (Some(error), _) => Err(error),
+        (None, Ok(Ok(()))) => Ok(()),
+        (None, Ok(Err(said))) => Err(said_by(guest, said)),
+        (None, Err(trap)) => Err(stopped_by(guest, &trap)),
+    }
+}
+
+/// The error of a guest that trapped or could not be instantiated.
+pub(crate) fn stopped_by(guest: Guest, error: &wasmtime::Error) -> Error {
+    let failure = match error.downcast_ref::<wasmtime::Trap>() {
+        Some(trap) => GuestFailure::Trap(trap.to_string()),
+        None => GuestFailure::Misuse(one_line(&error.root_cause().to_string())),
+    };
+    Error::Guest { guest: guest.name().to_owned(), failure }
+}
+
+fn said_by(guest: Guest, said: Failure) -> Error {
+    let subject = "the layer".to_owned();
+    match said {
+        Failure::Corrupt(reason) => Error::Corrupt { subject, reason: format!("{guest}: {}", one_line(&reason)) },
+        Failure::Limit(reason) => Error::Refused { subject, reason: format!("{guest}: {}", one_line(&reason)) },
+        Failure::Refused(refusal) => Error::Refused {
+            subject: if refusal.path.is_empty() { subject } else { format!("`{}`", Escaped(&refusal.path)) },
+            reason: one_line(&refusal.reason),
+        },
+    }
+}
+
+/// A guest's text is untrusted: one line of at most 300 characters reaches people.
+pub(crate) fn one_line(text: &str) -> String {
+    text.chars().take(300).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_a_guest_stays_one_short_line() {
+        let text = one_line(&format!("a\n\u{1b}[31m{}", "x".repeat(1000)));
+        assert_eq!(text.chars().count(), 300);
+        assert!(!text.contains(char::is_control));
+    }
+}

@@ -1,0 +1,26 @@
+//! Runs guests: WebAssembly components that see one stream in and one thing out, and nothing else.
+//!
+//! A guest gets a fresh store and instance for each layer, a memory limit, a budget of processor time that host calls are
+//! not charged to, and a budget of calls that move nothing. What it asks for goes to a *host* that the caller passes in
+//! ([`DecoderHost`], [`ExtractorHost`]); what goes wrong comes back as one typed [`crate::Error`]. Nothing of a guest
+//! survives its run.
+//!
+//! This room knows neither layers nor trees: it moves claims and bytes.
+
+mod bindings;
+mod confine;
+mod decoder;
+mod embedded;
+mod engine;
+mod extractor;
+mod failure;
+mod log;
+#[cfg(test)]
+mod tests;
+mod ticker;
+
+pub use bindings::claim;
+pub use decoder::DecoderHost;
+pub use embedded::Guest;
+pub use engine::{GuestInfo, Sandbox, SandboxOptions};
+pub use extractor::ExtractorHost;

@@ -1,0 +1,76 @@
+//! Advances the engine's epoch while guests run, and sleeps while none does.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use wasmtime::Engine;
+
+/// The grain of guests' time limits.
+const TICK: Duration = Duration::from_millis(10);
+
+/// Owns the thread that ticks. The thread ends with the ticker.
+pub(crate) struct Ticker(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    running: usize,
+    closed: bool,
+}
+
+/// Keeps the epoch advancing while it lives.
+pub(crate) struct Running<'a>(&'a Shared);
+
+impl Ticker {
+    pub(crate) fn new(engine: Engine) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new() });
+        let thread_shared = Arc::clone(&shared);
+        thread::Builder::new().name("cofferdam-tick".into()).spawn(move || tick(&thread_shared, &engine))?;
+        Ok(Self(shared))
+    }
+
+    pub(crate) fn run(&self) -> Running<'_> {
+        self.0.change(|state| state.running += 1);
+        Running(&self.0)
+    }
+}
+
+impl Shared {
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_all();
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.change(|state| state.running -= 1);
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.0.change(|state| state.closed = true);
+    }
+}
+
+fn tick(shared: &Shared, engine: &Engine) {
+    let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+    while !state.closed {
+        state = if state.running == 0 {
+            shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+        } else {
+            let (state, waited) =
+                shared.changed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner);
+            if waited.timed_out() {
+                engine.increment_epoch();
+            }
+            state
+        };
+    }
+}

@@ -1,0 +1,97 @@
+//! The store's own unpacker: the sandboxed pipeline, into a tree writer in preserve mode.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::ambient;
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+use crate::sandbox::{Sandbox, SandboxOptions};
+use crate::store::image::LayerDescriptor;
+use crate::store::unpacker::{LayerUnpacker, Unpacked};
+use crate::tree::{LayerRecord, Mode, TreeWriter, WriterOptions};
+use crate::unpack::{Compression, Layer, LayerReport, Unpacker};
+
+impl LayerUnpacker for Unpacker {
+    fn unpack(&self, blob: File, layer: &LayerDescriptor, dest: OwnedFd) -> Result<Unpacked> {
+        let size = blob.metadata().map_err(|e| Error::io("look at", layer.digest.file_stem().as_bytes(), e))?.len();
+        let source = described(Layer::new(blob), layer)?.with_size(size).hashing_blob(layer.digest.algorithm());
+        let (report, record) = preserve(self, source, dest)?;
+        Unpacked::new(report, &record)
+    }
+}
+
+impl Unpacked {
+    /// From what the pipeline reports of a layer whose blob it hashed.
+    pub fn new(report: LayerReport, record: &LayerRecord) -> Result<Self> {
+        let blob = report.blob.ok_or_else(|| Error::Corrupt {
+            subject: "the layer".into(),
+            reason: "nobody hashed its blob".into(),
+        })?;
+        let record = serde_json::from_slice(&record.to_json()?)
+            .map_err(|e| Error::Corrupt { subject: "a layer record".into(), reason: e.to_string() })?;
+        Ok(Self { blob, blob_bytes: report.blob_bytes, diff_id: report.diff_id, record })
+    }
+}
+
+/// Says of a layer what its descriptor says.
+///
+/// # Errors
+///
+/// [`Error::Unsupported`] for a media type that is no layer's.
+pub fn described(mut layer: Layer, descriptor: &LayerDescriptor) -> Result<Layer> {
+    layer = layer.named(format!("layer {}", descriptor.digest));
+    if let Some(media_type) = &descriptor.media_type {
+        layer = layer.with_compression(Compression::from_media_type(media_type)?);
+    }
+    if let Some(diff_id) = &descriptor.diff_id {
+        layer = layer.with_diff_id(diff_id.clone());
+    }
+    Ok(layer)
+}
+
+/// Unpacks a layer alone into the empty directory `dest`, markers kept: the form of `extracted/`.
+pub fn preserve(unpacker: &Unpacker, layer: Layer, dest: OwnedFd) -> Result<(LayerReport, LayerRecord)> {
+    let options = WriterOptions { limits: unpacker.limits().clone(), ..WriterOptions::new(Mode::Preserve) };
+    let (outcome, mut writer) = unpacker.extract(layer, TreeWriter::new(dest, options)?);
+    let report = outcome?;
+    let record = writer.finish_layer()?;
+    writer.finish()?;
+    Ok((report, record))
+}
+
+/// The unpacker of [`crate::store::ImageStorage::new`]: set up when the first layer is extracted.
+pub(super) struct Deferred {
+    /// The store, in which compiled guests are kept too: it is its owner's alone.
+    images_dir: PathBuf,
+    unpacker: Mutex<Option<Arc<Unpacker>>>,
+}
+
+impl Deferred {
+    pub(super) fn new(images_dir: PathBuf) -> Self {
+        Self { images_dir, unpacker: Mutex::new(None) }
+    }
+
+    fn unpacker(&self) -> Result<Arc<Unpacker>> {
+        let mut slot = self.unpacker.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(unpacker) = &*slot {
+            return Ok(Arc::clone(unpacker));
+        }
+        let options = match ambient::canonical(&self.images_dir) {
+            Ok(store) => SandboxOptions::default().with_cache(store.join("guests")),
+            Err(_) => SandboxOptions::default(),
+        };
+        let sandbox = Sandbox::new(&options)?;
+        let unpacker = Arc::new(Unpacker::new(Arc::new(sandbox), Limits::default()));
+        *slot = Some(Arc::clone(&unpacker));
+        Ok(unpacker)
+    }
+}
+
+impl LayerUnpacker for Deferred {
+    fn unpack(&self, blob: File, layer: &LayerDescriptor, dest: OwnedFd) -> Result<Unpacked> {
+        self.unpacker()?.unpack(blob, layer, dest)
+    }
+}

@@ -1,0 +1,174 @@
+//! A tree on its way into the store: [`StagedTree`] → [`VerifiedTree`] → [`Tree`], as blobs go in [`super::stage`].
+
+use std::fs::File;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use cap_std::fs::Dir;
+use rustix::fs::{AtFlags, Mode, RenameFlags};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+use crate::store::file::Durability;
+use crate::store::image::LayerDescriptor;
+use crate::store::lock::{Lock, waiting};
+use crate::store::names::{self, Staging};
+use crate::store::record::{Identity, TreeRecord};
+use crate::store::stage::Claim;
+use crate::store::trees::{Tree, Trees, check_diff_id};
+use crate::store::unpacker::Unpacked;
+use crate::store::{discard, layout};
+
+/// How often a commit yields to a program that keeps putting directories under the final name without taking locks.
+const ATTEMPTS: u32 = 8;
+
+/// A tree that is being written, under a name of its own that nobody reads. While it lives, nobody else works on the same
+/// layer. Dropping it removes what was written, which may take a while: not on an executor's thread.
+#[derive(Debug)]
+pub struct StagedTree {
+    trees: Trees,
+    layer: LayerDescriptor,
+    name: String,
+    directory: File,
+    committed: bool,
+    _lock: Lock,
+}
+
+/// A staged tree whose layer hashes to its digest, decoded and not.
+#[derive(Debug)]
+#[must_use = "a verified tree is removed unless it is committed"]
+pub struct VerifiedTree {
+    staged: StagedTree,
+    unpacked: Unpacked,
+}
+
+impl Trees {
+    /// Begins to make a layer's tree, unless it is there: waits for others who make it, then makes an empty staging
+    /// directory. A tree that nothing vouches for is removed first. Blocks the thread.
+    ///
+    /// Who calls this twice for one layer, without dropping the first, waits for themselves.
+    pub fn begin(&self, layer: &LayerDescriptor) -> Result<Claim<StagedTree>> {
+        if self.present(layer)? {
+            return Ok(Claim::Present);
+        }
+        self.0.access.writable()?;
+        let lock = self.0.locks.acquire(&self.lock_name(&layer.digest))?;
+        if self.present(layer)? {
+            return Ok(Claim::Present);
+        }
+        self.clear(&layer.digest)?;
+        self.stage(layer, lock).map(Claim::Granted)
+    }
+
+    /// As [`Trees::begin`], without blocking the executor. To be given up by dropping the future.
+    pub async fn begin_async(&self, layer: &LayerDescriptor) -> Result<Claim<StagedTree>> {
+        let (trees, layer) = (self.clone(), layer.clone());
+        waiting(move || trees.begin(&layer)).await
+    }
+
+    fn stage(&self, layer: &LayerDescriptor, lock: Lock) -> Result<StagedTree> {
+        let name = names::fresh(Staging::Tree, Some(&layer.digest));
+        let failed = |e: Errno| Error::io("create the directory", name.as_bytes(), e);
+        rustix::fs::mkdirat(&*self.0.extracted, &name, Mode::from_raw_mode(0o755)).map_err(failed)?;
+        let directory = match layout::open_dir(&self.0.extracted, &name) {
+            Ok(directory) => directory.into_std_file(),
+            Err(error) => {
+                let _ = discard::remove_tree(&self.0.extracted, &name);
+                return Err(failed(error));
+            }
+        };
+        let staged =
+            StagedTree { trees: self.clone(), layer: layer.clone(), name, directory, committed: false, _lock: lock };
+        // The mode of a root that no entry mentions, whatever the umask. `extracted/` itself is closed to others.
+        rustix::fs::fchmod(&staged.directory, Mode::from_raw_mode(0o755))
+            .map_err(|e| Error::io("set the mode of", staged.name.as_bytes(), e))?;
+        Ok(staged)
+    }
+}
+
+impl StagedTree {
+    /// The empty directory into which the tree is to be written.
+    pub fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    /// A handle on that directory that may outlive this borrow, for a writer on another thread.
+    pub fn directory_handle(&self) -> Result<OwnedFd> {
+        let handle = self.directory.try_clone().map_err(|e| Error::io("open", self.name.as_bytes(), e))?;
+        Ok(handle.into())
+    }
+
+    /// The layer that is being extracted.
+    pub fn layer(&self) -> &LayerDescriptor {
+        &self.layer
+    }
+
+    /// Compares what was measured while the tree was written with what the layer claims: the blob's digest, its size if
+    /// declared, the `DiffID` if known. If they differ the tree is gone.
+    pub fn verify(self, unpacked: Unpacked) -> Result<VerifiedTree> {
+        let LayerDescriptor { digest, size, .. } = &self.layer;
+        let subject = || format!("layer {digest}");
+        if unpacked.blob != *digest {
+            let (expected, actual) = (digest.clone(), unpacked.blob);
+            return Err(Error::DigestMismatch { subject: subject(), expected, actual });
+        }
+        if let Some(expected) = size.filter(|&size| size != unpacked.blob_bytes) {
+            return Err(Error::SizeMismatch { subject: subject(), expected, actual: unpacked.blob_bytes });
+        }
+        check_diff_id(&self.layer, &unpacked.diff_id)?;
+        Ok(VerifiedTree { staged: self, unpacked })
+    }
+}
+
+impl Drop for StagedTree {
+    fn drop(&mut self) {
+        if !self.committed
+            && let Err(error) = discard::remove_tree(&self.trees.0.extracted, &self.name)
+        {
+            tracing::warn!(tree = self.name, %error, "cannot remove a staged tree; it will be swept later");
+        }
+    }
+}
+
+impl VerifiedTree {
+    /// Gives the tree its name. The record comes first: a tree without one would not count, and a record without its tree
+    /// does no harm.
+    pub fn commit(self) -> Result<Tree> {
+        let Self { mut staged, unpacked } = self;
+        let trees = staged.trees.clone();
+        let digest = staged.layer.digest.clone();
+        let name = digest.file_stem();
+        let identity = Identity::of(&staged.directory)?;
+        let record = TreeRecord::new(digest.clone(), unpacked, trees.0.boot_id.clone(), identity);
+        for _ in 0..ATTEMPTS {
+            trees.write_record(&record, Durability::Volatile)?;
+            if publish(&trees.0.extracted, &staged.name, &name)? {
+                staged.committed = true;
+                let directory = staged.directory.try_clone().map_err(|e| Error::io("open", name.as_bytes(), e))?;
+                return Ok(Tree { directory, path: trees.path(&digest), record });
+            }
+            // We hold the lock, so this is somebody's who takes none, and nothing vouches for it.
+            trees.clear(&digest)?;
+        }
+        Err(Error::Busy { what: format!("the tree of layer {digest}") })
+    }
+}
+
+/// Renames a directory without replacing anything. Says whether the name was free.
+fn publish(dir: &Dir, from: &str, to: &str) -> Result<bool> {
+    let renamed = match rustix::fs::renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            // A plain rename replaces an empty directory only; the lock keeps everybody else who takes it away.
+            match rustix::fs::statat(dir, to, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => rustix::fs::renameat(dir, from, dir, to),
+                Ok(_) => Err(Errno::EXIST),
+                Err(error) => Err(error),
+            }
+        }
+        other => other,
+    };
+    match renamed {
+        Ok(()) => Ok(true),
+        Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => Ok(false),
+        Err(error) => Err(Error::io("give the final name to the tree", to.as_bytes(), error)),
+    }
+}

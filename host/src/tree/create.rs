@@ -1,0 +1,259 @@
+//! Makes what entries say: each thing anew, under a name that was free or has been freed.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::entry::{Content, Device, Extent, Metadata, TreePath};
+use super::handle::{Dir, Spot};
+use super::metadata::{IMPLIED, Owners, UNLISTED, set_times};
+use super::options::Mode as TreeMode;
+use super::override_stat::OverrideKind;
+use super::resolve::Absent;
+use super::sys::{self, Explain as _, HOLD, is_marker_name, open_directory};
+use super::writer::TreeWriter;
+use crate::error::{Error, Escaped, Result};
+
+/// How a file is made: by us, now, or not at all.
+const NEW_FILE: OFlags =
+    OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+impl TreeWriter {
+    /// Makes something at a place, after removing what is there. Most places are free, so that is tried first.
+    pub(super) fn create<T>(
+        &mut self,
+        spot: &Spot<'_>,
+        make: impl Fn(BorrowedFd<'_>, &[u8]) -> rustix::io::Result<T>,
+    ) -> Result<T> {
+        self.note(&spot.dir)?;
+        for _ in 0..sys::RETRIES {
+            match rustix::io::retry_on_intr(|| make(spot.dir.as_fd(), spot.name)) {
+                Ok(made) => {
+                    self.made(spot);
+                    return Ok(made);
+                }
+                Err(Errno::EXIST) => {
+                    self.displace(spot)?;
+                }
+                Err(errno) => return Err(sys::failed("create", spot.path, errno)),
+            }
+        }
+        Err(sys::contended(spot.path))
+    }
+
+    /// A place is the layer's own from now on, and a link that was to be made there is void.
+    pub(super) fn made(&mut self, spot: &Spot<'_>) {
+        if let Some(own) = &mut self.own {
+            own.insert(spot.id);
+        }
+        if !self.pending.is_empty() {
+            self.pending.remove(&spot.id);
+        }
+    }
+
+    /// Makes a regular file, which `fill` fills; it returns the number of bytes of data.
+    pub(crate) fn put_file(
+        &mut self,
+        path: &TreePath,
+        metadata: &Metadata,
+        fill: impl FnOnce(&OwnedFd) -> Result<u64>,
+    ) -> Result<()> {
+        let kind = OverrideKind::File;
+        let path = not_root(path)?;
+        let spot = self.spot(path)?;
+        let mode = self.owners.initial_mode(kind, metadata.mode);
+        let file = self.create(&spot, |dir, name| rustix::fs::openat(dir, name, NEW_FILE, mode))?;
+        let bytes = fill(&file)?;
+        self.owners.stamp(&file, metadata, kind, path)?;
+        set_times(&file, metadata.mtime).explain("set the times of", path)?;
+        self.record.counts.files += 1;
+        self.record.counts.bytes = self.record.counts.bytes.saturating_add(bytes);
+        Ok(())
+    }
+
+    /// Makes a directory, or gives the one that is there this metadata.
+    pub(crate) fn put_directory(&mut self, path: &TreePath, metadata: &Metadata) -> Result<()> {
+        let path = path.as_bytes();
+        let dir = if path.is_empty() {
+            let root = Arc::clone(&self.root);
+            self.owners.restamp(&root.fd, metadata, path)?;
+            self.record.root = true;
+            root
+        } else {
+            let spot = self.spot(path)?;
+            let dir = self.make_directory(&spot, metadata, true)?;
+            if self.implied.remove(&dir.id).is_some() && self.options.mode == TreeMode::Preserve {
+                self.note_late(&dir.path)?;
+            }
+            self.marker_dirs.remove(&dir.id);
+            self.made(&spot);
+            self.cache.insert(path, &dir);
+            dir
+        };
+        self.set_due(dir.id, &dir.path, metadata.mtime)
+    }
+
+    /// Makes a directory that no entry has mentioned so far.
+    pub(super) fn imply(&mut self, parent: &Arc<Dir>, name: &[u8], absent: Absent, path: &[u8]) -> Result<Arc<Dir>> {
+        debug_assert!(!is_marker_name(name));
+        let spot = Spot { dir: Arc::clone(parent), name, id: self.ids.child(parent.id, name), path };
+        let metadata = Metadata { mode: IMPLIED, mtime: UNLISTED, ..Metadata::default() };
+        let dir = self.make_directory(&spot, &metadata, false)?;
+        self.made(&spot);
+        self.set_due(dir.id, &dir.path, UNLISTED)?;
+        if self.options.mode != TreeMode::Apply {
+            self.budget.charge(&dir.path)?;
+            let set = if absent == Absent::Mark { &mut self.marker_dirs } else { &mut self.implied };
+            set.insert(dir.id, dir.path.clone());
+        }
+        self.cache.insert(&dir.path, &dir);
+        Ok(dir)
+    }
+
+    /// Makes a directory at a place. One that is there is kept, and gets this metadata if it is `listed`.
+    fn make_directory(&mut self, spot: &Spot<'_>, metadata: &Metadata, listed: bool) -> Result<Arc<Dir>> {
+        let kind = OverrideKind::Directory;
+        let place = self.place(&spot.dir, spot.name, spot.path)?;
+        let mode = self.owners.initial_mode(kind, metadata.mode);
+        self.note(&spot.dir)?;
+        let mut displaced = false;
+        for _ in 0..sys::RETRIES {
+            let made = match rustix::fs::mkdirat(&spot.dir, spot.name, mode) {
+                Ok(()) => true,
+                Err(Errno::EXIST) => false,
+                Err(errno) => return Err(sys::failed("create", spot.path, errno)),
+            };
+            let fd = match open_directory(&spot.dir, spot.name) {
+                Ok(fd) => fd,
+                Err(Errno::NOENT) => continue,
+                Err(Errno::NOTDIR | Errno::LOOP) => {
+                    displaced |= self.displace(spot)?;
+                    continue;
+                }
+                Err(errno) => return Err(sys::failed("open", spot.path, errno)),
+            };
+            if made {
+                self.owners.stamp(&fd, metadata, kind, spot.path)?;
+            } else if listed {
+                self.owners.restamp(&fd, metadata, spot.path)?;
+            }
+            let dir = Dir::new(fd, place, spot.id);
+            if made && self.own.is_some() {
+                self.fresh.insert(spot.id);
+            }
+            if displaced {
+                self.cut_off(&dir)?;
+            }
+            return Ok(dir);
+        }
+        Err(sys::contended(spot.path))
+    }
+
+    /// Makes a symbolic link.
+    pub(crate) fn put_symlink(&mut self, path: &TreePath, metadata: &Metadata, target: &[u8]) -> Result<()> {
+        let path = not_root(path)?;
+        if target.is_empty() || target.contains(&0) {
+            return Err(Error::refused(path, "a symbolic link with an empty target or a NUL in it"));
+        }
+        let spot = self.spot(path)?;
+        self.create(&spot, |dir, name| rustix::fs::symlinkat(target, dir, name))?;
+        self.stamp_made(&spot, metadata, FileType::Symlink, 0)
+    }
+
+    /// Makes a device or a pipe.
+    pub(crate) fn put_special(
+        &mut self,
+        path: &TreePath,
+        metadata: &Metadata,
+        kind: FileType,
+        device: Device,
+    ) -> Result<()> {
+        let path = not_root(path)?;
+        // Larger numbers would be cut off (containerd 0205398ac).
+        if device.major >= 1 << 12 || device.minor >= 1 << 20 {
+            return Err(Error::refused(path, format!("no device is numbered {}:{}", device.major, device.minor)));
+        }
+        let number = rustix::fs::makedev(device.major, device.minor);
+        if self.options.mode == TreeMode::Overlay && kind == FileType::CharacterDevice && number == 0 {
+            return Err(Error::refused(path, "the device 0:0 would be a removal in an overlay"));
+        }
+        let spot = self.spot(path)?;
+        if self.owners == Owners::Recorded {
+            let recorded = match kind {
+                FileType::CharacterDevice => OverrideKind::Char(device),
+                FileType::BlockDevice => OverrideKind::Block(device),
+                _ => OverrideKind::Pipe,
+            };
+            let mode = self.owners.initial_mode(recorded, metadata.mode);
+            let file = self.create(&spot, |dir, name| rustix::fs::openat(dir, name, NEW_FILE, mode))?;
+            self.owners.stamp(&file, metadata, recorded, path)?;
+            return set_times(&file, metadata.mtime).explain("set the times of", path);
+        }
+        let mode = Mode::from_raw_mode(u32::from(metadata.mode & 0o777));
+        self.create(&spot, |dir, name| rustix::fs::mknodat(dir, name, kind, mode, number))?;
+        self.stamp_made(&spot, metadata, kind, number)
+    }
+
+    /// Makes an empty file under a name that is not an entry's: a marker, a placeholder. Tells its inode.
+    pub(super) fn put_empty(&mut self, spot: &Spot<'_>, mode: u16) -> Result<(u64, u64)> {
+        let raw = Mode::from_raw_mode(mode.into());
+        let file = self.create(spot, |dir, name| rustix::fs::openat(dir, name, NEW_FILE, raw))?;
+        set_times(&file, UNLISTED).explain("set the times of", spot.path)?;
+        Ok(sys::inode_of(&rustix::fs::fstat(&file).explain("examine", spot.path)?))
+    }
+
+    /// Gives metadata to something just made that must not be opened.
+    pub(super) fn stamp_made(&self, spot: &Spot<'_>, metadata: &Metadata, kind: FileType, number: u64) -> Result<()> {
+        let held = rustix::fs::openat(&spot.dir, spot.name, HOLD, Mode::empty()).explain("hold", spot.path)?;
+        self.owners.stamp_held(&held, metadata, kind, number, spot.path)
+    }
+}
+
+/// An entry's path, which only a directory may have as the root.
+pub(super) fn not_root(path: &TreePath) -> Result<&[u8]> {
+    if path.is_root() { Err(Error::refused(b"/", "the root must be a directory")) } else { Ok(path.as_bytes()) }
+}
+
+/// Moves content into a file, from where it lies to where it belongs.
+pub(super) fn pour(content: &mut dyn Content, file: &OwnedFd, mut at: u64, size: u64, path: &[u8]) -> Result<()> {
+    let mut left = size;
+    while left > 0 {
+        let chunk = content.chunk()?;
+        let most = usize::try_from(left).unwrap_or(usize::MAX).min(chunk.len());
+        let piece = chunk.get(..most).unwrap_or_default();
+        if piece.is_empty() {
+            let reason = "it ends within a file".into();
+            return Err(Error::Corrupt { subject: format!("the content of `{}`", Escaped(path)), reason });
+        }
+        let written = rustix::io::retry_on_intr(|| rustix::io::pwrite(file, piece, at)).explain("write to", path)?;
+        if written == 0 {
+            return Err(sys::failed("write to", path, Errno::IO));
+        }
+        content.advance(written);
+        at += written as u64;
+        left -= written as u64;
+    }
+    Ok(())
+}
+
+/// Moves the content of a sparse file's extents into it; between them stay holes. Tells the number of bytes.
+pub(super) fn pour_extents(
+    content: &mut dyn Content,
+    file: &OwnedFd,
+    size: u64,
+    extents: &[Extent],
+    path: &[u8],
+) -> Result<u64> {
+    rustix::fs::ftruncate(file, size).explain("set the size of", path)?;
+    let mut bytes = 0;
+    let mut end = 0;
+    for &Extent { offset, length } in extents {
+        let next = offset.checked_add(length).filter(|&next| offset >= end && next <= size);
+        end = next.ok_or_else(|| Error::refused(path, "extents that overlap or lie outside of the file"))?;
+        pour(content, file, offset, length, path)?;
+        bytes += length;
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,258 @@
+//! Hard links.
+//!
+//! A link to something that the layer has made is made at once. Every other link waits for the layer's end: its target may
+//! still come, or may be a lower thing that a marker still removes, whatever the order in the archive. Meanwhile an empty
+//! file holds its place, so that later entries replace it as they would replace the link; if it is gone at the end, so
+//! is the link. Nothing can link to such a placeholder.
+
+use std::collections::VecDeque;
+use std::mem;
+
+use rustix::fs::{AtFlags, FileType};
+use rustix::io::Errno;
+
+use super::create::not_root;
+use super::entry::TreePath;
+use super::handle::Spot;
+use super::ids::{IdMap, IdSet, PathId};
+use super::options::Mode;
+use super::record::Link;
+use super::resolve::{Absent, Found};
+use super::sys::{self, Explain as _, inode_of, is_marker_name, kind_of, split};
+use super::writer::TreeWriter;
+use crate::error::{Error, Result};
+
+/// A hard link that is still to be made.
+#[derive(Clone, Debug)]
+pub(super) struct Pending {
+    /// Its number among the layer's.
+    order: u64,
+    /// Where: a resolved path.
+    place: Box<[u8]>,
+    target: TreePath,
+    /// The inode that holds the place. Nothing for a link to itself, which replaces nothing.
+    placeholder: Option<(u64, u64)>,
+}
+
+/// Where a link's target is.
+enum Target<'a> {
+    At(Spot<'a>),
+    Nowhere,
+    /// Behind a link that is still to be made, or such a link itself.
+    Behind(PathId),
+}
+
+impl TreeWriter {
+    /// Makes a hard link, now or when the layer ends.
+    pub(crate) fn put_hard_link(&mut self, path: &TreePath, target: &TreePath) -> Result<()> {
+        let path = not_root(path)?;
+        if target.is_root() {
+            return Err(Error::refused(path, "a hard link to the root"));
+        }
+        if target.components().any(is_marker_name) {
+            return Err(unresolved(path, target, "only markers have such a name"));
+        }
+        let spot = self.spot(path)?;
+        match self.find_target(target)? {
+            // The same link again, to itself.
+            Target::Behind(id) if id == spot.id => return Ok(()),
+            Target::At(at) => {
+                let own = self.own.as_ref().is_none_or(|own| own.contains(&at.id));
+                if at.id == spot.id {
+                    return self.link_to_itself(&spot, target, own);
+                }
+                if own && self.link(&spot, &at)? {
+                    return Ok(());
+                }
+            }
+            Target::Behind(_) | Target::Nowhere => {}
+        }
+        let placeholder = self.put_empty(&spot, 0)?;
+        self.defer(&spot, target, Some(placeholder))
+    }
+
+    /// A link to itself loses nothing, if there is something.
+    fn link_to_itself(&mut self, spot: &Spot<'_>, target: &TreePath, own: bool) -> Result<()> {
+        match sys::look(&spot.dir, spot.name).explain("examine", spot.path)? {
+            Some(stat) if own && kind_of(&stat) != FileType::Directory => Ok(()),
+            _ => self.defer(spot, target, None),
+        }
+    }
+
+    fn defer(&mut self, spot: &Spot<'_>, target: &TreePath, placeholder: Option<(u64, u64)>) -> Result<()> {
+        let place = sys::join(&spot.dir.path, spot.name);
+        self.budget.charge(&place)?;
+        self.budget.charge(target.as_bytes())?;
+        let order = self.record.counts.entries;
+        let pending = Pending { order, place: place.into(), target: target.clone(), placeholder };
+        self.pending.insert(spot.id, pending);
+        Ok(())
+    }
+
+    /// Resolves a target as far as it is known by now.
+    fn find_target<'p>(&mut self, target: &'p TreePath) -> Result<Target<'p>> {
+        let path = target.as_bytes();
+        let (parent, name) = split(path);
+        Ok(match self.resolve(parent, Absent::Stop)? {
+            Found::Dir(dir) => {
+                let id = self.ids.child(dir.id, name);
+                // A placeholder is no target; a link to itself holds its place with what is to be linked.
+                match self.pending.get(&id) {
+                    Some(Pending { placeholder: Some(_), .. }) => Target::Behind(id),
+                    _ => Target::At(Spot { dir, name, id, path }),
+                }
+            }
+            Found::Nothing => Target::Nowhere,
+            Found::Blocked(id) => Target::Behind(id),
+        })
+    }
+
+    /// Links a place to what lies at another, unless nothing does, or a directory (which a later entry may replace).
+    fn link(&mut self, spot: &Spot<'_>, target: &Spot<'_>) -> Result<bool> {
+        self.note(&spot.dir)?;
+        for _ in 0..sys::RETRIES {
+            match rustix::fs::linkat(&target.dir, target.name, &spot.dir, spot.name, AtFlags::empty()) {
+                Ok(()) => {
+                    self.made(spot);
+                    return Ok(true);
+                }
+                Err(Errno::EXIST) => {
+                    let here = sys::look(&spot.dir, spot.name).explain("examine", spot.path)?;
+                    let there = sys::look(&target.dir, target.name).explain("examine", target.path)?;
+                    match (here, there) {
+                        (_, None) => return Ok(false),
+                        (_, Some(there)) if kind_of(&there) == FileType::Directory => return Ok(false),
+                        (Some(here), Some(there)) if inode_of(&here) == inode_of(&there) => {
+                            self.made(spot);
+                            return Ok(true);
+                        }
+                        _ => {
+                            self.displace(spot)?;
+                        }
+                    }
+                }
+                Err(Errno::NOENT) => return Ok(false),
+                Err(errno) => {
+                    let there = sys::look(&target.dir, target.name).explain("examine", target.path)?;
+                    if there.is_some_and(|there| kind_of(&there) == FileType::Directory) {
+                        return Ok(false);
+                    }
+                    return Err(sys::failed("link", spot.path, errno));
+                }
+            }
+        }
+        Err(sys::contended(spot.path))
+    }
+
+    /// Makes the links that waited, each after those that its target waits for.
+    pub(super) fn settle_links(&mut self) -> Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        self.drop_void_links()?;
+        let mut ready: VecDeque<PathId> = self.in_order().into();
+        let mut waiting: IdMap<Vec<PathId>> = IdMap::default();
+        let mut unresolved = Vec::new();
+        while let Some(id) = ready.pop_front() {
+            let Some(pending) = self.pending.get(&id).cloned() else { continue };
+            match self.find_target(&pending.target)? {
+                Target::Behind(other) if self.pending.contains_key(&other) && other != id => {
+                    waiting.entry(other).or_default().push(id);
+                }
+                Target::At(at) if self.settle_link(id, &pending, &at)? => {
+                    self.pending.remove(&id);
+                    ready.extend(waiting.remove(&id).unwrap_or_default());
+                }
+                Target::At(_) | Target::Nowhere | Target::Behind(_) => unresolved.push(id),
+            }
+        }
+        self.give_up_links(unresolved, waiting)
+    }
+
+    /// What is still to be made, in the layer's order.
+    fn in_order(&self) -> Vec<PathId> {
+        let mut all: Vec<_> = self.pending.iter().map(|(id, pending)| (pending.order, *id)).collect();
+        all.sort_unstable();
+        all.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// Forgets links whose placeholder is gone.
+    fn drop_void_links(&mut self) -> Result<()> {
+        for id in self.in_order() {
+            let Some(Pending { place, placeholder: Some(inode), .. }) = self.pending.get(&id).cloned() else {
+                continue;
+            };
+            if !self.holds(&place, inode)? {
+                self.pending.remove(&id);
+            }
+        }
+        Ok(())
+    }
+
+    fn holds(&mut self, place: &[u8], inode: (u64, u64)) -> Result<bool> {
+        let (parent, name) = split(place);
+        let Some(dir) = self.open_resolved(parent)? else { return Ok(false) };
+        let stat = sys::look(&dir, name).explain("examine", place)?;
+        Ok(stat.is_some_and(|stat| inode_of(&stat) == inode))
+    }
+
+    /// Makes a link that waited; tells whether its target was there.
+    fn settle_link(&mut self, id: PathId, pending: &Pending, target: &Spot<'_>) -> Result<bool> {
+        let place = &*pending.place;
+        let (parent, name) = split(place);
+        let Some(dir) = self.open_resolved(parent)? else { return Err(sys::contended(place)) };
+        let spot = Spot { dir, name, id, path: place };
+        match sys::look(&target.dir, target.name).explain("examine", place)? {
+            None => return Ok(false),
+            Some(stat) if kind_of(&stat) == FileType::Directory => {
+                // Below one that is only implied, there may be anything.
+                let unlisted = self.implied.contains_key(&target.id) || self.marker_dirs.contains_key(&target.id);
+                let open = self.options.mode == Mode::Preserve && unlisted;
+                return if open { Ok(false) } else { Err(Error::refused(place, "a hard link to a directory")) };
+            }
+            Some(_) if target.id == id => return Ok(pending.placeholder.is_none()),
+            Some(_) => {}
+        }
+        if pending.placeholder.is_some() {
+            rustix::fs::unlinkat(&spot.dir, name, AtFlags::empty()).explain("remove", place)?;
+        }
+        if self.link(&spot, target)? { Ok(true) } else { Err(sys::contended(place)) }
+    }
+
+    /// What to do about links whose target is not there: a lower layer may hold it, unless they only lead to each other.
+    fn give_up_links(&mut self, mut unresolved: Vec<PathId>, mut waiting: IdMap<Vec<PathId>>) -> Result<()> {
+        let mut missing = IdSet::default();
+        while let Some(id) = unresolved.pop() {
+            missing.insert(id);
+            unresolved.extend(waiting.remove(&id).unwrap_or_default());
+        }
+        let mut left: Vec<(PathId, Pending)> = mem::take(&mut self.pending).into_iter().collect();
+        left.sort_unstable_by_key(|(_, pending)| pending.order);
+        if let Some((_, cyclic)) = left.iter().find(|(id, _)| !missing.contains(id)) {
+            return Err(self::unresolved(&cyclic.place, &cyclic.target, "they lead to each other"));
+        }
+        for (_, Pending { place, target, placeholder, .. }) in left {
+            match self.options.mode {
+                Mode::Apply => return Err(self::unresolved(&place, &target, "there is no such file")),
+                Mode::Overlay => {
+                    let reason = "the layer does not hold it, and an overlay of one layer cannot link into another";
+                    return Err(self::unresolved(&place, &target, reason));
+                }
+                Mode::Preserve => {}
+            }
+            if placeholder.is_some() {
+                let (parent, name) = split(&place);
+                if let Some(dir) = self.open_resolved(parent)? {
+                    rustix::fs::unlinkat(&dir, name, AtFlags::empty()).explain("remove", &place)?;
+                }
+            }
+            let path = TreePath::parse(place.into(), &self.options.limits)?;
+            self.record.links.push(Link { path, target });
+        }
+        Ok(())
+    }
+}
+
+fn unresolved(path: &[u8], target: &TreePath, reason: &str) -> Error {
+    Error::refused(path, format!("its hard link to `{target}` cannot be made: {reason}"))
+}

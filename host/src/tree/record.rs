@@ -1,0 +1,191 @@
+//! What a layer's tree cannot show by itself. Kept beside a preserved tree, as JSON; merging needs it.
+//!
+//! Paths are relative to the tree and resolved inside of it. In JSON they are text: printable ASCII as it is, every other
+//! byte and `%` as `%XX` (uppercase hex).
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::entry::TreePath;
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+
+/// The version that is written. Another version is not read: the tree is extracted again.
+const VERSION: u32 = 1;
+
+/// How much a layer held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Entries, markers and links included.
+    pub entries: u64,
+    /// Regular files.
+    pub files: u64,
+    /// Bytes of data in regular files, without holes.
+    pub bytes: u64,
+}
+
+/// A removal of lower things.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Marker {
+    /// What lies at the path is removed.
+    Whiteout(#[serde(with = "escaped")] TreePath),
+    /// What lies inside of the directory at the path is removed.
+    Opaque(#[serde(with = "escaped")] TreePath),
+}
+
+/// A hard link whose target only a lower layer can hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Link {
+    #[serde(with = "escaped")]
+    pub(crate) path: TreePath,
+    #[serde(with = "escaped")]
+    pub(crate) target: TreePath,
+}
+
+/// What was in a layer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerRecord {
+    version: u32,
+    /// How much it held.
+    pub counts: Counts,
+    /// Whether it lists the root, so that the root's metadata is the layer's.
+    pub root: bool,
+    /// Its removals in their order. All of them take effect before any content does.
+    pub markers: Vec<Marker>,
+    /// Directories that it does not list, made because something lies in them. Sorted.
+    #[serde(with = "escaped_list")]
+    pub(crate) implied: Vec<TreePath>,
+    /// Directories that are there only because a marker lies in them. Sorted.
+    #[serde(with = "escaped_list")]
+    pub(crate) marker_dirs: Vec<TreePath>,
+    /// Hard links to lower things, in their order.
+    pub(crate) links: Vec<Link>,
+    /// Directories that were implied first and listed, removed or replaced later. Where a lower layer has a link in such
+    /// a place, what came before went elsewhere, and the tree does not tell what that was.
+    #[serde(with = "escaped_list")]
+    pub(crate) late: Vec<TreePath>,
+}
+
+impl LayerRecord {
+    pub(super) fn new() -> Self {
+        Self { version: VERSION, ..Self::default() }
+    }
+
+    /// The record as JSON.
+    pub fn to_json(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec(self).map_err(|error| invalid(&error))
+    }
+
+    /// Reads a record that [`LayerRecord::to_json`] made.
+    pub fn from_json(json: &[u8]) -> Result<Self> {
+        let record: Self = serde_json::from_slice(json).map_err(|error| invalid(&error))?;
+        if record.version != VERSION {
+            return Err(Error::Unsupported { what: format!("a layer record of version {}", record.version) });
+        }
+        Ok(record)
+    }
+}
+
+fn invalid(error: &serde_json::Error) -> Error {
+    Error::Corrupt { subject: "a layer record".into(), reason: error.to_string() }
+}
+
+fn escape(path: &[u8]) -> String {
+    let mut text = String::with_capacity(path.len());
+    for &byte in path {
+        match byte {
+            b' '..=b'~' if byte != b'%' => text.push(char::from(byte)),
+            _ => {
+                let _ = write!(text, "%{byte:02X}");
+            }
+        }
+    }
+    text
+}
+
+/// Whatever limits the layer was read with: a path of a record is only checked for its form.
+fn unescape(text: &str) -> std::result::Result<TreePath, String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        rest = tail;
+        if first != b'%' {
+            bytes.push(first);
+            continue;
+        }
+        let (digits, tail) = rest.split_at_checked(2).ok_or("an escape is cut short")?;
+        let digits = std::str::from_utf8(digits).map_err(|_| "an escape is not hexadecimal")?;
+        bytes.push(u8::from_str_radix(digits, 16).map_err(|_| "an escape is not hexadecimal")?);
+        rest = tail;
+    }
+    let form = Limits { path_bytes: usize::MAX, component_bytes: usize::MAX, depth: usize::MAX, ..Limits::default() };
+    TreePath::parse(bytes, &form).map_err(|error| error.to_string())
+}
+
+mod escaped {
+    use super::{Deserialize, Deserializer, Serializer, TreePath, escape, unescape};
+
+    pub(super) fn serialize<S: Serializer>(path: &TreePath, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&escape(path.as_bytes()))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TreePath, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        unescape(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+mod escaped_list {
+    use super::{Deserialize, Deserializer, Serialize, Serializer, TreePath};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(transparent)]
+    struct One(#[serde(with = "super::escaped")] TreePath);
+
+    pub(super) fn serialize<S: Serializer>(paths: &[TreePath], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(paths.iter().map(|path| super::escape(path.as_bytes())))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<TreePath>, D::Error> {
+        Ok(Vec::<One>::deserialize(deserializer)?.into_iter().map(|One(path)| path).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(bytes: &[u8]) -> TreePath {
+        TreePath::parse(bytes.to_vec(), &Limits::default()).unwrap()
+    }
+
+    #[test]
+    fn a_record_survives_json() {
+        let every: Vec<u8> = (1..=255).filter(|&b| b != b'/').collect();
+        let record = LayerRecord {
+            counts: Counts { entries: 3, files: 2, bytes: 1 },
+            root: true,
+            markers: vec![Marker::Whiteout(path(&every)), Marker::Opaque(TreePath::root())],
+            implied: vec![path(b"a/b"), path(b"100%25/\xff\n\"")],
+            marker_dirs: vec![path(b"m")],
+            links: vec![Link { path: path(b"l"), target: path(b"t/u") }],
+            late: vec![path(b"z")],
+            ..LayerRecord::new()
+        };
+        let json = record.to_json().unwrap();
+        assert!(json.is_ascii());
+        assert_eq!(LayerRecord::from_json(&json).unwrap(), record);
+    }
+
+    #[test]
+    fn a_record_cannot_express_a_way_out() {
+        let json = String::from_utf8(LayerRecord::new().to_json().unwrap()).unwrap();
+        for bad in ["../x", "a/../b", "/etc", "%2e%2e", "a%00", "a//b", "%2", "%zz", "é%"] {
+            let json = json.replace("\"implied\":[]", &format!("\"implied\":[\"{bad}\"]"));
+            assert!(LayerRecord::from_json(json.as_bytes()).is_err(), "{bad}");
+        }
+        assert!(LayerRecord::from_json(json.replace("\"version\":1", "\"version\":2").as_bytes()).is_err());
+    }
+}

@@ -1,0 +1,112 @@
+//! Removes a tree, however deep, wide or closed to its owner.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{AtFlags, FileType};
+use rustix::io::Errno;
+
+use super::ids::{IdSet, Ids, PathId};
+use super::sweep::{Left, Sweep, Visitor};
+use super::sys::{self, Explain as _};
+use crate::error::{Error, Result};
+
+/// Removes `name` in `dir` with all that is in it; a link is removed and not followed. Nothing there is no error.
+///
+/// Needs neither stack nor path length in the tree's depth, and opens directories that their modes close to the owner.
+pub fn remove_tree(dir: impl AsFd, name: &[u8]) -> Result<()> {
+    let ids = Ids::default();
+    let root = ids.root();
+    remove(dir, name, name, &ids, root, None)
+}
+
+/// Removes what lies at a place. Fails on content of the layer at work, if `spare` tells it.
+pub(super) fn remove(
+    dir: impl AsFd,
+    name: &[u8],
+    path: &[u8],
+    ids: &Ids,
+    id: PathId,
+    spare: Option<&IdSet>,
+) -> Result<()> {
+    let dir = dir.as_fd();
+    for _ in 0..sys::RETRIES {
+        match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            // POSIX has EPERM for directories.
+            Err(Errno::ISDIR | Errno::PERM) => {}
+            Err(errno) => return Err(sys::failed("remove", path, errno)),
+        }
+        match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::NOTEMPTY | Errno::EXIST | Errno::ACCESS) => {}
+            // It is no directory any more.
+            Err(Errno::NOTDIR) => continue,
+            Err(errno) => return Err(sys::failed("remove", path, errno)),
+        }
+        empty(dir, name, path, ids, id, spare)?;
+    }
+    Err(sys::contended(path))
+}
+
+fn empty(dir: BorrowedFd<'_>, name: &[u8], path: &[u8], ids: &Ids, id: PathId, spare: Option<&IdSet>) -> Result<()> {
+    let opened = match sys::open_directory(dir, name) {
+        Err(Errno::ACCESS) => {
+            let held = rustix::fs::openat(dir, name, sys::HOLD, rustix::fs::Mode::empty()).explain("hold", path)?;
+            rustix::fs::chmod(sys::through_proc(held), rustix::fs::Mode::RWXU).explain("open up", path)?;
+            sys::open_directory(dir, name)
+        }
+        other => other,
+    };
+    match opened {
+        Ok(fd) => Sweep::new(ids, path).inside(fd, id, &mut Remove { path, spare }),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
+        Err(errno) => Err(sys::failed("open", path, errno)),
+    }
+}
+
+struct Remove<'a> {
+    path: &'a [u8],
+    spare: Option<&'a IdSet>,
+}
+
+impl Remove<'_> {
+    fn unlink(&self, dir: BorrowedFd<'_>, name: &[u8], id: PathId, flags: AtFlags) -> Result<()> {
+        if self.spare.is_some_and(|own| own.contains(&id)) {
+            return Err(ambiguous(self.path));
+        }
+        match rustix::fs::unlinkat(dir, name, flags) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            // Somebody keeps filling it: the caller tries again.
+            Err(Errno::NOTEMPTY | Errno::EXIST) if flags == AtFlags::REMOVEDIR => Ok(()),
+            Err(errno) => Err(sys::failed("remove something in", self.path, errno)),
+        }
+    }
+}
+
+impl Visitor for Remove<'_> {
+    fn leaf(&mut self, dir: BorrowedFd<'_>, name: &[u8], id: PathId, _kind: FileType) -> Result<()> {
+        self.unlink(dir, name, id, AtFlags::empty())
+    }
+
+    fn enter(&mut self, _id: PathId) -> Result<bool> {
+        Ok(true)
+    }
+
+    fn leave(&mut self, left: Left<'_>) -> Result<()> {
+        self.unlink(left.parent, left.name, left.id, AtFlags::REMOVEDIR)
+    }
+
+    fn may_widen(&self) -> bool {
+        true
+    }
+}
+
+/// The error of a merge whose result would depend on an order that the trees do not tell.
+pub(crate) fn ambiguous(path: &[u8]) -> Error {
+    Error::Unsupported {
+        what: format!(
+            "merging trees of which one wrote `{}` through a link of a lower layer and replaced it as well",
+            crate::error::Escaped(path)
+        ),
+    }
+}

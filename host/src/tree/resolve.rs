@@ -1,0 +1,312 @@
+//! Finds the directory that a path leads to, as a `chroot` would see it, and makes what is missing on the way.
+//!
+//! A way without links is opened in one call: `openat2` with every link, `/proc` magic and way out forbidden. A way with
+//! links is walked name by name. At each step a handle leads to one name inside of it, not followed, without `..`; links are
+//! read and followed here: absolute targets begin at the root, `..` goes to the parent that the walk itself knows, and
+//! the root is its own parent. So no state of the file system, and nobody who changes it meanwhile, can lead out.
+
+use std::sync::Arc;
+
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use super::handle::{Dir, Spot};
+use super::ids::PathId;
+use super::options::Resolver;
+use super::remove::ambiguous;
+use super::sys::{self, DIRECTORY, Explain as _, is_marker_name, join, kind_of, open_directory, split};
+use super::writer::TreeWriter;
+use crate::error::{Error, Result};
+
+/// Links that may be followed in one path, as in the kernel.
+const HOPS: usize = 40;
+
+/// The longest path that the kernel takes, with its final NUL.
+const PATH_MAX: usize = 4096;
+
+/// What to do where a directory is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Absent {
+    /// Stop.
+    Stop,
+    /// Make it, in place of whatever is no directory.
+    Make,
+    /// Make it to hold a marker; stop at what is no directory.
+    Mark,
+}
+
+/// Where a path leads.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// To this directory.
+    Dir(Arc<Dir>),
+    /// Nowhere.
+    Nothing,
+    /// To a hard link that is still to be made.
+    Blocked(PathId),
+}
+
+/// What one name leads to.
+enum Step {
+    Dir(Arc<Dir>),
+    Link(Vec<u8>),
+    Other,
+    Nothing,
+}
+
+/// What an attempt to go all the way at once gave.
+enum Jump {
+    Dir(Arc<Dir>),
+    Nothing,
+    Unclear,
+}
+
+impl TreeWriter {
+    /// The place of an entry: its directory, made if it is missing, and its name.
+    pub(super) fn spot<'p>(&mut self, path: &'p [u8]) -> Result<Spot<'p>> {
+        let (parent, name) = split(path);
+        match self.resolve(parent, Absent::Make)? {
+            Found::Dir(dir) => Ok(Spot { id: self.ids.child(dir.id, name), dir, name, path }),
+            Found::Nothing | Found::Blocked(_) => Err(sys::contended(path)),
+        }
+    }
+
+    /// The directory that a path leads to.
+    pub(super) fn resolve(&mut self, path: &[u8], absent: Absent) -> Result<Found> {
+        if path.is_empty() {
+            return Ok(Found::Dir(Arc::clone(&self.root)));
+        }
+        if let Some(dir) = self.cache.get(path) {
+            return Ok(Found::Dir(dir));
+        }
+        let (start, rest) = self.nearest(path);
+        match self.jump(&start, rest, path)? {
+            Jump::Dir(dir) => {
+                self.cache.insert(path, &dir);
+                Ok(Found::Dir(dir))
+            }
+            Jump::Nothing if absent == Absent::Stop => Ok(Found::Nothing),
+            Jump::Nothing | Jump::Unclear => self.walk(start, rest, path, absent),
+        }
+    }
+
+    /// The directory at a resolved path, if it still is one.
+    pub(super) fn open_resolved(&mut self, path: &[u8]) -> Result<Option<Arc<Dir>>> {
+        if path.is_empty() {
+            return Ok(Some(Arc::clone(&self.root)));
+        }
+        // What is known under a path that leads through a link by now lies elsewhere.
+        if let Some(dir) = self.cache.get(path).filter(|dir| *dir.path == *path) {
+            return Ok(Some(dir));
+        }
+        let (mut dir, mut rest) = self.nearest(path);
+        if path.strip_suffix(rest).map(|head| head.strip_suffix(b"/").unwrap_or(head)) != Some(&*dir.path) {
+            (dir, rest) = (Arc::clone(&self.root), path);
+        }
+        match self.jump(&dir, rest, path)? {
+            Jump::Dir(dir) => {
+                self.cache.insert(path, &dir);
+                return Ok(Some(dir));
+            }
+            Jump::Nothing => return Ok(None),
+            Jump::Unclear => {}
+        }
+        for name in rest.split(|&b| b == b'/') {
+            match self.step(&dir, name, path)? {
+                Step::Dir(next) => dir = next,
+                Step::Link(_) | Step::Other | Step::Nothing => return Ok(None),
+            }
+        }
+        Ok(Some(dir))
+    }
+
+    /// Makes a path's directories as far as they are missing.
+    pub(crate) fn imply_path(&mut self, path: &[u8]) -> Result<()> {
+        self.resolve(path, Absent::Make).map(|_| ())
+    }
+
+    /// Whether a link lies at a path.
+    pub(crate) fn is_link(&mut self, path: &[u8]) -> Result<bool> {
+        let (parent, name) = split(path);
+        let Found::Dir(dir) = self.resolve(parent, Absent::Stop)? else { return Ok(false) };
+        let stat = sys::look(&dir, name).explain("examine", path)?;
+        Ok(stat.is_some_and(|stat| kind_of(&stat) == FileType::Symlink))
+    }
+
+    /// The longest known part of a path, and the rest.
+    fn nearest<'p>(&mut self, path: &'p [u8]) -> (Arc<Dir>, &'p [u8]) {
+        let mut end = path.len();
+        while let Some(at) = path.get(..end).and_then(|head| head.iter().rposition(|&b| b == b'/')) {
+            if let Some((head, tail)) = path.split_at_checked(at)
+                && let Some(dir) = self.cache.get(head)
+            {
+                return (dir, tail.get(1..).unwrap_or_default());
+            }
+            end = at;
+        }
+        (Arc::clone(&self.root), path)
+    }
+
+    /// Goes a way on which no link lies.
+    fn jump(&mut self, start: &Dir, rest: &[u8], path: &[u8]) -> Result<Jump> {
+        let single = !rest.contains(&b'/');
+        let opened = if single {
+            open_directory(start, rest)
+        } else if self.openat2 && rest.len() < PATH_MAX {
+            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+            rustix::io::retry_on_intr(|| rustix::fs::openat2(start, rest, DIRECTORY, Mode::empty(), resolve))
+        } else {
+            return Ok(Jump::Unclear);
+        };
+        match opened {
+            Ok(fd) => {
+                let id = rest.split(|&b| b == b'/').fold(start.id, |id, name| self.ids.child(id, name));
+                Ok(Jump::Dir(Dir::new(fd, self.place(start, rest, path)?, id)))
+            }
+            Err(Errno::NOENT) => Ok(Jump::Nothing),
+            // Kernels before 5.6 do not know the call; sandboxes forbid what they do not know.
+            Err(errno @ (Errno::NOSYS | Errno::PERM | Errno::INVAL)) if !single => {
+                if self.options.resolver == Resolver::Openat2 {
+                    return Err(Error::io("resolve with openat2", path, errno));
+                }
+                self.openat2 = false;
+                Ok(Jump::Unclear)
+            }
+            // A link, no directory, a race: the walk tells.
+            Err(_) => Ok(Jump::Unclear),
+        }
+    }
+
+    /// Goes a way name by name.
+    fn walk(&mut self, start: Arc<Dir>, rest: &[u8], path: &[u8], absent: Absent) -> Result<Found> {
+        let mut here = start;
+        let mut todo = rest.to_vec();
+        let mut at = 0;
+        let mut hops = 0;
+        while let Some(tail) = todo.get(at..).filter(|tail| !tail.is_empty()) {
+            let name = tail.split(|&b| b == b'/').next().unwrap_or_default();
+            at += name.len() + 1;
+            if matches!(name, b"" | b".") {
+                continue;
+            }
+            self.spend(path)?;
+            if name == b".." {
+                let above = Vec::from(split(&here.path).0);
+                here = self.open_resolved(&above)?.ok_or_else(|| sys::contended(path))?;
+                continue;
+            }
+            if is_marker_name(name) {
+                // A link's target; entries do not have such names, and the tree holds none but markers.
+                return match absent {
+                    Absent::Make => Err(Error::refused(path, "a link leads to a name that only markers have")),
+                    Absent::Stop | Absent::Mark => Ok(Found::Nothing),
+                };
+            }
+            let name = name.to_vec();
+            let id = self.ids.child(here.id, &name);
+            match self.step(&here, &name, path)? {
+                Step::Dir(next) => {
+                    if hops > 0 && self.strict.as_ref().is_some_and(|strict| strict.replaced.contains(&id)) {
+                        return Err(ambiguous(path));
+                    }
+                    here = next;
+                }
+                Step::Link(target) => {
+                    hops += 1;
+                    if hops > HOPS {
+                        return Err(Error::refused(path, "more than 40 symbolic links in a path"));
+                    }
+                    self.followed(id, path)?;
+                    if target.first() == Some(&b'/') {
+                        here = Arc::clone(&self.root);
+                    }
+                    let mut next = target;
+                    next.push(b'/');
+                    next.extend_from_slice(todo.get(at..).unwrap_or_default());
+                    (todo, at) = (next, 0);
+                }
+                Step::Other if absent == Absent::Stop && self.pending.contains_key(&id) => {
+                    return Ok(Found::Blocked(id));
+                }
+                Step::Nothing if absent == Absent::Mark => here = self.imply(&here, &name, absent, path)?,
+                Step::Nothing | Step::Other if absent == Absent::Make => {
+                    here = self.imply(&here, &name, absent, path)?;
+                }
+                Step::Nothing | Step::Other => return Ok(Found::Nothing),
+            }
+        }
+        self.cache.insert(path, &here);
+        Ok(Found::Dir(here))
+    }
+
+    /// Goes to one name, not followed.
+    fn step(&mut self, here: &Dir, name: &[u8], path: &[u8]) -> Result<Step> {
+        let place = self.place(here, name, path)?;
+        if let Some(dir) = self.cache.get(&place).filter(|dir| *dir.path == *place) {
+            return Ok(Step::Dir(dir));
+        }
+        match open_directory(here, name) {
+            Ok(fd) => {
+                let dir = Dir::new(fd, place, self.ids.child(here.id, name));
+                self.cache.insert(&dir.path, &dir);
+                Ok(Step::Dir(dir))
+            }
+            Err(Errno::NOENT) => Ok(Step::Nothing),
+            Err(Errno::NOTDIR | Errno::LOOP) => match rustix::fs::readlinkat(here, name, Vec::new()) {
+                Ok(target) => Ok(Step::Link(target.into_bytes())),
+                Err(Errno::INVAL) => Ok(Step::Other),
+                Err(Errno::NOENT) => Ok(Step::Nothing),
+                Err(errno) => Err(sys::failed("read the link", &place, errno)),
+            },
+            Err(errno) => Err(sys::failed("open", &place, errno)),
+        }
+    }
+
+    /// The path of something in `dir`, which is bounded as the layer's own paths are: links may not build deeper trees.
+    pub(super) fn place(&self, dir: &Dir, name: &[u8], path: &[u8]) -> Result<Vec<u8>> {
+        let place = join(&dir.path, name);
+        let limits = &self.options.limits;
+        let depth = place.iter().filter(|&&b| b == b'/').count() + 1;
+        let (what, limit) = if place.len() > limits.path_bytes {
+            ("bytes in a resolved path", limits.path_bytes)
+        } else if depth > limits.depth {
+            ("components in a resolved path", limits.depth)
+        } else {
+            return Ok(place);
+        };
+        Err(Error::Limit { subject: format!("`{}`", crate::error::Escaped(path)), what, limit: limit as u64 })
+    }
+
+    /// Counts a step of a walk. Links can make a path of a hundred bytes as long as a book; a layer's entries pay for each
+    /// other, so this bounds the time that a layer takes and no honest one notices.
+    fn spend(&mut self, path: &[u8]) -> Result<()> {
+        const FREE: u64 = 2_000_000;
+        const PER_ENTRY: u64 = 64;
+        self.steps += 1;
+        let limit = FREE + PER_ENTRY * self.record.counts.entries;
+        if self.steps > limit {
+            let subject = format!("`{}`", crate::error::Escaped(path));
+            return Err(Error::Limit { subject, what: "steps in following links", limit });
+        }
+        Ok(())
+    }
+
+    /// A link is followed. When merging, one of the layer's own means that the order matters.
+    fn followed(&mut self, id: PathId, path: &[u8]) -> Result<()> {
+        let own = self.own.as_ref().is_some_and(|own| own.contains(&id));
+        match &mut self.strict {
+            Some(_) if own => Err(ambiguous(path)),
+            Some(strict) => {
+                strict.traversed.insert(id);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether this kernel and sandbox offer `openat2`.
+pub(super) fn has_openat2(root: &Dir) -> bool {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat2(root, ".", flags, Mode::empty(), ResolveFlags::BENEATH).is_ok()
+}

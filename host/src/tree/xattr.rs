@@ -1,0 +1,149 @@
+//! Extended attributes, set and read as bytes.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+
+use super::entry::Xattr;
+use super::override_stat;
+use super::sys::{self, Explain as _, through_proc};
+use crate::error::{Error, Escaped, Result};
+
+/// Whether a name is one that a layer may not set: overlayfs or a rootless runtime would act on it.
+pub(crate) fn is_reserved(name: &[u8]) -> bool {
+    name.starts_with(b"trusted.overlay.")
+        || name.starts_with(b"user.overlay.")
+        || name == override_stat::NAME.as_bytes()
+}
+
+/// Something that has attributes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Target<'a> {
+    /// An open file or directory.
+    Open(BorrowedFd<'a>),
+    /// Something held that cannot be opened.
+    Held(BorrowedFd<'a>),
+}
+
+impl Target<'_> {
+    fn set(self, name: &[u8], value: &[u8]) -> rustix::io::Result<()> {
+        match self {
+            Self::Open(fd) => rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty()),
+            Self::Held(fd) => rustix::fs::setxattr(through_proc(fd), name, value, XattrFlags::empty()),
+        }
+    }
+
+    fn remove(self, name: &[u8]) -> rustix::io::Result<()> {
+        match self {
+            Self::Open(fd) => rustix::fs::fremovexattr(fd, name),
+            Self::Held(fd) => rustix::fs::removexattr(through_proc(fd), name),
+        }
+    }
+
+    fn names(self, buffer: &mut Vec<u8>) -> rustix::io::Result<usize> {
+        match self {
+            Self::Open(fd) => rustix::fs::flistxattr(fd, buffer.as_mut_slice()),
+            Self::Held(fd) => rustix::fs::listxattr(through_proc(fd), buffer.as_mut_slice()),
+        }
+    }
+
+    fn value(self, name: &[u8], buffer: &mut Vec<u8>) -> rustix::io::Result<usize> {
+        match self {
+            Self::Open(fd) => rustix::fs::fgetxattr(fd, name, buffer.as_mut_slice()),
+            Self::Held(fd) => rustix::fs::getxattr(through_proc(fd), name, buffer.as_mut_slice()),
+        }
+    }
+}
+
+/// Sets attributes, without the reserved ones.
+///
+/// Left out, with a message to the log: namespaces that this kernel does not have; `user.` where the kernel has none
+/// (links, devices, pipes); and, when owners are only recorded, what takes privilege.
+pub(super) fn set_all(target: Target<'_>, xattrs: &[Xattr], privileged: bool, path: &[u8]) -> Result<()> {
+    for Xattr { name, value } in xattrs.iter().filter(|x| !is_reserved(&x.name)) {
+        let Err(errno) = target.set(name, value) else { continue };
+        let user = name.starts_with(b"user.");
+        let known = user || [&b"trusted."[..], b"security.", b"system."].iter().any(|n| name.starts_with(n));
+        let left_out = match errno {
+            Errno::PERM | Errno::ACCESS if user => matches!(target, Target::Held(_)),
+            Errno::PERM | Errno::ACCESS => !privileged,
+            Errno::OPNOTSUPP => !known || (!user && !privileged) || matches!(target, Target::Held(_)),
+            _ => false,
+        };
+        if !left_out {
+            return Err(refused(name, value.len(), path, errno));
+        }
+        tracing::debug!(path = %Escaped(path), name = %Escaped(name), %errno, "left out an extended attribute");
+    }
+    Ok(())
+}
+
+/// Makes an open directory's attributes exactly these. Keeps those that are not a layer's: the reserved ones and the
+/// labels of security modules.
+pub(super) fn replace_all(fd: impl AsFd, xattrs: &[Xattr], privileged: bool, path: &[u8]) -> Result<()> {
+    let target = Target::Open(fd.as_fd());
+    for name in names(target, path)? {
+        let ours = is_reserved(&name)
+            || xattrs.iter().any(|x| x.name == name)
+            || (name.starts_with(b"security.") && name != b"security.capability");
+        if ours {
+            continue;
+        }
+        match target.remove(&name) {
+            Ok(()) | Err(Errno::NODATA) => {}
+            Err(errno) if !privileged && !name.starts_with(b"user.") => {
+                tracing::debug!(path = %Escaped(path), name = %Escaped(&name), %errno, "kept an extended attribute");
+            }
+            Err(errno) => return Err(sys::failed("remove an extended attribute of", path, errno)),
+        }
+    }
+    set_all(target, xattrs, privileged, path)
+}
+
+/// All attributes of something, the reserved ones included.
+pub(crate) fn read_all(target: Target<'_>, path: &[u8]) -> Result<Vec<Xattr>> {
+    let mut xattrs = Vec::new();
+    for name in names(target, path)? {
+        let value = grow(|buffer| target.value(&name, buffer));
+        match value {
+            Ok(value) => xattrs.push(Xattr { name, value }),
+            Err(Errno::NODATA) => {}
+            Err(errno) => return Err(sys::failed("read an extended attribute of", path, errno)),
+        }
+    }
+    Ok(xattrs)
+}
+
+fn names(target: Target<'_>, path: &[u8]) -> Result<Vec<Vec<u8>>> {
+    match grow(|buffer| target.names(buffer)) {
+        Ok(list) => Ok(list.split(|&b| b == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect()),
+        Err(Errno::OPNOTSUPP) => Ok(Vec::new()),
+        other => other.map(|_| Vec::new()).explain("list the extended attributes of", path),
+    }
+}
+
+/// Reads into a buffer that grows until everything fits; the kernel's own bound is 64 KiB.
+fn grow(mut read: impl FnMut(&mut Vec<u8>) -> rustix::io::Result<usize>) -> rustix::io::Result<Vec<u8>> {
+    let mut buffer = vec![0; 256];
+    loop {
+        match read(&mut buffer) {
+            Ok(length) => {
+                buffer.truncate(length);
+                return Ok(buffer);
+            }
+            Err(Errno::RANGE) if buffer.len() < 1 << 20 => buffer.resize(buffer.len() * 8, 0),
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+fn refused(name: &[u8], length: usize, path: &[u8], errno: Errno) -> Error {
+    let what = format!("the extended attribute `{}` of {length} bytes", Escaped(name));
+    match errno {
+        Errno::TOOBIG | Errno::RANGE | Errno::NAMETOOLONG | Errno::INVAL => {
+            Error::refused(path, format!("the file system does not take {what}"))
+        }
+        _ => Error::io(&format!("set {what} on"), path, errno),
+    }
+}

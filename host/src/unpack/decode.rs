@@ -1,0 +1,226 @@
+//! The stage that decodes: the blob's bytes in, chunks out to each consumer, within the limits on expansion.
+
+use std::io::Read;
+
+use crossbeam_channel::Sender;
+
+use super::chunk::{CHUNK, Message, Pool};
+use super::compression::Compression;
+use super::layer::Layer;
+use crate::digest::{Algorithm, Digest, Hasher};
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+use crate::sandbox::{DecoderHost, Sandbox};
+
+/// What the stage learned.
+pub(super) struct Decoded {
+    pub(super) compression: Compression,
+    pub(super) blob: Option<Digest>,
+    pub(super) blob_bytes: u64,
+    pub(super) decoded_bytes: u64,
+}
+
+/// Decodes the whole layer.
+///
+/// # Errors
+///
+/// [`Error::Interrupted`] when a consumer went away: then the consumer's error is the one that counts.
+pub(super) fn run(sandbox: &Sandbox, limits: &Limits, layer: Layer, consumers: Vec<Sender<Message>>) -> Result<Decoded> {
+    let mut blob = Blob::new(layer.blob, layer.blob_algorithm);
+    let seen = Compression::sniff(blob.peek(Compression::MAGIC_BYTES)?);
+    let compression = layer.compression.unwrap_or(seen);
+    if seen != compression {
+        let reason = format!("its media type says {compression}, its first bytes say {seen}");
+        return Err(Error::Corrupt { subject: layer.name, reason });
+    }
+    let output = Output {
+        pool: Pool::new(),
+        consumers,
+        budget: Budget::new(limits, layer.size, compression),
+        decoded: 0,
+    };
+    let host = Host { blob, output };
+    let (outcome, mut host) = match compression.guest() {
+        Some(guest) => sandbox.decode(guest, limits, host),
+        None => host.copy(),
+    };
+    outcome?;
+    if !host.blob.at_end()? {
+        return Err(Error::Corrupt { subject: layer.name, reason: "the decoder stopped before its end".into() });
+    }
+    host.output.finish()?;
+    Ok(Decoded {
+        compression,
+        blob_bytes: host.blob.bytes,
+        blob: host.blob.hasher.map(Hasher::finish),
+        decoded_bytes: host.output.decoded,
+    })
+}
+
+/// The blob: read once, front to back, hashed on the way if that was asked for.
+struct Blob {
+    source: Box<dyn Read + Send>,
+    peeked: Vec<u8>,
+    hasher: Option<Hasher>,
+    bytes: u64,
+}
+
+impl Blob {
+    fn new(source: Box<dyn Read + Send>, algorithm: Option<Algorithm>) -> Self {
+        Self { source, peeked: Vec::new(), hasher: algorithm.map(Hasher::new), bytes: 0 }
+    }
+
+    /// The first bytes, fewer only if there are fewer. To be called once, before anything is read.
+    fn peek(&mut self, count: usize) -> Result<&[u8]> {
+        let limit = count as u64;
+        self.source.by_ref().take(limit).read_to_end(&mut self.peeked).map_err(read_error)?;
+        Ok(&self.peeked)
+    }
+
+    /// Appends up to `max` bytes; none at the end.
+    fn read_into(&mut self, buffer: &mut Vec<u8>, max: usize) -> Result<()> {
+        let start = buffer.len();
+        if self.peeked.is_empty() {
+            buffer.resize(start + max, 0);
+            let count = loop {
+                match self.source.read(&mut buffer[start..]) {
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                    other => break other.map_err(read_error)?,
+                }
+            };
+            buffer.truncate(start + count);
+        } else {
+            let count = max.min(self.peeked.len());
+            buffer.extend(self.peeked.drain(..count));
+        }
+        let read = &buffer[start..];
+        self.bytes += read.len() as u64;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(read);
+        }
+        Ok(())
+    }
+
+    fn at_end(&mut self) -> Result<bool> {
+        let mut next = Vec::new();
+        self.read_into(&mut next, 1)?;
+        Ok(next.is_empty())
+    }
+}
+
+/// A reader that failed may carry one of our own errors inside, from the network side.
+fn read_error(error: std::io::Error) -> Error {
+    match error.downcast::<Error>() {
+        Ok(own) => own,
+        Err(source) => Error::Io { action: "read the layer".into(), source },
+    }
+}
+
+/// How much may be decoded. The bound on the ratio starts where a layer is large enough for it to matter.
+struct Budget {
+    total: u64,
+    ratio: u64,
+    ratio_from: u64,
+}
+
+impl Budget {
+    fn new(limits: &Limits, size: Option<u64>, compression: Compression) -> Self {
+        Self { total: total(limits, size, compression), ratio: limits.ratio, ratio_from: limits.ratio_from }
+    }
+
+    fn check(&self, decoded: u64, read: u64) -> Result<()> {
+        let subject = "the layer".to_owned();
+        if decoded > self.total {
+            return Err(Error::Limit { subject, what: "decoded bytes", limit: self.total });
+        }
+        if decoded > self.ratio_from && decoded / self.ratio > read {
+            return Err(Error::Limit { subject, what: "decoded bytes for each byte of the blob", limit: self.ratio });
+        }
+        Ok(())
+    }
+}
+
+/// The most bytes that a layer may decode to, from what is known before it is read.
+pub(super) fn total(limits: &Limits, size: Option<u64>, compression: Compression) -> u64 {
+    match size {
+        Some(size) if compression == Compression::None => limits.layer_bytes.min(size),
+        Some(size) => limits.layer_bytes.min(limits.ratio_from.max(size.saturating_mul(limits.ratio))),
+        None => limits.layer_bytes,
+    }
+}
+
+/// Where chunks go.
+struct Output {
+    pool: Pool,
+    consumers: Vec<Sender<Message>>,
+    budget: Budget,
+    decoded: u64,
+}
+
+impl Output {
+    fn send(&mut self, bytes: Vec<u8>, read: u64) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.decoded += bytes.len() as u64;
+        self.budget.check(self.decoded, read)?;
+        let chunk = self.pool.chunk(bytes);
+        for consumer in &self.consumers {
+            consumer.send(Message::Chunk(chunk.clone())).map_err(|_| Error::Interrupted)?;
+        }
+        Ok(())
+    }
+
+    fn finish(&self) -> Result<()> {
+        self.consumers.iter().try_for_each(|consumer| consumer.send(Message::End)).map_err(|_| Error::Interrupted)
+    }
+}
+
+struct Host {
+    blob: Blob,
+    output: Output,
+}
+
+impl Host {
+    /// Passes an uncompressed layer on as it is.
+    fn copy(mut self) -> (Result<()>, Self) {
+        let mut pass = || loop {
+            let mut buffer = self.output.pool.buffer();
+            self.blob.read_into(&mut buffer, CHUNK)?;
+            if buffer.is_empty() {
+                return Ok(());
+            }
+            self.output.send(buffer, self.blob.bytes)?;
+        };
+        (pass(), self)
+    }
+}
+
+impl DecoderHost for Host {
+    fn read(&mut self, skip: u64, max: usize) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let mut left = skip;
+        while left > 0 {
+            bytes.clear();
+            self.blob.read_into(&mut bytes, usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK))?;
+            if bytes.is_empty() {
+                if left == skip {
+                    return Ok(bytes);
+                }
+                return Err(Error::Corrupt { subject: "the layer".into(), reason: "it is cut short".into() });
+            }
+            left -= bytes.len() as u64;
+        }
+        bytes.clear();
+        self.blob.read_into(&mut bytes, max)?;
+        Ok(bytes)
+    }
+
+    fn buffer(&mut self) -> Vec<u8> {
+        self.output.pool.buffer()
+    }
+
+    fn write(&mut self, bytes: Vec<u8>) -> Result<()> {
+        self.output.send(bytes, self.blob.bytes)
+    }
+}

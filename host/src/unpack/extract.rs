@@ -1,0 +1,215 @@
+//! The pipeline itself: its threads, and which of their errors counts.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, ScopedJoinHandle};
+
+use crossbeam_channel::{Receiver, bounded};
+
+use super::chunk::{IN_FLIGHT, Message};
+use super::claim;
+use super::compression::Compression;
+use super::decode::{self, Decoded};
+use super::hash;
+use super::layer::{Layer, LayerReport};
+use super::stream::DecodedStream;
+use crate::digest::{Algorithm, Digest};
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+use crate::progress::{Event, Progress};
+use crate::sandbox::{self, ExtractorHost, Guest, Sandbox};
+use crate::tree::entry::Sink;
+
+/// Entries between two events of progress.
+const PROGRESS_ENTRIES: u64 = 512;
+
+/// Bytes between two events of progress.
+const PROGRESS_BYTES: u64 = 8 << 20;
+
+/// Turns layers into entries, within limits. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Unpacker {
+    sandbox: Arc<Sandbox>,
+    limits: Limits,
+}
+
+impl Unpacker {
+    /// Guests run in this sandbox, under these limits.
+    pub fn new(sandbox: Arc<Sandbox>, limits: Limits) -> Self {
+        Self { sandbox, limits }
+    }
+
+    /// The limits.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The sandbox.
+    pub fn sandbox(&self) -> &Arc<Sandbox> {
+        &self.sandbox
+    }
+
+    /// Decodes, verifies and unpacks a layer into `sink`, and gives the sink back. Blocks; uses two more threads.
+    ///
+    /// The sink has been fed from the first byte on: only when this returns `Ok` may what it holds be shown to anybody.
+    ///
+    /// # Errors
+    ///
+    /// Integrity: the stream is broken, or does not hash to the DiffID. Refused: content, limits, or a guest that was
+    /// stopped. Else whatever reading the blob or the sink failed with.
+    pub fn extract<S: Sink + 'static>(&self, layer: Layer, sink: S) -> (Result<LayerReport>, S) {
+        let name = layer.name.clone();
+        let mut returned = None;
+        let outcome = self.pipeline(layer, |unpacker, queue, layer| {
+            let (outcome, host) = unpacker.untar(queue, layer, sink);
+            returned = Some(host);
+            outcome
+        });
+        let Some(sink) = returned else { unreachable!("the consumer runs whatever happens") };
+        (outcome.map_err(|error| error.context(format!("extracting {name}"))), sink)
+    }
+
+    /// Decodes a layer and verifies its DiffID, without reading the archive.
+    ///
+    /// # Errors
+    ///
+    /// As [`Unpacker::extract`].
+    pub fn verify(&self, layer: Layer) -> Result<LayerReport> {
+        let name = layer.name.clone();
+        self.pipeline(layer, |_, queue, _| DecodedStream::new(queue).drain().map(|_| 0))
+            .map_err(|error| error.context(format!("verifying {name}")))
+    }
+
+    /// Runs `consume` beside the decoder and the hash; it says how many entries there were.
+    fn pipeline(
+        &self,
+        layer: Layer,
+        consume: impl FnOnce(&Self, Receiver<Message>, &LayerFacts) -> Result<u64>,
+    ) -> Result<LayerReport> {
+        let facts = LayerFacts::of(&layer);
+        let expected = layer.diff_id.clone();
+        let algorithm = expected.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
+        let (to_hash, hash_queue) = bounded(IN_FLIGHT);
+        let (to_consumer, consumer_queue) = bounded(IN_FLIGHT);
+        let (decoded, diff_id, consumed) = thread::scope(|scope| {
+            let decoder = spawn(scope, "cofferdam-decode", move || {
+                decode::run(&self.sandbox, &self.limits, layer, vec![to_hash, to_consumer])
+            });
+            let hasher = spawn(scope, "cofferdam-hash", move || hash::run(&hash_queue, algorithm));
+            let consumed = consume(self, consumer_queue, &facts);
+            (decoder.and_then(join), hasher.and_then(join), consumed)
+        });
+        let diff_id = diff_id?;
+        // An interrupted stage stopped because another one failed: that one's error is the one that counts.
+        let (decoded, entries) = match (decoded.and_then(|decoded| decoded), consumed) {
+            (Err(Error::Interrupted), Err(error)) | (Err(error), _) | (Ok(_), Err(error)) => return Err(error),
+            (Ok(decoded), Ok(entries)) => (decoded, entries),
+        };
+        let diff_id = diff_id.ok_or(Error::Interrupted)?;
+        if let Some(expected) = expected
+            && expected != diff_id
+        {
+            return Err(Error::DigestMismatch { subject: "the decoded layer".into(), expected, actual: diff_id });
+        }
+        let Decoded { compression, blob, blob_bytes, decoded_bytes } = decoded;
+        Ok(LayerReport { diff_id, blob, compression, blob_bytes, decoded_bytes, entries })
+    }
+
+    fn untar<S: Sink + 'static>(&self, queue: Receiver<Message>, facts: &LayerFacts, sink: S) -> (Result<u64>, S) {
+        let budget = decode::total(&self.limits, facts.size, facts.compression.unwrap_or(Compression::Gzip));
+        let host = TreeHost {
+            stream: DecodedStream::new(queue),
+            sink,
+            limits: self.limits.clone(),
+            budget,
+            entries: 0,
+            progress: facts.progress.clone(),
+            reported: (0, 0),
+        };
+        let (outcome, mut host) = self.sandbox.extract(Guest::Untar, &self.limits, host);
+        let outcome = outcome.and_then(|()| host.finish());
+        (outcome, host.sink)
+    }
+}
+
+/// What the consumer needs of the layer, which itself goes to the decoder's thread.
+struct LayerFacts {
+    size: Option<u64>,
+    compression: Option<Compression>,
+    progress: Option<(Digest, Progress)>,
+}
+
+impl LayerFacts {
+    fn of(layer: &Layer) -> Self {
+        Self { size: layer.size, compression: layer.compression, progress: layer.progress.clone() }
+    }
+}
+
+fn spawn<'scope, T: Send + 'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Result<ScopedJoinHandle<'scope, T>> {
+    thread::Builder::new()
+        .name(name.into())
+        .spawn_scoped(scope, work)
+        .map_err(|source| Error::Io { action: "start a thread".into(), source })
+}
+
+fn join<T>(handle: ScopedJoinHandle<'_, T>) -> Result<T> {
+    handle.join().map_err(|_| Error::Io { action: "decode the layer".into(), source: io::Error::other("a thread panicked") })
+}
+
+/// Serves the untar guest.
+struct TreeHost<S> {
+    stream: DecodedStream,
+    sink: S,
+    limits: Limits,
+    budget: u64,
+    entries: u64,
+    progress: Option<(Digest, Progress)>,
+    reported: (u64, u64),
+}
+
+impl<S: Sink + 'static> TreeHost<S> {
+    /// After the guest's end: what it left is padding, or whatever follows an archive; it counts for the DiffID only.
+    fn finish(&mut self) -> Result<u64> {
+        let read = self.stream.position();
+        let left = self.stream.drain()?;
+        if read == 0 && left > 0 {
+            let reason = "the extractor did not read it".to_owned();
+            return Err(Error::Refused { subject: "the layer".into(), reason });
+        }
+        self.report();
+        Ok(self.entries)
+    }
+
+    fn report(&mut self) {
+        if let Some((layer, progress)) = &self.progress {
+            self.reported = (self.entries, self.stream.position());
+            let (entries, bytes) = self.reported;
+            progress.emit(Event::Extracted { layer: layer.clone(), entries, bytes });
+        }
+    }
+}
+
+impl<S: Sink + 'static> ExtractorHost for TreeHost<S> {
+    fn read(&mut self, skip: u64, max: usize) -> Result<Vec<u8>> {
+        self.stream.read(skip, max)
+    }
+
+    fn put(&mut self, entry: sandbox::claim::Entry) -> Result<u64> {
+        if self.entries == self.limits.entries {
+            return Err(Error::Limit { subject: "the layer".into(), what: "entries", limit: self.limits.entries });
+        }
+        self.entries += 1;
+        let before = self.stream.position();
+        let entry = claim::check(entry, &self.limits, self.budget.saturating_sub(before))?;
+        self.sink.put(entry, &mut self.stream)?;
+        let after = self.stream.position();
+        if self.entries - self.reported.0 >= PROGRESS_ENTRIES || after - self.reported.1 >= PROGRESS_BYTES {
+            self.report();
+        }
+        Ok(after - before)
+    }
+}

@@ -1,0 +1,95 @@
+//! A layer on its way in, and what was learned from it.
+
+use std::fmt;
+use std::io::Read;
+
+use super::compression::Compression;
+use crate::digest::{Algorithm, Digest};
+use crate::progress::Progress;
+
+/// A layer's blob and what is known of it.
+#[must_use]
+pub struct Layer {
+    pub(super) blob: Box<dyn Read + Send>,
+    pub(super) name: String,
+    pub(super) size: Option<u64>,
+    pub(super) compression: Option<Compression>,
+    pub(super) diff_id: Option<Digest>,
+    pub(super) blob_algorithm: Option<Algorithm>,
+    pub(super) progress: Option<(Digest, Progress)>,
+}
+
+impl Layer {
+    /// A layer of which nothing is known but its bytes; the magic number decides on the compression.
+    pub fn new(blob: impl Read + Send + 'static) -> Self {
+        Self {
+            blob: Box::new(blob),
+            name: "the layer".into(),
+            size: None,
+            compression: None,
+            diff_id: None,
+            blob_algorithm: None,
+            progress: None,
+        }
+    }
+
+    /// What errors call it, such as `layer sha256:…`.
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// The blob's size in bytes. Known beforehand, it bounds what the layer may expand to.
+    pub fn with_size(mut self, size: u64) -> Self {
+        self.size = Some(size);
+        self
+    }
+
+    /// What the media type says; the bytes must agree.
+    pub fn with_compression(mut self, compression: Compression) -> Self {
+        self.compression = Some(compression);
+        self
+    }
+
+    /// What the decoded bytes must hash to (image spec, `config.md`, `rootfs.diff_ids`).
+    pub fn with_diff_id(mut self, diff_id: Digest) -> Self {
+        self.diff_id = Some(diff_id);
+        self
+    }
+
+    /// Hashes the blob too, all of it; the report then says to what.
+    pub fn hashing_blob(mut self, algorithm: Algorithm) -> Self {
+        self.blob_algorithm = Some(algorithm);
+        self
+    }
+
+    /// Sends [`crate::Event::Extracted`] for the layer of this digest.
+    pub fn with_progress(mut self, layer: Digest, progress: Progress) -> Self {
+        self.progress = Some((layer, progress));
+        self
+    }
+}
+
+impl fmt::Debug for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Layer").field("name", &self.name).field("size", &self.size).finish_non_exhaustive()
+    }
+}
+
+/// What a layer turned out to be. There is one only when everything that was known beforehand was right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LayerReport {
+    /// What the decoded bytes hash to.
+    pub diff_id: Digest,
+    /// What the blob hashes to, if that was asked for.
+    pub blob: Option<Digest>,
+    /// How the blob was compressed.
+    pub compression: Compression,
+    /// The blob's size in bytes.
+    pub blob_bytes: u64,
+    /// How many bytes were decoded.
+    pub decoded_bytes: u64,
+    /// How many entries were put, markers included; none when the layer was only verified.
+    pub entries: u64,
+}

@@ -1,0 +1,97 @@
+//! Several layers onto one directory, in apply mode: the reference's way to make a root filesystem.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::shared::shared;
+use super::{Layer, Unpacker};
+use crate::ambient;
+use crate::error::{Error, Result};
+use crate::tree::{Mode, TreeWriter, WriterOptions};
+
+/// Applies layers to a directory, lowest first.
+///
+/// Each layer is whole when its call returns: its hard links are made and the times of its directories are set then, so
+/// there is nothing that [`LayerExtractor::finalize`] could forget if nobody calls it.
+///
+/// After an error the directory holds parts of the layer, and further layers are refused.
+#[derive(Debug)]
+pub struct LayerExtractor {
+    dest: PathBuf,
+    unpacker: Option<Unpacker>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// No layer yet; the destination was not touched.
+    New,
+    /// Between layers.
+    Ready(Box<TreeWriter>),
+    /// A layer failed.
+    Failed,
+}
+
+impl LayerExtractor {
+    /// Applies layers to `dest`, which is made when the first layer comes if it is absent.
+    pub fn new(dest: impl AsRef<Path>) -> Self {
+        Self { dest: dest.as_ref().to_owned(), unpacker: None, state: State::New }
+    }
+
+    /// Uses these guests and limits instead of the defaults.
+    #[must_use]
+    pub fn with_unpacker(mut self, unpacker: Unpacker) -> Self {
+        self.unpacker = Some(unpacker);
+        self
+    }
+
+    /// Applies the layer in a file, compressed or not. Says how many entries it had. Blocks.
+    pub fn extract_tarball(&mut self, path: impl AsRef<Path>) -> Result<u64> {
+        let path = path.as_ref();
+        let (blob, size) = ambient::open_blob(path)?;
+        let mut layer = Layer::new(blob).named(path.display().to_string());
+        if let Some(size) = size {
+            layer = layer.with_size(size);
+        }
+        self.extract(layer)
+    }
+
+    /// Applies the layer that a reader gives, compressed or not. Says how many entries it had. Blocks.
+    pub fn extract_reader(&mut self, reader: impl Read + Send + 'static) -> Result<u64> {
+        self.extract(Layer::new(reader))
+    }
+
+    /// Applies a layer of which more is known, such as its `DiffID`. Says how many entries it had. Blocks.
+    pub fn extract(&mut self, layer: Layer) -> Result<u64> {
+        let unpacker = match &self.unpacker {
+            Some(unpacker) => unpacker.clone(),
+            None => shared()?,
+        };
+        let writer = match std::mem::replace(&mut self.state, State::Failed) {
+            State::Ready(writer) => *writer,
+            State::New => {
+                let options = WriterOptions { limits: unpacker.limits().clone(), ..WriterOptions::new(Mode::Apply) };
+                TreeWriter::new(ambient::open_dest(&self.dest)?, options)?
+            }
+            State::Failed => {
+                return Err(Error::Usage {
+                    reason: "a layer before this one failed, so the tree is not whole".into(),
+                    hint: Some("begin again with an empty directory".into()),
+                });
+            }
+        };
+        let (outcome, mut writer) = unpacker.extract(layer, writer);
+        let report = outcome?;
+        writer.finish_layer()?;
+        self.state = State::Ready(Box::new(writer));
+        Ok(report.entries)
+    }
+
+    /// Ends the tree.
+    pub fn finalize(self) -> Result<()> {
+        match self.state {
+            State::New | State::Failed => Ok(()),
+            State::Ready(writer) => writer.finish(),
+        }
+    }
+}

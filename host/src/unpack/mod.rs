@@ -1,0 +1,30 @@
+//! The pipeline that turns a layer's blob into a tree.
+//!
+//! ```text
+//! blob ─▶ decode (guest, own thread) ─▶ bounded queue ─┬▶ hash (own thread): DiffID
+//!                                                      └▶ untar (guest, caller's thread) ⇄ Sink
+//! ```
+//!
+//! Decoded bytes travel in pooled buffers that both consumers share, so memory is constant in the layer's size and a byte is
+//! copied once between the decoder's memory and the file that it ends in. The control plane is the untar guest's: it sees
+//! headers, and the host moves contents. What it claims is checked in [`claim`] before anything acts on it.
+
+mod chunk;
+mod claim;
+mod compression;
+mod decode;
+mod extract;
+mod hash;
+mod layer;
+mod layer_extractor;
+mod layer_verifier;
+mod listing;
+mod shared;
+mod stream;
+
+pub use compression::Compression;
+pub use extract::Unpacker;
+pub use layer::{Layer, LayerReport};
+pub use layer_extractor::LayerExtractor;
+pub use layer_verifier::LayerVerifier;
+pub use listing::Listing;

@@ -1,0 +1,47 @@
+//! `cargo xtask guests`: the sandboxed components.
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use cofferdam_tests::paths;
+
+use crate::{setup, sh, table};
+
+/// The verb.
+pub(crate) fn run() -> Result<()> {
+    setup::targets()?;
+    sh::run(&mut cargo(["build", "--release", "--workspace", "--target", setup::TARGETS[0]])?)?;
+    let dir = paths::guests().join(setup::TARGETS[0]).join("release");
+    let mut rows = Vec::new();
+    for entry in fs::read_dir(&dir).with_context(|| format!("cannot list {}", dir.display()))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "wasm") {
+            rows.push(vec![path.display().to_string(), fs::metadata(&path)?.len().to_string()]);
+        }
+    }
+    rows.sort();
+    ensure!(!rows.is_empty(), "no component came out, in {}", dir.display());
+    println!("{}", table::render(&["guest", "bytes"], &rows));
+    Ok(())
+}
+
+/// Whether the guests' workspace is there.
+pub(crate) fn exist() -> bool {
+    paths::workspace().join("guests/Cargo.toml").is_file()
+}
+
+/// `cargo` in the guests' workspace, with the linker on its path that makes components of modules.
+pub(crate) fn cargo<const N: usize>(arguments: [&str; N]) -> Result<Command> {
+    let sysroot = sh::output(&mut sh::words("rustc --print sysroot"))?;
+    let version = sh::output(&mut sh::words("rustc --version --verbose"))?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
+    let tools = PathBuf::from(sysroot.trim()).join("lib/rustlib").join(host).join("bin");
+    let path = env::var_os("PATH").unwrap_or_default();
+    let path = env::join_paths(std::iter::once(tools).chain(env::split_paths(&path)))?;
+    let mut command = sh::cargo(arguments);
+    command.current_dir(paths::workspace().join("guests")).env("PATH", path).env("CARGO_TARGET_DIR", paths::guests());
+    Ok(command)
+}

@@ -1,0 +1,75 @@
+//! What has to be on the machine: Rust targets, and on Debian as root the tools from packages.
+
+use anyhow::{Context as _, Result, bail};
+use cofferdam_tests::require::{find, is_root};
+
+use crate::sh;
+
+/// What the guests are compiled for.
+pub(crate) const TARGETS: [&str; 2] = ["wasm32-unknown-unknown", "wasm32-wasip2"];
+
+/// A tool, and the Debian package that it comes in.
+pub(crate) type Tool = (&'static str, &'static str);
+
+/// What the tests call.
+pub(crate) const FOR_TESTS: &[Tool] = &[
+    ("docker-registry", "docker-registry"),
+    ("gzip", "gzip"),
+    ("openssl", "openssl"),
+    ("skopeo", "skopeo"),
+    ("tar", "tar"),
+    ("umoci", "umoci"),
+    ("zstd", "zstd"),
+];
+
+/// What the demo calls.
+pub(crate) const FOR_DEMO: &[Tool] =
+    &[("docker-registry", "docker-registry"), ("skopeo", "skopeo"), ("umoci", "umoci")];
+
+/// What the benchmark compares with.
+pub(crate) const FOR_BENCH: &[Tool] = &[
+    ("bsdtar", "libarchive-tools"),
+    ("igzip", "isal"),
+    ("pigz", "pigz"),
+    ("tar", "tar"),
+    ("umoci", "umoci"),
+    ("zstd", "zstd"),
+];
+
+/// Adds the Rust targets that are missing.
+pub(crate) fn targets() -> Result<()> {
+    let missing: Vec<_> = TARGETS.into_iter().filter(|target| !has_target(target)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if find("rustup").is_none() {
+        bail!("this Rust lacks the targets {}: install them (with rustup: rustup target add …)", missing.join(", "));
+    }
+    sh::run(sh::words("rustup target add").args(&missing))
+}
+
+/// Whether the standard library is there for a target, with or without rustup.
+fn has_target(target: &str) -> bool {
+    let dir = sh::output(sh::words("rustc --print target-libdir --target").arg(target)).unwrap_or_default();
+    let files = std::fs::read_dir(dir.trim()).into_iter().flatten().flatten();
+    files.into_iter().any(|file| file.file_name().to_string_lossy().starts_with("libcore-"))
+}
+
+/// Installs those of the tools that are missing, where that is possible. Returns the names of those still missing.
+pub(crate) fn tools(wanted: &[Tool]) -> Result<Vec<&'static str>> {
+    let missing = || wanted.iter().filter(|(tool, _)| find(tool).is_none());
+    if missing().next().is_some() && is_root() && find("apt-get").is_some() {
+        let mut packages: Vec<_> = missing().map(|(_, package)| *package).collect();
+        packages.sort_unstable();
+        packages.dedup();
+        let apt = || {
+            let mut apt = sh::words("apt-get -q -y -o DPkg::Lock::Timeout=120");
+            apt.env("DEBIAN_FRONTEND", "noninteractive");
+            apt
+        };
+        sh::run(apt().arg("update")).context("cannot update the lists of packages")?;
+        sh::run(apt().args(["install", "--no-install-recommends"]).args(&packages))
+            .with_context(|| format!("cannot install {}", packages.join(" ")))?;
+    }
+    Ok(missing().map(|(tool, _)| *tool).collect())
+}
