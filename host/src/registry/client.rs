@@ -49,8 +49,8 @@ impl Default for NetworkOptions {
     fn default() -> Self {
         Self {
             connect_timeout: Duration::from_secs(15),
-            read_timeout: Duration::from_secs(60),
-            document_timeout: Duration::from_secs(120),
+            read_timeout: Duration::from_mins(1),
+            document_timeout: Duration::from_mins(2),
             https_proxy: None,
             http_proxy: None,
             no_proxy: None,
@@ -121,7 +121,7 @@ impl Registries {
         Err(network(what, format!("more than {HOPS} redirects")).into())
     }
 
-    /// A failed exchange. Any may have been bad luck, but for what cannot be sent at all.
+    /// A failed exchange. Any may have been bad luck, but for what cannot be sent at all and for a TLS that does not suit.
     pub(super) fn failed(&self, what: &str, url: &Url, error: reqwest::Error) -> Failure {
         let host = url.host_str().unwrap_or_default();
         let reason = if error.is_timeout() {
@@ -130,7 +130,13 @@ impl Registries {
         } else {
             format!("{host}: {}", innermost(&error))
         };
-        let permanent = error.is_builder();
+        let tls = is_tls(&error);
+        let permanent = error.is_builder() || tls;
+        let reason = if tls {
+            format!("{reason} (if it speaks plain HTTP, or has a certificate of its own making, that must be allowed)")
+        } else {
+            reason
+        };
         let error = network(what, reason);
         if permanent { error.into() } else { Failure::passing(error) }
     }
@@ -237,6 +243,24 @@ fn build(network: &NetworkOptions, lenient: bool) -> Result<reqwest::Client> {
         client = client.proxy(reqwest::Proxy::http(url).map_err(invalid)?.no_proxy(except));
     }
     client.build().map_err(invalid)
+}
+
+/// Whether the two ends could not agree on TLS: a certificate that is not trusted, or no TLS at all. This is what rustls
+/// reports as invalid data.
+fn is_tls(error: &reqwest::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        cause = error.source();
+        let mut io = error.downcast_ref::<std::io::Error>();
+        // One that wraps another does not name it as its source.
+        while let Some(error) = io {
+            if error.kind() == std::io::ErrorKind::InvalidData {
+                return true;
+            }
+            io = error.get_ref().and_then(|inner| inner.downcast_ref());
+        }
+    }
+    false
 }
 
 fn is_redirect(status: StatusCode) -> bool {

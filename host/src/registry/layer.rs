@@ -149,7 +149,7 @@ pub(super) fn describe(descriptor: &Descriptor, diff_id: crate::digest::Digest) 
     }
 }
 
-/// Joins descriptors with their DiffIDs, each blob once, in the order of their first appearance.
+/// Joins descriptors with their `DiffID`s, each blob once, in the order of their first appearance.
 ///
 /// # Errors
 /// [`Error::Refused`] if one blob is declared in two ways: it cannot be both.

@@ -28,7 +28,7 @@ impl Default for RetryPolicy {
             attempts: 5,
             pause: Duration::from_millis(500),
             longest: Duration::from_secs(10),
-            patience: Duration::from_secs(60),
+            patience: Duration::from_mins(1),
             progress: 16 << 20,
         }
     }
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn a_registry_is_given_the_time_that_it_asks_for_within_reason() {
         let policy = RetryPolicy::default();
-        let minute = Duration::from_secs(60);
+        let minute = Duration::from_mins(1);
         assert_eq!(policy.attempts().pause(Retry::After(minute)), Some(minute));
         assert_eq!(policy.attempts().pause(Retry::After(minute * 2)), None);
         assert_eq!(policy.attempts().pause(Retry::Never), None);

@@ -33,7 +33,7 @@ struct RawRootfs {
 
 impl ConfigHead {
     /// Reads a configuration whose bytes were verified. `layers` is how many layers the manifest has: each must have its
-    /// DiffID, and none may be left over.
+    /// `DiffID`, and none may be left over.
     pub fn parse(bytes: &[u8], digest: &Digest, layers: usize) -> Result<Self> {
         let subject = format!("the image configuration {digest}");
         let refused = |reason: String| Error::Refused { subject: subject.clone(), reason };

@@ -16,6 +16,8 @@ mod oci_layout;
 mod platform;
 mod select;
 mod source;
+#[cfg(test)]
+mod tests;
 
 pub use config::ConfigHead;
 pub use descriptor::Descriptor;

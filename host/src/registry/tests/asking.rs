@@ -96,6 +96,16 @@ async fn nobody_there_is_a_network_error() {
 }
 
 #[tokio::test]
+async fn plain_http_is_never_a_fallback() {
+    let image = Image::new(&[b"layer"]);
+    let server = Server::new(move |request| image.serve(request));
+    let registries = Registries::new(AccessList::new(), NetworkOptions::default(), Limits::default()).unwrap();
+    let failure = registries.source(reference(&server, "a")).resolve().await.unwrap_err();
+    assert_eq!((failure.error.kind(), failure.retry), (ErrorKind::Network, Retry::Never), "{}", failure.error);
+    assert!(failure.error.to_string().contains("plain HTTP"), "{}", failure.error);
+}
+
+#[tokio::test]
 async fn answers_have_their_meaning() {
     let body = r#"{"errors":[{"code":"X","message":"own\u001b[31m words"}]}"#;
     for (status, kind, retry) in [
@@ -196,7 +206,6 @@ async fn a_search_goes_on_only_where_the_name_is_unknown() {
 
 #[test]
 fn options_that_make_no_client_are_an_error() {
-    let mut network = NetworkOptions::default();
-    network.https_proxy = Some("not a url".into());
+    let network = NetworkOptions { https_proxy: Some("not a url".into()), ..NetworkOptions::default() };
     assert!(matches!(Registries::new(AccessList::new(), network, Limits::default()), Err(Error::Usage { .. })));
 }

@@ -1,5 +1,7 @@
 //! A registry that misbehaves on demand, and what a pull makes of it.
 
+#![expect(clippy::disallowed_methods, reason = "tests look at the store from outside, by path")]
+
 mod asking;
 mod authorizing;
 mod pulling;
@@ -35,9 +37,11 @@ fn options() -> PullOptions {
 /// Registries of which `server` is reached in the clear, with these credentials.
 fn registries(server: &Server, auth: Auth) -> Registries {
     let access = AccessList::new().with(server.host(), HostAccess { transport: Transport::PlainHttp, auth });
-    let mut network = NetworkOptions::default();
-    network.read_timeout = Duration::from_millis(300);
-    network.document_timeout = Duration::from_millis(1500);
+    let network = NetworkOptions {
+        read_timeout: Duration::from_millis(300),
+        document_timeout: Duration::from_millis(1500),
+        ..NetworkOptions::default()
+    };
     Registries::new(access, network, Limits::default()).unwrap()
 }
 

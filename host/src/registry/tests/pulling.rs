@@ -146,12 +146,15 @@ async fn a_transfer_that_breaks_off_goes_on_where_it_stopped() {
     }
 }
 
+/// What a registry makes of a blob.
+type Damage = fn(&[u8]) -> Reply;
+
 /// Each of these is an integrity error, leaves no tree and nothing staged, and does not stand in the way of a later pull.
 #[tokio::test]
 async fn bytes_that_are_not_right_leave_nothing() {
     let layer = large(4);
     let image = Image::new(&[&layer, b"good"]);
-    let wrong: [(&str, fn(&[u8]) -> Reply); 7] = [
+    let wrong: [(&str, Damage); 7] = [
         ("cut, always", |blob| Reply::ok(blob).cut_at(blob.len() / 2)),
         ("declared too short", |blob| Reply::ok(&blob[..1000])),
         ("declared too long", |blob| Reply::ok([blob, b"x"].concat())),

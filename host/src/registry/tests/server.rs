@@ -150,7 +150,6 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.shared.stopped.store(true, Ordering::SeqCst);
         // Wakes the listener, which then ends.
-        #[expect(clippy::disallowed_methods, reason = "a test's own server")]
         drop(TcpStream::connect(self.address));
         for connection in self.shared.connections.lock().unwrap().iter() {
             let _ = connection.shutdown(Shutdown::Both);
@@ -164,19 +163,16 @@ impl Shared {
         let request = read_request(connection)?;
         self.requests.lock().unwrap().push(request.clone());
         let reply = (self.handler)(&request);
-        let mut head = format!("HTTP/1.1 {} Said\r\n", reply.status);
-        for (name, value) in &reply.headers {
-            head += &format!("{name}: {value}\r\n");
-        }
+        let mut head = vec![format!("HTTP/1.1 {} Said", reply.status)];
+        head.extend(reply.headers.iter().map(|(name, value)| format!("{name}: {value}")));
         let lengths = ["content-length", "transfer-encoding"];
         let has_length = reply.headers.iter().any(|(name, _)| lengths.contains(&name.to_lowercase().as_str()));
         let chunked = reply.headers.iter().any(|(_, value)| value == "chunked");
         if !has_length && !matches!(reply.ending, Ending::Endless) {
-            head += &format!("Content-Length: {}\r\n", reply.body.len());
+            head.push(format!("Content-Length: {}", reply.body.len()));
         }
-        head += "\r\n";
         let mut out = connection;
-        out.write_all(head.as_bytes()).ok()?;
+        out.write_all(format!("{}\r\n\r\n", head.join("\r\n")).as_bytes()).ok()?;
         let mut send = |bytes: &[u8]| {
             self.sent.fetch_add(bytes.len(), Ordering::SeqCst);
             if chunked {
@@ -225,6 +221,15 @@ impl Shared {
 }
 
 fn read_request(connection: &TcpStream) -> Option<Request> {
+    let mut first = [0];
+    connection.peek(&mut first).ok()?;
+    if first != *b"G" {
+        // Somebody speaks TLS; servers of plain HTTP answer in theirs.
+        let mut out = connection;
+        let _ = out.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+        let _ = connection.shutdown(Shutdown::Write);
+        return None;
+    }
     let mut reader = BufReader::new(connection);
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|count| *count > 0)?;
