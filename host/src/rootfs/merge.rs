@@ -79,6 +79,7 @@ impl<'a> Merging<'a> {
             match marker {
                 Marker::Whiteout(path) => self.writer.put_whiteout(path)?,
                 Marker::Opaque(path) => self.writer.put_opaque(path)?,
+                Marker::Replaced(path) => self.writer.put_replaced(path)?,
             }
         }
         self.content(record.root)?;

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use super::entry::{Content, Device, Extent, Metadata, TreePath};
 use super::handle::{Dir, Spot};
+use super::ids::PathId;
 use super::metadata::{IMPLIED, Owners, UNLISTED, set_times};
 use super::options::Mode as TreeMode;
 use super::override_stat::OverrideKind;
@@ -27,6 +28,7 @@ impl TreeWriter {
         spot: &Spot<'_>,
         make: impl Fn(BorrowedFd<'_>, &[u8]) -> rustix::io::Result<T>,
     ) -> Result<T> {
+        self.watch_creation(spot)?;
         self.note(&spot.dir)?;
         for _ in 0..sys::RETRIES {
             match rustix::io::retry_on_intr(|| make(spot.dir.as_fd(), spot.name)) {
@@ -45,11 +47,16 @@ impl TreeWriter {
 
     /// A place is the layer's own from now on, and a link that was to be made there is void.
     pub(super) fn made(&mut self, spot: &Spot<'_>) {
-        if let Some(own) = &mut self.own {
-            own.insert(spot.id);
-        }
+        self.claim(spot.id);
         if !self.pending.is_empty() {
             self.pending.remove(&spot.id);
+        }
+    }
+
+    /// A place is the layer's own from now on.
+    fn claim(&mut self, id: PathId) {
+        if let Some(own) = &mut self.own {
+            own.insert(id);
         }
     }
 
@@ -84,8 +91,8 @@ impl TreeWriter {
         } else {
             let spot = self.spot(path)?;
             let dir = self.make_directory(&spot, metadata, true)?;
-            if self.implied.remove(&dir.id).is_some() && self.options.mode == TreeMode::Preserve {
-                self.note_late(&dir.path)?;
+            if self.implied.remove(&*dir.path) {
+                self.late.insert(dir.path.to_vec());
             }
             self.marker_dirs.remove(&dir.id);
             self.made(&spot);
@@ -101,12 +108,16 @@ impl TreeWriter {
         let spot = Spot { dir: Arc::clone(parent), name, id: self.ids.child(parent.id, name), path };
         let metadata = Metadata { mode: IMPLIED, mtime: UNLISTED, ..Metadata::default() };
         let dir = self.make_directory(&spot, &metadata, false)?;
-        self.made(&spot);
+        self.claim(dir.id);
+        self.void_replaced_link(dir.id);
         self.set_due(dir.id, &dir.path, UNLISTED)?;
         if self.options.mode != TreeMode::Apply {
             self.budget.charge(&dir.path)?;
-            let set = if absent == Absent::Mark { &mut self.marker_dirs } else { &mut self.implied };
-            set.insert(dir.id, dir.path.clone());
+            if absent == Absent::Mark {
+                self.marker_dirs.insert(dir.id, dir.path.clone());
+            } else {
+                self.implied.insert(dir.path.to_vec());
+            }
         }
         self.cache.insert(&dir.path, &dir);
         Ok(dir)

@@ -4,7 +4,8 @@ use rustix::fs::FileType;
 
 use super::handle::{Dir, Spot};
 use super::options::Mode;
-use super::remove::{ambiguous, remove};
+use super::record::Marker;
+use super::remove::remove;
 use super::sys::{self, Explain as _, kind_of};
 use super::writer::TreeWriter;
 use crate::error::Result;
@@ -13,22 +14,28 @@ impl TreeWriter {
     /// Removes what lies at a place, with all that is in it. Tells whether there was anything.
     pub(super) fn displace(&mut self, spot: &Spot<'_>) -> Result<bool> {
         let Some(stat) = sys::look(&spot.dir, spot.name).explain("examine", spot.path)? else { return Ok(false) };
-        let kind = kind_of(&stat);
-        self.watch(spot, kind)?;
+        self.watch_creation(spot)?;
+        self.take_away(spot, kind_of(&stat))?;
+        Ok(true)
+    }
+
+    /// Removes what lies at a place, which is of this kind.
+    pub(super) fn take_away(&mut self, spot: &Spot<'_>, kind: FileType) -> Result<()> {
+        self.watch_removal(spot, kind);
         let spare = if self.strict.is_some() { self.own.as_ref() } else { None };
         remove(&spot.dir, spot.name, spot.path, &self.ids, spot.id, spare)?;
         match kind {
             FileType::Directory => {
                 self.cache.clear();
-                if self.implied.remove(&spot.id).is_some() && self.options.mode == Mode::Preserve {
-                    let place = sys::join(&spot.dir.path, spot.name);
-                    self.note_late(&place)?;
+                let place = sys::join(&spot.dir.path, spot.name);
+                for path in self.note_late(&place)? {
+                    self.implied.remove(&path);
                 }
             }
             FileType::Symlink => self.cache.forget_aliases(),
             _ => {}
         }
-        Ok(true)
+        Ok(())
     }
 
     /// A directory was made where the layer itself had put something else before: what lower layers hold there was
@@ -36,26 +43,28 @@ impl TreeWriter {
     pub(super) fn cut_off(&mut self, dir: &Dir) -> Result<()> {
         match self.options.mode {
             Mode::Apply => Ok(()),
-            Mode::Preserve => self.record_whiteout(&dir.path, dir.id),
+            Mode::Preserve => self.record_marker(Marker::Replaced, &dir.path, self.ids.child(dir.id, b"/")),
             Mode::Overlay => self.make_opaque(dir, false),
         }
     }
 
-    /// Remembers a directory that was implied, and is now listed or replaced.
-    pub(super) fn note_late(&mut self, place: &[u8]) -> Result<()> {
-        self.budget.charge(place)?;
-        self.record.late.push(super::entry::TreePath::parse(place.to_vec(), &self.options.limits)?);
-        Ok(())
-    }
-
-    /// When merging, nothing of the layer's own is ever replaced, and no link through which it went: unless two of its paths
-    /// lead to one place, and then the order matters.
-    fn watch(&mut self, spot: &Spot<'_>, kind: FileType) -> Result<()> {
-        let own = self.own.as_ref().is_some_and(|own| own.contains(&spot.id));
-        let Some(strict) = &mut self.strict else { return Ok(()) };
-        if kind == FileType::Symlink {
-            strict.replaced.insert(spot.id);
+    /// Remembers which directories, of this one and those inside, were implied so far, and tells which: they are being
+    /// removed, or what lower layers have in their places is.
+    pub(super) fn note_late(&mut self, place: &[u8]) -> Result<Vec<Vec<u8>>> {
+        if self.options.mode != Mode::Preserve {
+            return Ok(Vec::new());
         }
-        if own || strict.traversed.contains(&spot.id) { Err(ambiguous(spot.path)) } else { Ok(()) }
+        let inside = |end: u8| [place, &[end]].concat();
+        // The names inside are between `place/` and `place0`, the next byte.
+        let all: Vec<_> = if place.is_empty() {
+            self.implied.iter().cloned().collect()
+        } else {
+            self.implied.get(place).into_iter().chain(self.implied.range(inside(b'/')..inside(b'0'))).cloned().collect()
+        };
+        for path in &all {
+            self.budget.charge(path)?;
+            self.late.insert(path.clone());
+        }
+        Ok(all)
     }
 }

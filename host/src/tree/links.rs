@@ -17,7 +17,7 @@ use super::handle::Spot;
 use super::ids::{IdMap, IdSet, PathId};
 use super::options::Mode;
 use super::record::Link;
-use super::resolve::{Absent, Found};
+use super::resolve::{Absent, Found, endless};
 use super::sys::{self, Explain as _, inode_of, is_marker_name, kind_of, split};
 use super::writer::TreeWriter;
 use crate::error::{Error, Result};
@@ -38,6 +38,8 @@ pub(super) struct Pending {
 enum Target<'a> {
     At(Spot<'a>),
     Nowhere,
+    /// Behind more links than may be followed.
+    Loop,
     /// Behind a link that is still to be made, or such a link itself.
     Behind(PathId),
 }
@@ -53,6 +55,7 @@ impl TreeWriter {
             return Err(unresolved(path, target, "only markers have such a name"));
         }
         let spot = self.spot(path)?;
+        self.watch_creation(&spot)?;
         match self.find_target(target)? {
             // The same link again, to itself.
             Target::Behind(id) if id == spot.id => return Ok(()),
@@ -65,7 +68,7 @@ impl TreeWriter {
                     return Ok(());
                 }
             }
-            Target::Behind(_) | Target::Nowhere => {}
+            Target::Behind(_) | Target::Nowhere | Target::Loop => {}
         }
         let placeholder = self.put_empty(&spot, 0)?;
         self.defer(&spot, target, Some(placeholder))
@@ -76,6 +79,14 @@ impl TreeWriter {
         match sys::look(&spot.dir, spot.name).explain("examine", spot.path)? {
             Some(stat) if own && kind_of(&stat) != FileType::Directory => Ok(()),
             _ => self.defer(spot, target, None),
+        }
+    }
+
+    /// A directory was implied in a place. Links of which that took the placeholder are void; a link to itself still
+    /// waits for what a lower layer may have there.
+    pub(super) fn void_replaced_link(&mut self, id: PathId) {
+        if self.pending.get(&id).is_some_and(|pending| pending.placeholder.is_some()) {
+            self.pending.remove(&id);
         }
     }
 
@@ -104,6 +115,7 @@ impl TreeWriter {
             }
             Found::Nothing => Target::Nowhere,
             Found::Blocked(id) => Target::Behind(id),
+            Found::Loop => Target::Loop,
         })
     }
 
@@ -163,6 +175,7 @@ impl TreeWriter {
                     self.pending.remove(&id);
                     ready.extend(waiting.remove(&id).unwrap_or_default());
                 }
+                Target::Loop => return Err(endless(pending.target.as_bytes())),
                 Target::At(_) | Target::Nowhere | Target::Behind(_) => unresolved.push(id),
             }
         }
@@ -176,24 +189,24 @@ impl TreeWriter {
         all.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// Forgets links whose placeholder is gone.
+    /// Forgets links whose placeholder, or whose directory, is gone.
     fn drop_void_links(&mut self) -> Result<()> {
         for id in self.in_order() {
-            let Some(Pending { place, placeholder: Some(inode), .. }) = self.pending.get(&id).cloned() else {
-                continue;
+            let Some(Pending { place, placeholder, .. }) = self.pending.get(&id).cloned() else { continue };
+            let (parent, name) = split(&place);
+            let holds = match (self.open_resolved(parent)?, placeholder) {
+                (None, _) => false,
+                (Some(_), None) => true,
+                (Some(dir), Some(inode)) => {
+                    let stat = sys::look(&dir, name).explain("examine", &place)?;
+                    stat.is_some_and(|stat| inode_of(&stat) == inode)
+                }
             };
-            if !self.holds(&place, inode)? {
+            if !holds {
                 self.pending.remove(&id);
             }
         }
         Ok(())
-    }
-
-    fn holds(&mut self, place: &[u8], inode: (u64, u64)) -> Result<bool> {
-        let (parent, name) = split(place);
-        let Some(dir) = self.open_resolved(parent)? else { return Ok(false) };
-        let stat = sys::look(&dir, name).explain("examine", place)?;
-        Ok(stat.is_some_and(|stat| inode_of(&stat) == inode))
     }
 
     /// Makes a link that waited; tells whether its target was there.
@@ -206,7 +219,8 @@ impl TreeWriter {
             None => return Ok(false),
             Some(stat) if kind_of(&stat) == FileType::Directory => {
                 // Below one that is only implied, there may be anything.
-                let unlisted = self.implied.contains_key(&target.id) || self.marker_dirs.contains_key(&target.id);
+                let there = sys::join(&target.dir.path, target.name);
+                let unlisted = self.implied.contains(&there) || self.marker_dirs.contains_key(&target.id);
                 let open = self.options.mode == Mode::Preserve && unlisted;
                 return if open { Ok(false) } else { Err(Error::refused(place, "a hard link to a directory")) };
             }

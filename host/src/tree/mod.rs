@@ -24,6 +24,7 @@ mod record;
 mod remove;
 mod resolve;
 mod root;
+mod strict;
 mod sweep;
 mod sys;
 #[cfg(test)]
@@ -36,8 +37,8 @@ pub(crate) mod xattr;
 pub use options::{Mode, Ownership, Resolver, WriterOptions};
 pub use override_stat::{OverrideKind, OverrideStat};
 pub use record::{Counts, LayerRecord, Marker};
-pub(crate) use remove::ambiguous;
 pub use remove::remove_tree;
 pub use root::SafeRoot;
+pub(crate) use strict::ambiguous;
 pub(crate) use sys::{Explain, HOLD, is_marker_name, join, kind_of, stamp_of};
 pub use writer::TreeWriter;

@@ -33,6 +33,8 @@ pub enum Marker {
     Whiteout(#[serde(with = "escaped")] TreePath),
     /// What lies inside of the directory at the path is removed.
     Opaque(#[serde(with = "escaped")] TreePath),
+    /// What lies at the path is removed: the layer replaced it, and then made a directory there. No marker says so.
+    Replaced(#[serde(with = "escaped")] TreePath),
 }
 
 /// A hard link whose target only a lower layer can hold.

@@ -6,9 +6,10 @@ use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
 use super::ids::{IdSet, Ids, PathId};
+use super::strict::ambiguous;
 use super::sweep::{Left, Sweep, Visitor};
 use super::sys::{self, Explain as _};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Removes `name` in `dir` with all that is in it; a link is removed and not followed. Nothing there is no error.
 ///
@@ -98,15 +99,5 @@ impl Visitor for Remove<'_> {
 
     fn may_widen(&self) -> bool {
         true
-    }
-}
-
-/// The error of a merge whose result would depend on an order that the trees do not tell.
-pub(crate) fn ambiguous(path: &[u8]) -> Error {
-    Error::Unsupported {
-        what: format!(
-            "merging trees of which one wrote `{}` through a link of a lower layer and replaced it as well",
-            crate::error::Escaped(path)
-        ),
     }
 }

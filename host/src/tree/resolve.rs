@@ -13,7 +13,6 @@ use rustix::io::Errno;
 use super::handle::{Dir, Spot};
 use super::ids::PathId;
 use super::options::Resolver;
-use super::remove::ambiguous;
 use super::sys::{self, DIRECTORY, Explain as _, is_marker_name, join, kind_of, open_directory, split};
 use super::writer::TreeWriter;
 use crate::error::{Error, Result};
@@ -44,6 +43,8 @@ pub(super) enum Found {
     Nothing,
     /// To a hard link that is still to be made.
     Blocked(PathId),
+    /// Around in circles.
+    Loop,
 }
 
 /// What one name leads to.
@@ -67,6 +68,7 @@ impl TreeWriter {
         let (parent, name) = split(path);
         match self.resolve(parent, Absent::Make)? {
             Found::Dir(dir) => Ok(Spot { id: self.ids.child(dir.id, name), dir, name, path }),
+            Found::Loop => Err(endless(path)),
             Found::Nothing | Found::Blocked(_) => Err(sys::contended(path)),
         }
     }
@@ -80,6 +82,10 @@ impl TreeWriter {
             return Ok(Found::Dir(dir));
         }
         let (start, rest) = self.nearest(path);
+        if self.strict.is_some() && !is_straight(path, rest, &start) {
+            // That a link was followed matters for what comes behind it.
+            return self.walk(Arc::clone(&self.root), path, path, absent);
+        }
         match self.jump(&start, rest, path)? {
             Jump::Dir(dir) => {
                 self.cache.insert(path, &dir);
@@ -100,7 +106,7 @@ impl TreeWriter {
             return Ok(Some(dir));
         }
         let (mut dir, mut rest) = self.nearest(path);
-        if path.strip_suffix(rest).map(|head| head.strip_suffix(b"/").unwrap_or(head)) != Some(&*dir.path) {
+        if !is_straight(path, rest, &dir) {
             (dir, rest) = (Arc::clone(&self.root), path);
         }
         match self.jump(&dir, rest, path)? {
@@ -122,7 +128,10 @@ impl TreeWriter {
 
     /// Makes a path's directories as far as they are missing.
     pub(crate) fn imply_path(&mut self, path: &[u8]) -> Result<()> {
-        self.resolve(path, Absent::Make).map(|_| ())
+        match self.resolve(path, Absent::Make)? {
+            Found::Loop => Err(endless(path)),
+            _ => Ok(()),
+        }
     }
 
     /// Whether a link lies at a path.
@@ -189,7 +198,9 @@ impl TreeWriter {
             if matches!(name, b"" | b".") {
                 continue;
             }
-            self.spend(path)?;
+            if hops > 0 {
+                self.spend(path)?;
+            }
             if name == b".." {
                 let above = Vec::from(split(&here.path).0);
                 here = self.open_resolved(&above)?.ok_or_else(|| sys::contended(path))?;
@@ -204,19 +215,17 @@ impl TreeWriter {
             }
             let name = name.to_vec();
             let id = self.ids.child(here.id, &name);
+            if hops > 0 {
+                self.watch_step(id, path)?;
+            }
             match self.step(&here, &name, path)? {
-                Step::Dir(next) => {
-                    if hops > 0 && self.strict.as_ref().is_some_and(|strict| strict.replaced.contains(&id)) {
-                        return Err(ambiguous(path));
-                    }
-                    here = next;
-                }
+                Step::Dir(next) => here = next,
                 Step::Link(target) => {
                     hops += 1;
                     if hops > HOPS {
-                        return Err(Error::refused(path, "more than 40 symbolic links in a path"));
+                        return Ok(Found::Loop);
                     }
-                    self.followed(id, path)?;
+                    self.watch_link(id, path)?;
                     if target.first() == Some(&b'/') {
                         here = Arc::clone(&self.root);
                     }
@@ -290,19 +299,17 @@ impl TreeWriter {
         }
         Ok(())
     }
+}
 
-    /// A link is followed. When merging, one of the layer's own means that the order matters.
-    fn followed(&mut self, id: PathId, path: &[u8]) -> Result<()> {
-        let own = self.own.as_ref().is_some_and(|own| own.contains(&id));
-        match &mut self.strict {
-            Some(_) if own => Err(ambiguous(path)),
-            Some(strict) => {
-                strict.traversed.insert(id);
-                Ok(())
-            }
-            None => Ok(()),
-        }
-    }
+/// Whether no link was followed on the way to `dir`, which is what remains of `path` without `rest`.
+fn is_straight(path: &[u8], rest: &[u8], dir: &Dir) -> bool {
+    let head = path.strip_suffix(rest).unwrap_or_default();
+    head.strip_suffix(b"/").unwrap_or(head) == &*dir.path
+}
+
+/// The error of a path on which there are too many links.
+pub(super) fn endless(path: &[u8]) -> Error {
+    Error::refused(path, "more than 40 symbolic links in a path")
 }
 
 /// Whether this kernel and sandbox offer `openat2`.

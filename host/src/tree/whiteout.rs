@@ -15,7 +15,7 @@ use super::handle::{Dir, Spot};
 use super::ids::PathId;
 use super::options::Mode;
 use super::record::Marker;
-use super::resolve::{Absent, Found};
+use super::resolve::{Absent, Found, endless};
 use super::sys::{self, Explain as _, kind_of, open_directory, split};
 use super::writer::TreeWriter;
 use crate::error::{Error, Result};
@@ -52,13 +52,13 @@ impl TreeWriter {
 
     /// The directory that a marker lies in. None if the marker has nothing to remove.
     fn marker_parent(&mut self, path: &[u8]) -> Result<Option<Arc<Dir>>> {
-        if self.options.mode == Mode::Apply && self.own.is_none() {
-            return Ok(None);
-        }
         let absent = if self.options.mode == Mode::Apply { Absent::Stop } else { Absent::Mark };
         Ok(match self.resolve(path, absent)? {
+            // Below the first layer is nothing.
+            Found::Dir(_) if self.options.mode == Mode::Apply && self.own.is_none() => None,
             Found::Dir(dir) => Some(dir),
             Found::Nothing | Found::Blocked(_) => None,
+            Found::Loop => return Err(endless(path)),
         })
     }
 
@@ -69,7 +69,7 @@ impl TreeWriter {
         if kind_of(&stat) != FileType::Directory {
             if !own {
                 self.note(&spot.dir)?;
-                self.displace(spot)?;
+                self.take_away(spot, kind_of(&stat))?;
             }
             return Ok(());
         }
@@ -99,32 +99,25 @@ impl TreeWriter {
     }
 
     fn keep_whiteout(&mut self, spot: &Spot<'_>) -> Result<()> {
-        if self.implied.contains_key(&spot.id) {
-            // What came before went through a link, if a lower layer has one here.
-            self.note_late(&sys::join(&spot.dir.path, spot.name))?;
-        }
         let place = self.place(&spot.dir, spot.name, spot.path)?;
-        self.record_whiteout(&place, spot.id)?;
+        self.record_marker(Marker::Whiteout, &place, spot.id)?;
         let mut name = b".wh.".to_vec();
         name.extend_from_slice(spot.name);
         self.keep_marker(&spot.dir, &name, spot.path)
     }
 
     fn keep_opaque(&mut self, dir: &Arc<Dir>, path: &[u8]) -> Result<()> {
-        if self.marked.insert(self.ids.child(dir.id, OPAQUE)) {
-            self.budget.charge(&dir.path)?;
-            let place = TreePath::parse(dir.path.to_vec(), &self.options.limits)?;
-            self.record.markers.push(Marker::Opaque(place));
-        }
+        self.record_marker(Marker::Opaque, &dir.path, self.ids.child(dir.id, OPAQUE))?;
         self.keep_marker(dir, OPAQUE, path)
     }
 
-    /// Notes a removal in the record, once.
-    pub(super) fn record_whiteout(&mut self, place: &[u8], id: PathId) -> Result<()> {
+    /// Notes a removal in the record, unless one with this id was noted before.
+    pub(super) fn record_marker(&mut self, kind: fn(TreePath) -> Marker, place: &[u8], id: PathId) -> Result<()> {
         if self.marked.insert(id) {
+            // What came before went elsewhere, if a lower layer has a link there, and would not if it came now.
+            self.note_late(place)?;
             self.budget.charge(place)?;
-            let place = TreePath::parse(place.to_vec(), &self.options.limits)?;
-            self.record.markers.push(Marker::Whiteout(place));
+            self.record.markers.push(kind(TreePath::parse(place.to_vec(), &self.options.limits)?));
         }
         Ok(())
     }

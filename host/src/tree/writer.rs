@@ -1,5 +1,6 @@
 //! The tree writer: takes a layer's entries in their order and makes them.
 
+use std::collections::BTreeSet;
 use std::mem;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use super::options::{Mode, Resolver, WriterOptions};
 use super::overlay::Opaque;
 use super::record::LayerRecord;
 use super::resolve::has_openat2;
+use super::strict::Strict;
 use super::sys::{Explain as _, is_marker_name};
 use super::times::{Budget, Times};
 use crate::error::{Error, Result};
@@ -47,7 +49,9 @@ pub struct TreeWriter {
     pub(super) pending: IdMap<Pending>,
     pub(super) record: LayerRecord,
     /// Directories that only something inside of them implies.
-    pub(super) implied: IdMap<Box<[u8]>>,
+    pub(super) implied: BTreeSet<Vec<u8>>,
+    /// Directories that were implied first and listed, removed or replaced later.
+    pub(super) late: BTreeSet<Vec<u8>>,
     /// Directories that only a marker inside of them implies.
     pub(super) marker_dirs: IdMap<Box<[u8]>>,
     /// What markers were seen for.
@@ -60,15 +64,6 @@ pub struct TreeWriter {
     pub(super) strict: Option<Strict>,
     /// Whether entries have come since the last layer ended.
     dirty: bool,
-}
-
-/// What a merge watches: entries come in no particular order, so those whose order would matter are refused.
-#[derive(Debug, Default)]
-pub(super) struct Strict {
-    /// Links of lower layers that this layer replaced.
-    pub(super) replaced: IdSet,
-    /// Links of lower layers through which this layer went.
-    pub(super) traversed: IdSet,
 }
 
 impl TreeWriter {
@@ -105,7 +100,8 @@ impl TreeWriter {
             budget: Budget::new(options.limits.deferred_bytes),
             pending: IdMap::default(),
             record: LayerRecord::new(),
-            implied: IdMap::default(),
+            implied: BTreeSet::new(),
+            late: BTreeSet::new(),
             marker_dirs: IdMap::default(),
             marked: IdSet::default(),
             opaque: IdMap::default(),
@@ -147,9 +143,11 @@ impl TreeWriter {
         }
         let mut record = mem::replace(&mut self.record, LayerRecord::new());
         let implied = mem::take(&mut self.implied);
-        record.implied = self.sorted(implied)?;
+        record.implied = self.paths(implied)?;
+        let late = mem::take(&mut self.late);
+        record.late = self.paths(late)?;
         let marker_dirs = mem::take(&mut self.marker_dirs);
-        record.marker_dirs = self.sorted(marker_dirs)?;
+        record.marker_dirs = self.paths(marker_dirs.into_values().map(Vec::from).collect())?;
         Ok(record)
     }
 
@@ -161,10 +159,8 @@ impl TreeWriter {
         Ok(())
     }
 
-    fn sorted(&self, places: IdMap<Box<[u8]>>) -> Result<Vec<TreePath>> {
-        let mut paths: Vec<_> = places.into_values().map(Vec::from).collect();
-        paths.sort_unstable();
-        paths.into_iter().map(|path| TreePath::parse(path, &self.options.limits)).collect()
+    fn paths(&self, places: BTreeSet<Vec<u8>>) -> Result<Vec<TreePath>> {
+        places.into_iter().map(|path| TreePath::parse(path, &self.options.limits)).collect()
     }
 
     /// Counts an entry, and checks what every entry must keep to.

@@ -20,6 +20,7 @@ pub(crate) fn literal(text: &str) -> Item {
 }
 
 pub(crate) fn path(text: &str) -> TreePath {
+    let text = if text == "." { "" } else { text };
     let bytes = text.replace("\\xff", "\u{fffd}").into_bytes();
     // A byte that is no UTF-8, written as in Rust.
     let bytes = if text.contains("\\xff") { replace(&bytes, "\u{fffd}".as_bytes(), b"\xff") } else { bytes };
@@ -46,7 +47,6 @@ fn parse(item: &str, mtime: i64, markers: bool) -> Item {
     let kind = words.next().unwrap();
     let place = words.next().unwrap_or_else(|| panic!("{item:?} has no path"));
     let (place, target) = place.split_once("->").unwrap_or((place, ""));
-    let place = if place == "." { "" } else { place };
     let mut metadata = Metadata {
         mode: if kind == "D" { 0o755 } else { 0o644 },
         mtime: Timestamp { seconds: mtime, nanoseconds: 0 },
