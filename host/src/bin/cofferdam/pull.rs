@@ -24,7 +24,7 @@ pub(crate) fn run(session: &Session, args: &PullArgs) -> Result<(), Failure> {
         }
         ImageName::Layout(_, name) => {
             let source = OciLayout::open(name, session.limits())?;
-            options.publish_as = Some(format!("oci:{}", source.name()));
+            options.publish_as = Some(source.name());
             into_store(session, &source, &options)?
         }
     };
