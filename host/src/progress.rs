@@ -41,8 +41,8 @@ pub enum Event {
     },
     /// More of a layer's tree was written.
     Extracted {
-        /// The layer blob's digest.
-        layer: Digest,
+        /// The layer blob's digest, if it is known.
+        layer: Option<Digest>,
         /// Entries so far.
         entries: u64,
         /// Decoded bytes so far.

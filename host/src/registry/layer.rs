@@ -3,13 +3,14 @@
 //! The tree is claimed before the blob, as the store's order of locks wants it. Blob and tree are written at the same
 //! time; the tree is committed last, when both are verified.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::fetch::{Download, Written};
 use super::retry::RetryPolicy;
 use super::tail::tail;
 use super::tasks::{Task, Tasks};
 use super::unpacker::{Decoded, StoredBlob, StreamUnpacker};
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
 use crate::store::{BlobKind, Claim, Committed, ImageStorage, LayerDescriptor, Staged, StagedTree, Unpacked};
@@ -23,6 +24,8 @@ pub(super) struct Layers<'a> {
     pub(super) retry: &'a RetryPolicy,
     pub(super) progress: &'a Progress,
     pub(super) tasks: &'a Tasks,
+    /// Layers whose trees this pull made, or was about to make.
+    pub(super) made: &'a Mutex<Vec<Digest>>,
 }
 
 /// How a layer came to be there.
@@ -56,6 +59,8 @@ impl Layers<'_> {
             let Claim::Granted(tree) = self.storage.trees().begin_async(layer).await? else {
                 return Ok(Brought::Cached);
             };
+            // Noted before it is made: this future may be dropped while a thread commits the tree.
+            self.made.lock().unwrap_or_else(PoisonError::into_inner).push(layer.digest.clone());
             if !mended {
                 self.progress.emit(Event::LayerStarted { layer: layer.digest.clone(), bytes: layer.size });
             }
@@ -140,7 +145,7 @@ impl Layers<'_> {
 }
 
 /// What the store calls a layer.
-pub(super) fn describe(descriptor: &Descriptor, diff_id: crate::digest::Digest) -> LayerDescriptor {
+pub(super) fn describe(descriptor: &Descriptor, diff_id: Digest) -> LayerDescriptor {
     LayerDescriptor {
         digest: descriptor.digest.clone(),
         size: Some(descriptor.size),
@@ -155,8 +160,8 @@ pub(super) fn describe(descriptor: &Descriptor, diff_id: crate::digest::Digest) 
 /// [`Error::Refused`] if one blob is declared in two ways: it cannot be both.
 pub(super) fn distinct(
     layers: &[crate::transport::Layer],
-    diff_ids: &[crate::digest::Digest],
-    manifest: &crate::digest::Digest,
+    diff_ids: &[Digest],
+    manifest: &Digest,
 ) -> Result<Vec<(Descriptor, LayerDescriptor)>> {
     let mut distinct: Vec<(Descriptor, LayerDescriptor)> = Vec::with_capacity(layers.len());
     let mut seen = std::collections::HashMap::new();

@@ -9,7 +9,7 @@
 //! ends on its own shortly after.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -20,6 +20,7 @@ use super::layer::{Brought, Layers, distinct};
 use super::retry::RetryPolicy;
 use super::tasks::Tasks;
 use super::unpacker::StreamUnpacker;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
 use crate::store::{BlobKind, Claim, ImageObject, ImageRef, ImageStorage, LayerDescriptor};
@@ -98,7 +99,8 @@ pub async fn pull(
     });
 
     let tasks = Tasks::new();
-    let work = Layers { source, storage, unpacker, retry: &options.retry, progress, tasks: &tasks };
+    let made = Mutex::default();
+    let work = Layers { source, storage, unpacker, retry: &options.retry, progress, tasks: &tasks, made: &made };
     let brought = tokio::try_join!(
         bring_all(&work, &layers, options.concurrency),
         save_documents(storage, &tasks, &resolved, &config)
@@ -107,6 +109,8 @@ pub async fn pull(
         Ok((brought, ())) => brought,
         Err(error) => {
             tasks.stop_all().await;
+            drop(in_use);
+            withdraw(storage, made.into_inner().unwrap_or_else(PoisonError::into_inner)).await;
             return Err(error);
         }
     };
@@ -130,6 +134,15 @@ pub async fn pull(
         downloaded_bytes: downloaded.sum(),
         cached_layers: brought.iter().filter(|brought| **brought == Brought::Cached).count(),
     })
+}
+
+/// Removes the trees that a failed pull made: an image of which a part is bad leaves nothing under `extracted/`.
+async fn withdraw(storage: &ImageStorage, made: Vec<Digest>) {
+    let storage = storage.clone();
+    let withdrawn = tokio::task::spawn_blocking(move || storage.withdraw_trees(&made)).await;
+    if let Ok(Err(error)) = withdrawn {
+        tracing::warn!(%error, "cannot remove the trees of a pull that failed");
+    }
 }
 
 async fn bring_all(

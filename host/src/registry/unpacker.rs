@@ -45,7 +45,8 @@ impl StreamUnpacker for Unpacker {
         dest: OwnedFd,
         progress: &Progress,
     ) -> Result<Decoded> {
-        let mut source = described(Layer::new(blob), layer)?.with_progress(layer.digest.clone(), progress.clone());
+        let mut source =
+            described(Layer::new(blob), layer)?.with_progress(Some(layer.digest.clone()), progress.clone());
         if let Some(size) = layer.size {
             source = source.with_size(size);
         }

@@ -51,8 +51,7 @@ impl LocalImage {
         descriptor.verify(&format!("the image configuration {}", descriptor.digest), &config)?;
         let head = ConfigHead::parse(&config, &descriptor.digest, resolved.manifest.layers.len())?;
         platform.check_config(&name, head.platform.as_ref())?;
-        let image =
-            ImageObject::parse(&name, &resolved.raw.digest, &resolved.raw.bytes, &config, limits)?;
+        let image = ImageObject::parse(&name, &resolved.raw.digest, &resolved.raw.bytes, &config, limits)?;
         let trees = storage.local_trees(path, &resolved.raw.digest)?;
         Ok(Self { image, layout, trees, unpacker })
     }

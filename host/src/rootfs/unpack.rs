@@ -157,7 +157,7 @@ fn apply(
         let layer = described(Layer::new(blob), descriptor)?
             .with_size(size)
             .hashing_blob(descriptor.digest.algorithm())
-            .with_progress(descriptor.digest.clone(), options.progress.clone());
+            .with_progress(Some(descriptor.digest.clone()), options.progress.clone());
         let (outcome, returned) = unpacker.extract(layer, writer);
         writer = returned;
         let report = outcome?;

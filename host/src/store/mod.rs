@@ -58,6 +58,7 @@ mod sweep;
 mod tests;
 mod trees;
 mod unpacker;
+mod withdraw;
 
 pub use download::StagedDownload;
 pub use hashing::HashingWriter;

@@ -58,17 +58,27 @@ impl ImageStorage {
             return Ok(Removed { kept: Some("the store is in use"), ..Removed::default() });
         };
         // Listed only now: nobody publishes while the store is ours alone.
-        let listing = self.refs().list()?;
-        let mut needed = Parts::default();
-        let known = listing.unreadable.is_empty() && listing.refs.iter().all(|other| self.collect(other, &mut needed));
-        if !known {
+        let Some(needed) = self.needed()? else {
             return Ok(Removed { kept: Some("another image cannot be read"), ..Removed::default() });
-        }
+        };
         let mut removed = self.free(&parts, &needed)?;
         if !complete {
             removed.kept = Some("the image could not be read to the end");
         }
         Ok(removed)
+    }
+
+    /// What all images in the store consist of; nothing if that cannot be known to the end.
+    fn needed(&self) -> Result<Option<Parts>> {
+        let listing = self.refs().list()?;
+        let mut needed = Parts::default();
+        let known = listing.unreadable.is_empty() && listing.refs.iter().all(|image| self.collect(image, &mut needed));
+        Ok(known.then_some(needed))
+    }
+
+    /// The layers of all images in the store; nothing if they cannot be known to the end.
+    pub(super) fn needed_layers(&self) -> Result<Option<BTreeSet<Digest>>> {
+        Ok(self.needed()?.map(|parts| parts.layers))
     }
 
     fn free(&self, parts: &Parts, needed: &Parts) -> Result<Removed> {

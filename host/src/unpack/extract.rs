@@ -123,6 +123,7 @@ impl Unpacker {
             limits: self.limits.clone(),
             budget,
             entries: 0,
+            digest: facts.digest.clone(),
             progress: facts.progress.clone(),
             reported: (0, 0),
         };
@@ -136,12 +137,14 @@ impl Unpacker {
 struct LayerFacts {
     size: Option<u64>,
     compression: Option<Compression>,
-    progress: Option<(Digest, Progress)>,
+    digest: Option<Digest>,
+    progress: Progress,
 }
 
 impl LayerFacts {
     fn of(layer: &Layer) -> Self {
-        Self { size: layer.size, compression: layer.compression, progress: layer.progress.clone() }
+        let Layer { size, compression, digest, progress, .. } = layer;
+        Self { size: *size, compression: *compression, digest: digest.clone(), progress: progress.clone() }
     }
 }
 
@@ -169,7 +172,8 @@ struct TreeHost<S> {
     limits: Limits,
     budget: u64,
     entries: u64,
-    progress: Option<(Digest, Progress)>,
+    digest: Option<Digest>,
+    progress: Progress,
     reported: (u64, u64),
 }
 
@@ -187,11 +191,9 @@ impl<S: Sink + 'static> TreeHost<S> {
     }
 
     fn report(&mut self) {
-        if let Some((layer, progress)) = &self.progress {
-            self.reported = (self.entries, self.stream.position());
-            let (entries, bytes) = self.reported;
-            progress.emit(Event::Extracted { layer: layer.clone(), entries, bytes });
-        }
+        self.reported = (self.entries, self.stream.position());
+        let (entries, bytes) = self.reported;
+        self.progress.emit(Event::Extracted { layer: self.digest.clone(), entries, bytes });
     }
 }
 

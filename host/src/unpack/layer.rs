@@ -16,7 +16,8 @@ pub struct Layer {
     pub(super) compression: Option<Compression>,
     pub(super) diff_id: Option<Digest>,
     pub(super) blob_algorithm: Option<Algorithm>,
-    pub(super) progress: Option<(Digest, Progress)>,
+    pub(super) digest: Option<Digest>,
+    pub(super) progress: Progress,
 }
 
 impl Layer {
@@ -29,7 +30,8 @@ impl Layer {
             compression: None,
             diff_id: None,
             blob_algorithm: None,
-            progress: None,
+            digest: None,
+            progress: Progress::none(),
         }
     }
 
@@ -63,9 +65,10 @@ impl Layer {
         self
     }
 
-    /// Sends [`crate::Event::Extracted`] for the layer of this digest.
-    pub fn with_progress(mut self, layer: Digest, progress: Progress) -> Self {
-        self.progress = Some((layer, progress));
+    /// Sends [`crate::Event::Extracted`] while the layer is unpacked; `digest` is the blob's, if it is known.
+    pub fn with_progress(mut self, digest: Option<Digest>, progress: Progress) -> Self {
+        self.digest = digest;
+        self.progress = progress;
         self
     }
 }

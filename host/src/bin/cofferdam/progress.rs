@@ -52,7 +52,7 @@ struct Layer {
 struct Plain {
     begin: Instant,
     last: Option<Instant>,
-    layers: BTreeMap<Digest, Layer>,
+    layers: BTreeMap<Option<Digest>, Layer>,
 }
 
 impl Plain {
@@ -61,14 +61,14 @@ impl Plain {
             Event::Resolved { reference, manifest, layers, bytes: size } => {
                 line(&format!("{reference} is {manifest}: {layers} layers, {}", bytes(size)));
             }
-            Event::LayerStarted { layer, bytes } => self.layer(layer).size = bytes,
-            Event::LayerCached { layer } => self.layer(layer).done = true,
+            Event::LayerStarted { layer, bytes } => self.layer(Some(layer)).size = bytes,
+            Event::LayerCached { layer } => self.layer(Some(layer)).done = true,
             Event::LayerDone { layer } => {
-                self.layer(layer).done = true;
+                self.layer(Some(layer)).done = true;
                 self.say(false);
             }
             Event::Downloaded { layer, bytes } => {
-                self.layer(layer).downloaded = bytes;
+                self.layer(Some(layer)).downloaded = bytes;
                 self.say(true);
             }
             Event::Extracted { layer, entries, .. } => {
@@ -80,7 +80,7 @@ impl Plain {
         }
     }
 
-    fn layer(&mut self, digest: Digest) -> &mut Layer {
+    fn layer(&mut self, digest: Option<Digest>) -> &mut Layer {
         self.layers.entry(digest).or_default()
     }
 
@@ -95,11 +95,14 @@ impl Plain {
         let downloaded: u64 = self.layers.values().map(|layer| layer.downloaded).sum();
         let size: u64 = self.layers.values().filter_map(|layer| layer.size).sum();
         let entries: u64 = self.layers.values().map(|layer| layer.entries).sum();
-        let of = if size == 0 { String::new() } else { format!(" of {}", bytes(size)) };
+        if size == 0 {
+            return line(&format!("{entries} entries extracted"));
+        }
         line(&format!(
-            "{done} of {} layers done, {}{of} fetched, {entries} entries extracted",
+            "{done} of {} layers done, {} of {} fetched, {entries} entries extracted",
             self.layers.len(),
-            bytes(downloaded)
+            bytes(downloaded),
+            bytes(size)
         ));
     }
 }
@@ -107,26 +110,29 @@ impl Plain {
 fn bars() -> Progress {
     let screen = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
     let begin = Instant::now();
-    let state: Mutex<BTreeMap<Digest, ProgressBar>> = Mutex::default();
+    let state: Mutex<BTreeMap<Option<Digest>, ProgressBar>> = Mutex::default();
     Progress::new(move |event| {
         let mut bars = state.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
             Event::LayerStarted { layer, bytes } => {
-                let bar = bytes.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
-                bar.set_style(style());
+                let bar = bytes.map_or_else(spinner, |bytes| ProgressBar::new(bytes).with_style(style()));
                 bar.set_prefix(short(&layer));
-                bars.insert(layer, bar);
+                bars.insert(Some(layer), bar);
             }
-            Event::Downloaded { layer, bytes } => with(&bars, &layer, |bar| {
-                reveal(&screen, bar, begin);
-                bar.set_position(bytes);
-            }),
-            Event::Extracted { layer, entries, .. } => with(&bars, &layer, |bar| {
+            Event::Downloaded { layer, bytes } => {
+                if let Some(bar) = bars.get(&Some(layer)) {
+                    reveal(&screen, bar, begin);
+                    bar.set_position(bytes);
+                }
+            }
+            Event::Extracted { layer, entries, .. } => {
+                // A layer that nobody announced has no size to fill a bar with.
+                let bar = bars.entry(layer).or_insert_with(spinner);
                 reveal(&screen, bar, begin);
                 bar.set_message(format!("{entries} entries"));
-            }),
+            }
             Event::LayerDone { layer } => {
-                if let Some(bar) = bars.remove(&layer) {
+                if let Some(bar) = bars.remove(&Some(layer)) {
                     bar.finish_and_clear();
                     screen.remove(&bar);
                 }
@@ -136,10 +142,8 @@ fn bars() -> Progress {
     })
 }
 
-fn with(bars: &BTreeMap<Digest, ProgressBar>, layer: &Digest, act: impl FnOnce(&ProgressBar)) {
-    if let Some(bar) = bars.get(layer) {
-        act(bar);
-    }
+fn spinner() -> ProgressBar {
+    ProgressBar::new_spinner()
 }
 
 /// Bars are drawn once the work has taken a while.

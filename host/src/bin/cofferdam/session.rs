@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cofferdam::sandbox::{Sandbox, SandboxOptions};
 use cofferdam::store::ImageStorage;
 use cofferdam::unpack::{Layer, Unpacker};
-use cofferdam::{Cancel, Digest, Error, Limits, Progress, ambient};
+use cofferdam::{Cancel, Error, Limits, Progress, ambient};
 use tracing_subscriber::EnvFilter;
 
 use crate::args::Global;
@@ -104,9 +104,9 @@ impl Session {
         progress::start(self.global.progress, self.global.quiet)
     }
 
-    /// A layer of no store, with its progress shown under the digest of nothing.
+    /// A layer of no store, with its progress shown.
     pub(crate) fn shown(&self, layer: Layer) -> Layer {
-        layer.with_progress(Digest::of(b""), self.progress())
+        layer.with_progress(None, self.progress())
     }
 
     /// The store's directory.
