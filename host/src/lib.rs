@@ -26,3 +26,8 @@ pub use digest::{Algorithm, Digest};
 pub use error::{Error, ErrorKind, GuestFailure, Result};
 pub use limits::Limits;
 pub use progress::{Event, Progress};
+
+/// The README's example must compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -21,6 +21,8 @@ mod layer_verifier;
 mod listing;
 mod shared;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub use compression::Compression;
 pub use extract::Unpacker;
