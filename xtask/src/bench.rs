@@ -1,8 +1,9 @@
 //! `cargo xtask bench`: our extraction of a layer beside that of other tools, on the same files and the same disk.
 //!
 //! The rounds are interleaved (A B C A B C …), so that a slow moment of the machine meets all; what counts is the median.
-//! The destination is removed outside of the timing, and the disk is synced before each run.
+//! Each run gets a directory of its own on a file system that lasts for one layer's rounds, and the disk is synced before it.
 
+mod disk;
 mod report;
 mod tools;
 
@@ -15,6 +16,7 @@ use cofferdam_tests::usage::Usage;
 use cofferdam_tests::{Images, OciLayout, paths, require, scratch, usage};
 
 use crate::{setup, sh};
+use disk::Disk;
 use tools::{Contender, Input};
 
 /// Layers that are measured if they are there.
@@ -115,11 +117,12 @@ fn section(images: &Images, layer: &str, binary: &Path, work: &Path, rounds: usi
     let input = Input { gzip, zstd, layout: format!("{}:one", layout.dir().display()), binary, work };
     let contenders = tools::contenders(&input);
 
-    let dest = work.join("dest");
+    let disk = Disk::new(work)?;
     let mut rows: Vec<Row> = contenders.iter().map(|c| Row { name: c.name.clone(), runs: Vec::new() }).collect();
     let mut entries = 0;
     for round in 0..rounds {
-        for (contender, row) in contenders.iter().zip(&mut rows) {
+        for (index, (contender, row)) in contenders.iter().zip(&mut rows).enumerate() {
+            let dest = disk.path().join(format!("{round}-{index}"));
             eprintln!("{layer}, round {} of {rounds}: {}", round + 1, contender.name);
             let (run, count) = once(contender, &dest).with_context(|| contender.name.clone())?;
             entries = entries.max(count);
@@ -130,7 +133,7 @@ fn section(images: &Images, layer: &str, binary: &Path, work: &Path, rounds: usi
     Ok(Section { layer: layer.to_owned(), bytes, entries, rows })
 }
 
-/// One run, into a directory that is fresh, and counted and removed after the clock has stopped.
+/// One run, into a directory that is fresh, and counted after the clock has stopped.
 fn once(contender: &Contender, dest: &Path) -> Result<(Usage, usize)> {
     if contender.makes_dest {
         ensure!(!dest.exists(), "{} is in the way", dest.display());
@@ -142,7 +145,6 @@ fn once(contender: &Contender, dest: &Path) -> Result<(Usage, usize)> {
     ensure!(run.status.success(), "it ended with {}", run.status);
     let entries = count(dest)?;
     ensure!(entries > 0, "it extracted nothing");
-    fs::remove_dir_all(dest)?;
     Ok((run, entries))
 }
 

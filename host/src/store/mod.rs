@@ -33,7 +33,6 @@
 
 mod bundle;
 mod config;
-mod discard;
 mod download;
 mod file;
 mod hashing;

@@ -10,13 +10,14 @@ use rustix::io::Errno;
 use crate::error::{Error, Result};
 use crate::store::file::Durability;
 use crate::store::image::LayerDescriptor;
+use crate::store::layout;
 use crate::store::lock::{Lock, waiting};
 use crate::store::names::{self, Staging};
 use crate::store::record::{Identity, TreeRecord};
 use crate::store::stage::Claim;
 use crate::store::trees::{Tree, Trees, check_diff_id};
 use crate::store::unpacker::Unpacked;
-use crate::store::{discard, layout};
+use crate::tree::remove_tree;
 
 /// How often a commit yields to a program that keeps putting directories under the final name without taking locks.
 const ATTEMPTS: u32 = 8;
@@ -72,7 +73,7 @@ impl Trees {
         let directory = match layout::open_dir(&self.0.extracted, &name) {
             Ok(directory) => directory.into_std_file(),
             Err(error) => {
-                let _ = discard::remove_tree(&self.0.extracted, &name);
+                let _ = remove_tree(&*self.0.extracted, name.as_bytes());
                 return Err(failed(error));
             }
         };
@@ -122,7 +123,7 @@ impl StagedTree {
 impl Drop for StagedTree {
     fn drop(&mut self) {
         if !self.committed
-            && let Err(error) = discard::remove_tree(&self.trees.0.extracted, &self.name)
+            && let Err(error) = remove_tree(&*self.trees.0.extracted, self.name.as_bytes())
         {
             tracing::warn!(tree = self.name, %error, "cannot remove a staged tree; it will be swept later");
         }

@@ -16,11 +16,12 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::store::file::{self, Durability};
 use crate::store::image::LayerDescriptor;
+use crate::store::layout;
 use crate::store::lock::Locks;
 use crate::store::meta::Access;
 use crate::store::names::{self, Staging};
 use crate::store::record::{self, Head, Identity, TreeRecord};
-use crate::store::{discard, layout};
+use crate::tree::remove_tree;
 
 /// A directory of trees: the registry's, or one local layout's.
 #[derive(Clone, Debug)]
@@ -141,9 +142,9 @@ impl Trees {
             let (Staging::Tree, Some(digest)) = (staged.staging, &staged.digest) else { continue };
             if staged.ours {
                 let Some(_lock) = self.0.locks.try_acquire(&self.lock_name(digest))? else { continue };
-                discard::remove_tree(&self.0.extracted, &name)?;
+                remove_tree(&*self.0.extracted, name.as_bytes())?;
             } else if super::sweep::is_abandoned(&self.0.extracted, &name) {
-                discard::remove_tree(&self.0.extracted, &name)?;
+                remove_tree(&*self.0.extracted, name.as_bytes())?;
             }
         }
         for digest in self.recorded()? {
@@ -223,7 +224,7 @@ impl Trees {
         let (name, aside) = (digest.file_stem(), names::fresh(Staging::Tree, Some(digest)));
         // Aside first: nobody shall find a tree in the middle of its removal.
         match rustix::fs::renameat(&*self.0.extracted, &name, &*self.0.extracted, &aside) {
-            Ok(()) => discard::remove_tree(&self.0.extracted, &aside),
+            Ok(()) => remove_tree(&*self.0.extracted, aside.as_bytes()),
             Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(Error::io("set aside the tree", name.as_bytes(), error)),
         }
