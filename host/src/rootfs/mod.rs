@@ -3,7 +3,5 @@
 mod copy;
 mod merge;
 mod source;
-#[cfg(test)]
-mod tests;
 
 pub use merge::{PreservedLayer, merge};

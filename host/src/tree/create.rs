@@ -126,6 +126,7 @@ impl TreeWriter {
     /// Makes a directory at a place. One that is there is kept, and gets this metadata if it is `listed`.
     fn make_directory(&mut self, spot: &Spot<'_>, metadata: &Metadata, listed: bool) -> Result<Arc<Dir>> {
         let kind = OverrideKind::Directory;
+        self.watch_directory(spot)?;
         let place = self.place(&spot.dir, spot.name, spot.path)?;
         let mode = self.owners.initial_mode(kind, metadata.mode);
         self.note(&spot.dir)?;

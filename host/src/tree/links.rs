@@ -17,7 +17,7 @@ use super::handle::Spot;
 use super::ids::{IdMap, IdSet, PathId};
 use super::options::Mode;
 use super::record::Link;
-use super::resolve::{Absent, Found, endless};
+use super::resolve::{Absent, Found};
 use super::sys::{self, Explain as _, inode_of, is_marker_name, kind_of, split};
 use super::writer::TreeWriter;
 use crate::error::{Error, Result};
@@ -175,7 +175,7 @@ impl TreeWriter {
                     self.pending.remove(&id);
                     ready.extend(waiting.remove(&id).unwrap_or_default());
                 }
-                Target::Loop => return Err(endless(pending.target.as_bytes())),
+                Target::Loop => return Err(self.endless(pending.target.as_bytes())),
                 Target::At(_) | Target::Nowhere | Target::Behind(_) => unresolved.push(id),
             }
         }

@@ -87,8 +87,7 @@ impl TreeWriter {
     fn is_outermost(&self, path: &[u8]) -> bool {
         let mut id = self.ids.root();
         let mut outermost = true;
-        let mut names = path.split(|&b| b == b'/').filter(|name| !name.is_empty()).peekable();
-        while let Some(name) = names.next() {
+        for name in path.split(|&b| b == b'/').filter(|name| !name.is_empty()) {
             outermost &= !self.opaque.contains_key(&id);
             id = self.ids.child(id, name);
         }

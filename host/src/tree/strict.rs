@@ -17,8 +17,10 @@ use crate::error::{Error, Escaped, Result};
 pub(super) struct Strict {
     /// Places where this layer replaced what lower layers had.
     replaced: IdSet,
-    /// Links of lower layers that this layer followed, and places that it came by behind them.
-    traversed: IdSet,
+    /// Links of lower layers that this layer followed.
+    followed: IdSet,
+    /// Places that it came by behind them.
+    passed: IdSet,
 }
 
 impl TreeWriter {
@@ -34,14 +36,14 @@ impl TreeWriter {
     /// A path leads through a place behind a link.
     pub(super) fn watch_step(&mut self, id: PathId, path: &[u8]) -> Result<()> {
         let Some(strict) = &mut self.strict else { return Ok(()) };
-        strict.traversed.insert(id);
+        strict.passed.insert(id);
         if strict.replaced.contains(&id) { Err(ambiguous(path)) } else { Ok(()) }
     }
 
     /// A path leads through a link.
     pub(super) fn watch_link(&mut self, id: PathId, path: &[u8]) -> Result<()> {
         let Some(strict) = &mut self.strict else { return Ok(()) };
-        strict.traversed.insert(id);
+        strict.followed.insert(id);
         if self.own.as_ref().is_some_and(|own| own.contains(&id)) { Err(ambiguous(path)) } else { Ok(()) }
     }
 
@@ -58,7 +60,25 @@ impl TreeWriter {
     pub(super) fn watch_creation(&mut self, spot: &Spot<'_>) -> Result<()> {
         let Some(strict) = &self.strict else { return Ok(()) };
         let own = self.own.as_ref().is_some_and(|own| own.contains(&spot.id));
-        if own || strict.traversed.contains(&spot.id) { Err(ambiguous(spot.path)) } else { Ok(()) }
+        let passed = strict.followed.contains(&spot.id) || strict.passed.contains(&spot.id);
+        if own || passed { Err(ambiguous(spot.path)) } else { Ok(()) }
+    }
+
+    /// The error of a path on which there are too many links. When merging, the layer itself may have replaced one of
+    /// them before it went there.
+    pub(super) fn endless(&self, path: &[u8]) -> Error {
+        match self.strict {
+            Some(_) => ambiguous(path),
+            None => Error::refused(path, "more than 40 symbolic links in a path"),
+        }
+    }
+
+    /// A directory is to be made. Several paths may lead to it, but none where a link has been.
+    pub(super) fn watch_directory(&mut self, spot: &Spot<'_>) -> Result<()> {
+        match &self.strict {
+            Some(strict) if strict.followed.contains(&spot.id) => Err(ambiguous(spot.path)),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use super::handle::{Dir, Spot};
 use super::ids::PathId;
 use super::options::Mode;
 use super::record::Marker;
-use super::resolve::{Absent, Found, endless};
+use super::resolve::{Absent, Found};
 use super::sys::{self, Explain as _, kind_of, open_directory, split};
 use super::writer::TreeWriter;
 use crate::error::{Error, Result};
@@ -58,7 +58,7 @@ impl TreeWriter {
             Found::Dir(_) if self.options.mode == Mode::Apply && self.own.is_none() => None,
             Found::Dir(dir) => Some(dir),
             Found::Nothing | Found::Blocked(_) => None,
-            Found::Loop => return Err(endless(path)),
+            Found::Loop => return Err(self.endless(path)),
         })
     }
 
@@ -126,9 +126,8 @@ impl TreeWriter {
     fn keep_marker(&mut self, dir: &Arc<Dir>, name: &[u8], path: &[u8]) -> Result<()> {
         let spot = Spot { id: self.ids.child(dir.id, name), dir: Arc::clone(dir), name, path };
         match sys::look(dir, name) {
-            Ok(Some(_)) => Ok(()),
-            // No archive can hold this name, but the contract can: it stays in the record alone.
-            Err(Errno::NAMETOOLONG) => Ok(()),
+            // Of too long a name: no archive can hold it, but the contract can. It stays in the record alone.
+            Ok(Some(_)) | Err(Errno::NAMETOOLONG) => Ok(()),
             Ok(None) => self.put_empty(&spot, MARKER).map(|_| ()),
             Err(errno) => Err(Error::io("examine", path, errno)),
         }
