@@ -1,9 +1,10 @@
 //! Layers and neighbours that mean harm.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Bytes, Lab, RESOLVERS, open, options, snapshot, write};
+use super::{Bytes, Lab, RESOLVERS, notation, open, options, snapshot, write};
 use crate::Limits;
 use crate::error::{Error, ErrorKind};
 use crate::tree::entry::{Entry, Metadata, Node, Sink as _, TreePath};
@@ -14,56 +15,75 @@ fn entry(path: &str, node: Node) -> Entry {
     Entry { path, node, metadata: Metadata { mode: 0o755, ..Metadata::default() } }
 }
 
-/// CVE-2018-15664, CVE-2025-47290: another process swaps a directory for a link to the outside, back and forth.
+/// Swaps a directory for a link to the victim, back and forth, until it is dropped.
+struct Racer {
+    done: Arc<AtomicBool>,
+    swaps: Arc<AtomicUsize>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Racer {
+    fn start(dest: std::path::PathBuf) -> Self {
+        let (done, swaps) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (over, count) = (Arc::clone(&done), Arc::clone(&swaps));
+        let race = move || {
+            let (dir, link) = (dest.join("a/b"), dest.join("link"));
+            let exchange = || {
+                let (from, to) = (rustix::fs::CWD, rustix::fs::CWD);
+                rustix::fs::renameat_with(from, &dir, to, &link, rustix::fs::RenameFlags::EXCHANGE).is_ok()
+            };
+            while !over.load(Ordering::Relaxed) {
+                if !link.is_symlink() {
+                    let _ = std::fs::remove_dir_all(&link);
+                    let _ = std::os::unix::fs::symlink("../../victim", &link);
+                }
+                if exchange() {
+                    count.fetch_add(1, Ordering::Relaxed);
+                    std::thread::yield_now();
+                    exchange();
+                }
+            }
+        };
+        Self { done, swaps, thread: Some(std::thread::spawn(race)) }
+    }
+}
+
+impl Drop for Racer {
+    fn drop(&mut self) {
+        self.done.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// CVE-2018-15664, CVE-2025-47290: another process swaps a directory for a link to the outside.
 #[test]
 fn a_racer_gains_nothing() {
     for resolver in RESOLVERS {
         let lab = Lab::new();
-        let (dest, done, swaps) = (lab.dest(), AtomicBool::new(false), AtomicUsize::new(0));
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let (dir, aside, link) = (dest.join("a/b"), dest.join("aside"), dest.join("link"));
-                let _ = std::os::unix::fs::symlink("../../victim", &link);
-                while !done.load(Ordering::Relaxed) {
-                    if std::fs::rename(&dir, &aside).is_ok() {
-                        if std::fs::rename(&link, &dir).is_ok() {
-                            swaps.fetch_add(1, Ordering::Relaxed);
-                        }
-                        std::thread::yield_now();
-                        let _ = std::fs::rename(&dir, &link);
-                        let _ = std::fs::rename(&aside, &dir);
-                    }
-                    if !link.is_symlink() {
-                        let _ = std::os::unix::fs::symlink("../../victim", &link);
-                    }
+        let dest = lab.dest();
+        let racer = Racer::start(dest.clone());
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(1) || racer.swaps.load(Ordering::Relaxed) < 200 {
+            assert!(start.elapsed() < Duration::from_secs(30), "the racer got to swap only {:?} times", racer.swaps);
+            let mut writer = TreeWriter::new(open(&dest), options(Mode::Apply, resolver)).unwrap();
+            // Errors are as good as success, as long as the victim stays as it is.
+            for path in ["a", "a/b", "a/b/c", "a/b/c/d"].iter().cycle().take(16) {
+                let _ = writer.put(entry(path, Node::Directory), &mut Bytes(b""));
+                for name in ["hello", "secret", "new"] {
+                    let file = entry(&format!("{path}/{name}"), Node::File { size: 4 });
+                    let _ = writer.put(file, &mut Bytes(b"evil"));
+                    let link = Node::HardLink { target: notation::path("a/b/hello") };
+                    let _ = writer.put(entry(&format!("{path}/{name}-link"), link), &mut Bytes(b""));
                 }
-            });
-            let until = Instant::now() + Duration::from_secs(1);
-            let mut rounds = 0;
-            while Instant::now() < until || rounds < 5 || swaps.load(Ordering::Relaxed) < 100 {
-                assert!(until.elapsed().as_secs() < 60, "the racer never got to swap");
-                rounds += 1;
-                let Ok(mut writer) = TreeWriter::new(open(&dest), options(Mode::Apply, resolver)) else { continue };
-                // Errors are as good as success, as long as the victim stays as it is.
-                let paths = ["a", "a/b", "a/b/c", "a/b/c/d"];
-                for path in paths.iter().cycle().take(40) {
-                    let _ = writer.put(entry(path, Node::Directory), &mut Bytes(b""));
-                    for name in ["hello", "secret", "new"] {
-                        let file = entry(&format!("{path}/{name}"), Node::File { size: 4 });
-                        let _ = writer.put(file, &mut Bytes(b"evil"));
-                        let link = Node::HardLink {
-                            target: TreePath::parse(b"a/b/hello".into(), &Limits::default()).unwrap(),
-                        };
-                        let _ = writer.put(entry(&format!("{path}/{name}-link"), link), &mut Bytes(b""));
-                    }
-                    let _ = writer.put(entry(&format!("{path}/hello"), Node::Whiteout), &mut Bytes(b""));
-                    let _ = writer.put(entry(path, Node::Opaque), &mut Bytes(b""));
-                }
-                let _ = writer.finish();
-                let _ = remove_tree(open(&dest), b"a");
+                let _ = writer.put(entry(&format!("{path}/hello"), Node::Whiteout), &mut Bytes(b""));
+                let _ = writer.put(entry(path, Node::Opaque), &mut Bytes(b""));
             }
-            done.store(true, Ordering::Relaxed);
-        });
+            let _ = writer.finish();
+            let _ = remove_tree(open(&dest), b"a");
+        }
+        drop(racer);
         lab.assert_contained();
     }
 }

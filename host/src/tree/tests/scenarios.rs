@@ -190,6 +190,17 @@ fn hard_links() {
     check(LINKS);
 }
 
+#[test]
+fn the_root_takes_its_metadata() {
+    let layers = ["D . 0711 @3 user.root=1, F x", "F y, W .wh.x"];
+    let [applied, merged] = [Lab::new(), Lab::new()];
+    write(&applied.dest(), options(Mode::Apply, RESOLVERS[0]), &layers).unwrap();
+    merge(&merged, &merged.dest(), &options(Mode::Apply, RESOLVERS[0]), &layers).unwrap();
+    let [applied, merged] = [applied, merged].map(|lab| snapshot::full(&lab.dest()));
+    assert_eq!(applied, merged);
+    assert!(applied["."].contains("mtime 3.") && applied["."].contains("user.root=1"), "{applied:?}");
+}
+
 /// P6, on layers that nobody thought of: 500 small images over few names, so that everything collides.
 #[test]
 fn applying_and_merging_agree() {
