@@ -82,6 +82,7 @@ impl<'a> Merging<'a> {
                 Marker::Replaced(path) => self.writer.put_replaced(path)?,
             }
         }
+        self.writer.check_markers(record.implied.iter().chain(&record.marker_dirs))?;
         self.content(record.root)?;
         for link in &record.links {
             self.writer.admit(&link.path)?;

@@ -241,7 +241,12 @@ impl TreeWriter {
                 Step::Nothing | Step::Other if absent == Absent::Make => {
                     here = self.imply(&here, &name, absent, path)?;
                 }
-                Step::Nothing | Step::Other => return Ok(Found::Nothing),
+                Step::Nothing | Step::Other => {
+                    if hops > 0 {
+                        self.watch_rest(id, todo.get(at..).unwrap_or_default());
+                    }
+                    return Ok(Found::Nothing);
+                }
             }
         }
         self.cache.insert(path, &here);

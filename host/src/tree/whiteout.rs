@@ -32,6 +32,7 @@ impl TreeWriter {
         let path = not_root(path)?;
         let (parent, name) = split(path);
         let Some(dir) = self.marker_parent(parent)? else { return Ok(()) };
+        self.watch_marker_place(path, &sys::join(&dir.path, name));
         let spot = Spot { id: self.ids.child(dir.id, name), dir, name, path };
         match self.options.mode {
             Mode::Apply => self.remove_lower(&spot),
@@ -43,6 +44,7 @@ impl TreeWriter {
     /// Removes what lower layers hold inside of a directory.
     pub(crate) fn put_opaque(&mut self, path: &TreePath) -> Result<()> {
         let Some(dir) = self.marker_parent(path.as_bytes())? else { return Ok(()) };
+        self.watch_marker_place(path.as_bytes(), &dir.path);
         match self.options.mode {
             Mode::Apply => self.prune(&dir),
             Mode::Preserve => self.keep_opaque(&dir, path.as_bytes()),
@@ -52,6 +54,7 @@ impl TreeWriter {
 
     /// The directory that a marker lies in. None if the marker has nothing to remove.
     fn marker_parent(&mut self, path: &[u8]) -> Result<Option<Arc<Dir>>> {
+        self.watch_marker(path);
         let absent = if self.options.mode == Mode::Apply { Absent::Stop } else { Absent::Mark };
         Ok(match self.resolve(path, absent)? {
             // Below the first layer is nothing.
