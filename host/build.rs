@@ -3,6 +3,8 @@
 //! `COFFERDAM_GUESTS` may name a directory with prebuilt components (`gunzip.wasm`, `untar.wasm`, `unzstd.wasm`), for
 //! packagers who build them elsewhere.
 
+#![allow(clippy::disallowed_methods, reason = "a build script works with paths, the environment and cargo")]
+
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;

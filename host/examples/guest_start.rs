@@ -2,6 +2,8 @@
 //!
 //! `cargo run --release --example guest_start [CACHE_DIR]`
 
+#![allow(clippy::print_stdout, reason = "an example that reports")]
+
 use std::sync::Arc;
 use std::time::Instant;
 

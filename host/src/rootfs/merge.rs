@@ -9,10 +9,10 @@ use std::collections::HashMap;
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use rustix::fs::{FileType, RawDir};
+use rustix::fs::{AtFlags, FileType, RawDir, Stat};
 
 use super::copy::Copier;
-use super::source::{self, Thing};
+use super::source::{self, Source, Thing};
 use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
 use crate::tree::entry::TreePath;
@@ -82,6 +82,7 @@ impl<'a> Merging<'a> {
                 Marker::Replaced(path) => self.writer.put_replaced(path)?,
             }
         }
+        self.writer.check_markers(record.implied.iter().chain(&record.marker_dirs))?;
         self.content(record.root)?;
         for link in &record.links {
             self.writer.admit(&link.path)?;
@@ -113,7 +114,7 @@ impl<'a> Merging<'a> {
                 }
                 let child = join(&path, name);
                 let kind = match entry.file_type() {
-                    FileType::Unknown => kind_of(&self.stat(&dir, name, &child)?),
+                    FileType::Unknown => kind_of(&stat(&dir, name, &child)?),
                     kind => kind,
                 };
                 if kind == FileType::Directory {
@@ -126,15 +127,12 @@ impl<'a> Merging<'a> {
         Ok(())
     }
 
-    fn stat(&self, dir: &OwnedFd, name: &[u8], path: &[u8]) -> Result<rustix::fs::Stat> {
-        rustix::fs::statat(dir, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).explain("examine", path)
-    }
-
     /// Copies something that is no directory, or links it to a copy that was made before.
     fn leaf(&mut self, dir: &OwnedFd, name: &[u8], path: Vec<u8>, kind: FileType) -> Result<()> {
-        let stat = self.stat(dir, name, &path)?;
         let path = TreePath::parse(path, &self.options.limits)?;
         self.writer.admit(&path)?;
+        let source = Source::open(dir, name, kind, path.as_bytes())?;
+        let stat = source.stat;
         if stat.st_nlink > 1 {
             if let Some(first) = self.groups.get(&(stat.st_dev, stat.st_ino)) {
                 return self.writer.put_hard_link(&path, first);
@@ -142,9 +140,9 @@ impl<'a> Merging<'a> {
             self.remember(&path)?;
             self.groups.insert((stat.st_dev, stat.st_ino), path.clone());
         }
-        let (thing, metadata) = source::read(dir, name, kind, path.as_bytes())?;
+        let (thing, metadata) = source.read(path.as_bytes())?;
         match thing {
-            Thing::File(file, stat) => {
+            Thing::File(file) => {
                 let copier = &mut *self.copier;
                 self.writer.put_file(&path, &metadata, |copy| copier.copy(&file, copy, &stat, path.as_bytes()))
             }
@@ -163,4 +161,8 @@ impl<'a> Merging<'a> {
         let what = "bytes of names of hard links";
         Err(Error::Limit { subject: "the layer".into(), what, limit: limit as u64 })
     }
+}
+
+fn stat(dir: &OwnedFd, name: &[u8], path: &[u8]) -> Result<Stat> {
+    rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).explain("examine", path)
 }

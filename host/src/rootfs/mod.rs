@@ -8,8 +8,6 @@ mod merge;
 mod provide;
 mod source;
 mod stage;
-#[cfg(test)]
-mod tests;
 mod unpack;
 
 pub use local::LocalImage;

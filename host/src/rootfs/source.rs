@@ -9,49 +9,62 @@ use crate::tree::entry::{Device, Metadata};
 use crate::tree::xattr::{self, Target};
 use crate::tree::{Explain as _, HOLD, OverrideKind, OverrideStat, kind_of, stamp_of};
 
-/// Something of a tree that is no directory.
+/// Something of a tree that is no directory, and what it is in the file system.
+pub(super) struct Source {
+    handle: OwnedFd,
+    /// What the file system says about it.
+    pub(super) stat: Stat,
+}
+
+/// What it is in the layer.
 pub(super) enum Thing {
     /// A regular file, open for reading.
-    File(OwnedFd, Stat),
+    File(OwnedFd),
     /// A symbolic link.
     Symlink(Vec<u8>),
     /// A device or a pipe.
     Special(FileType, Device),
 }
 
-/// Reads what lies at a name that is no directory.
-pub(super) fn read(dir: &OwnedFd, name: &[u8], kind: FileType, path: &[u8]) -> Result<(Thing, Metadata)> {
-    if kind == FileType::RegularFile {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(dir, name, flags, Mode::empty()).explain("open", path)?;
-        let stat = rustix::fs::fstat(&file).explain("examine", path)?;
-        if kind_of(&stat) != kind {
-            return Err(Error::Busy { what: format!("`{}`", crate::error::Escaped(path)) });
+impl Source {
+    /// Takes hold of what lies at a name. Only regular files are opened.
+    pub(super) fn open(dir: &OwnedFd, name: &[u8], kind: FileType, path: &[u8]) -> Result<Self> {
+        let reading = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let flags = if kind == FileType::RegularFile { reading } else { HOLD };
+        let handle = rustix::fs::openat(dir, name, flags, Mode::empty()).explain("open", path)?;
+        let stat = rustix::fs::fstat(&handle).explain("examine", path)?;
+        if kind_of(&stat) == kind {
+            return Ok(Self { handle, stat });
         }
-        let (metadata, kind) = metadata(Target::Open(file.as_fd()), &stat, path)?;
-        let thing = match kind {
-            Some(OverrideKind::Char(device)) => Thing::Special(FileType::CharacterDevice, device),
-            Some(OverrideKind::Block(device)) => Thing::Special(FileType::BlockDevice, device),
-            Some(OverrideKind::Pipe) => Thing::Special(FileType::Fifo, Device { major: 0, minor: 0 }),
-            _ => Thing::File(file, stat),
-        };
-        return Ok((thing, metadata));
+        Err(Error::Busy { what: format!("`{}`", crate::error::Escaped(path)) })
     }
-    let held = rustix::fs::openat(dir, name, HOLD, Mode::empty()).explain("hold", path)?;
-    let stat = rustix::fs::fstat(&held).explain("examine", path)?;
-    let (metadata, _) = metadata(Target::Held(held.as_fd()), &stat, path)?;
-    let thing = match kind_of(&stat) {
-        FileType::Symlink => {
-            let target = rustix::fs::readlinkat(&held, "", Vec::new()).explain("read the link", path)?;
-            Thing::Symlink(target.into_bytes())
-        }
-        kind @ (FileType::CharacterDevice | FileType::BlockDevice | FileType::Fifo) => {
-            let device = Device { major: rustix::fs::major(stat.st_rdev), minor: rustix::fs::minor(stat.st_rdev) };
-            Thing::Special(kind, device)
-        }
-        _ => return Err(Error::refused(path, "something that no layer makes is in its tree")),
-    };
-    Ok((thing, metadata))
+
+    /// Reads what the layer said.
+    pub(super) fn read(self, path: &[u8]) -> Result<(Thing, Metadata)> {
+        let Self { handle, stat } = self;
+        let kind = kind_of(&stat);
+        let target = match kind {
+            FileType::RegularFile => Target::Open(handle.as_fd()),
+            _ => Target::Held(handle.as_fd()),
+        };
+        let (metadata, recorded) = metadata(target, &stat, path)?;
+        let thing = match (kind, recorded) {
+            (_, Some(OverrideKind::Char(device))) => Thing::Special(FileType::CharacterDevice, device),
+            (_, Some(OverrideKind::Block(device))) => Thing::Special(FileType::BlockDevice, device),
+            (_, Some(OverrideKind::Pipe)) => Thing::Special(FileType::Fifo, Device { major: 0, minor: 0 }),
+            (FileType::RegularFile, _) => Thing::File(handle),
+            (FileType::Symlink, _) => {
+                let link = rustix::fs::readlinkat(&handle, "", Vec::new()).explain("read the link", path)?;
+                Thing::Symlink(link.into_bytes())
+            }
+            (FileType::CharacterDevice | FileType::BlockDevice | FileType::Fifo, _) => {
+                let device = Device { major: rustix::fs::major(stat.st_rdev), minor: rustix::fs::minor(stat.st_rdev) };
+                Thing::Special(kind, device)
+            }
+            _ => return Err(Error::refused(path, "something that no layer makes is in its tree")),
+        };
+        Ok((thing, metadata))
+    }
 }
 
 /// Reads the metadata of an open directory.

@@ -55,9 +55,8 @@ impl DirCache {
     /// Forgets the paths that lead through links: a link is gone.
     pub(super) fn forget_aliases(&mut self) {
         if mem::take(&mut self.aliased) {
-            let straight = |path: &Box<[u8]>, dir: &mut Arc<Dir>| **path == *dir.path;
-            self.young.retain(straight);
-            self.old.retain(straight);
+            self.young.retain(|path, dir| **path == *dir.path);
+            self.old.retain(|path, dir| **path == *dir.path);
         }
     }
 }

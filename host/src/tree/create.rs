@@ -91,14 +91,15 @@ impl TreeWriter {
         } else {
             let spot = self.spot(path)?;
             let dir = self.make_directory(&spot, metadata, true)?;
-            if self.implied.remove(&*dir.path) {
+            if self.implied.remove(&*dir.path) || self.marker_dirs.remove(&*dir.path) {
                 self.late.insert(dir.path.to_vec());
             }
-            self.marker_dirs.remove(&dir.id);
+            self.marker_ids.remove(&dir.id);
             self.made(&spot);
             self.cache.insert(path, &dir);
             dir
         };
+        self.watch_listing(dir.id, metadata, path)?;
         self.set_due(dir.id, &dir.path, metadata.mtime)
     }
 
@@ -109,12 +110,13 @@ impl TreeWriter {
         let metadata = Metadata { mode: IMPLIED, mtime: UNLISTED, ..Metadata::default() };
         let dir = self.make_directory(&spot, &metadata, false)?;
         self.claim(dir.id);
-        self.void_replaced_link(dir.id);
+        self.void_replaced_link(dir.id)?;
         self.set_due(dir.id, &dir.path, UNLISTED)?;
         if self.options.mode != TreeMode::Apply {
             self.budget.charge(&dir.path)?;
             if absent == Absent::Mark {
-                self.marker_dirs.insert(dir.id, dir.path.clone());
+                self.marker_dirs.insert(dir.path.to_vec());
+                self.marker_ids.insert(dir.id);
             } else {
                 self.implied.insert(dir.path.to_vec());
             }
@@ -126,6 +128,7 @@ impl TreeWriter {
     /// Makes a directory at a place. One that is there is kept, and gets this metadata if it is `listed`.
     fn make_directory(&mut self, spot: &Spot<'_>, metadata: &Metadata, listed: bool) -> Result<Arc<Dir>> {
         let kind = OverrideKind::Directory;
+        self.watch_directory(spot)?;
         let place = self.place(&spot.dir, spot.name, spot.path)?;
         let mode = self.owners.initial_mode(kind, metadata.mode);
         self.note(&spot.dir)?;

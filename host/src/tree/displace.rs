@@ -5,7 +5,7 @@ use rustix::fs::FileType;
 use super::handle::{Dir, Spot};
 use super::options::Mode;
 use super::record::Marker;
-use super::remove::remove;
+use super::remove::{Watch, remove};
 use super::sys::{self, Explain as _, kind_of};
 use super::writer::TreeWriter;
 use crate::error::Result;
@@ -21,15 +21,21 @@ impl TreeWriter {
 
     /// Removes what lies at a place, which is of this kind.
     pub(super) fn take_away(&mut self, spot: &Spot<'_>, kind: FileType) -> Result<()> {
-        self.watch_removal(spot, kind);
-        let spare = if self.strict.is_some() { self.own.as_ref() } else { None };
-        remove(&spot.dir, spot.name, spot.path, &self.ids, spot.id, spare)?;
+        let mut watch = Watch { own: self.own.as_ref(), links: Vec::new() };
+        let watching = self.strict.is_some().then_some(&mut watch);
+        remove(&spot.dir, spot.name, spot.path, &self.ids, spot.id, watching)?;
+        let mut links = watch.links;
+        if kind == FileType::Symlink {
+            links.push(spot.id);
+        }
+        self.watch_links(&links, spot.path)?;
         match kind {
             FileType::Directory => {
                 self.cache.clear();
                 let place = sys::join(&spot.dir.path, spot.name);
                 for path in self.note_late(&place)? {
                     self.implied.remove(&path);
+                    self.marker_dirs.remove(&path);
                 }
             }
             FileType::Symlink => self.cache.forget_aliases(),
@@ -54,13 +60,16 @@ impl TreeWriter {
         if self.options.mode != Mode::Preserve {
             return Ok(Vec::new());
         }
-        let inside = |end: u8| [place, &[end]].concat();
         // The names inside are between `place/` and `place0`, the next byte.
-        let all: Vec<_> = if place.is_empty() {
-            self.implied.iter().cloned().collect()
-        } else {
-            self.implied.get(place).into_iter().chain(self.implied.range(inside(b'/')..inside(b'0'))).cloned().collect()
-        };
+        let [start, end] = [b'/', b'0'].map(|end| [place, &[end]].concat());
+        let mut all = Vec::new();
+        for set in [&self.implied, &self.marker_dirs] {
+            if place.is_empty() {
+                all.extend(set.iter().cloned());
+            } else {
+                all.extend(set.get(place).into_iter().chain(set.range(start.clone()..end.clone())).cloned());
+            }
+        }
         for path in &all {
             self.budget.charge(path)?;
             self.late.insert(path.clone());

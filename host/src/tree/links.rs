@@ -17,7 +17,7 @@ use super::handle::Spot;
 use super::ids::{IdMap, IdSet, PathId};
 use super::options::Mode;
 use super::record::Link;
-use super::resolve::{Absent, Found, endless};
+use super::resolve::{Absent, Found};
 use super::sys::{self, Explain as _, inode_of, is_marker_name, kind_of, split};
 use super::writer::TreeWriter;
 use crate::error::{Error, Result};
@@ -62,6 +62,7 @@ impl TreeWriter {
             Target::At(at) => {
                 let own = self.own.as_ref().is_none_or(|own| own.contains(&at.id));
                 if at.id == spot.id {
+                    self.watch_self_link(path, target)?;
                     return self.link_to_itself(&spot, target, own);
                 }
                 if own && self.link(&spot, &at)? {
@@ -82,12 +83,24 @@ impl TreeWriter {
         }
     }
 
-    /// A directory was implied in a place. Links of which that took the placeholder are void; a link to itself still
-    /// waits for what a lower layer may have there.
-    pub(super) fn void_replaced_link(&mut self, id: PathId) {
-        if self.pending.get(&id).is_some_and(|pending| pending.placeholder.is_some()) {
-            self.pending.remove(&id);
+    /// A directory was implied in a place. A link that was to be made there is void if its placeholder had to go; one to
+    /// itself still waits for what a lower layer may have there.
+    pub(super) fn void_replaced_link(&mut self, id: PathId) -> Result<()> {
+        if self.pending.get(&id).is_none_or(|pending| pending.placeholder.is_none()) {
+            return Ok(());
         }
+        let Some(Pending { place, target, .. }) = self.pending.remove(&id) else { return Ok(()) };
+        if self.options.mode == Mode::Preserve {
+            // Had a lower layer's link led to a link of this layer, it would have been followed.
+            let mut path = target.as_bytes();
+            while let (parent @ [_, ..], _) = split(path) {
+                self.budget.charge(parent)?;
+                self.late.insert(parent.to_vec());
+                path = parent;
+            }
+            self.late.insert(place.into());
+        }
+        Ok(())
     }
 
     fn defer(&mut self, spot: &Spot<'_>, target: &TreePath, placeholder: Option<(u64, u64)>) -> Result<()> {
@@ -175,7 +188,7 @@ impl TreeWriter {
                     self.pending.remove(&id);
                     ready.extend(waiting.remove(&id).unwrap_or_default());
                 }
-                Target::Loop => return Err(endless(pending.target.as_bytes())),
+                Target::Loop => return Err(self.endless(pending.target.as_bytes())),
                 Target::At(_) | Target::Nowhere | Target::Behind(_) => unresolved.push(id),
             }
         }
@@ -189,13 +202,14 @@ impl TreeWriter {
         all.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// Forgets links whose placeholder, or whose directory, is gone.
+    /// Forgets links whose placeholder is gone, and links to themselves whose directory was replaced.
     fn drop_void_links(&mut self) -> Result<()> {
         for id in self.in_order() {
             let Some(Pending { place, placeholder, .. }) = self.pending.get(&id).cloned() else { continue };
             let (parent, name) = split(&place);
             let holds = match (self.open_resolved(parent)?, placeholder) {
-                (None, _) => false,
+                (None, Some(_)) => false,
+                (None, None) => !self.is_obstructed(parent)?,
                 (Some(_), None) => true,
                 (Some(dir), Some(inode)) => {
                     let stat = sys::look(&dir, name).explain("examine", &place)?;
@@ -209,6 +223,19 @@ impl TreeWriter {
         Ok(())
     }
 
+    /// Whether something that is no directory lies on a resolved path; else nothing does.
+    fn is_obstructed(&mut self, path: &[u8]) -> Result<bool> {
+        let mut path = path;
+        while !path.is_empty() {
+            let (parent, name) = split(path);
+            if let Some(dir) = self.open_resolved(parent)? {
+                return Ok(sys::look(&dir, name).explain("examine", path)?.is_some());
+            }
+            path = parent;
+        }
+        Ok(false)
+    }
+
     /// Makes a link that waited; tells whether its target was there.
     fn settle_link(&mut self, id: PathId, pending: &Pending, target: &Spot<'_>) -> Result<bool> {
         let place = &*pending.place;
@@ -220,7 +247,7 @@ impl TreeWriter {
             Some(stat) if kind_of(&stat) == FileType::Directory => {
                 // Below one that is only implied, there may be anything.
                 let there = sys::join(&target.dir.path, target.name);
-                let unlisted = self.implied.contains(&there) || self.marker_dirs.contains_key(&target.id);
+                let unlisted = self.implied.contains(&there) || self.marker_dirs.contains(&there);
                 let open = self.options.mode == Mode::Preserve && unlisted;
                 return if open { Ok(false) } else { Err(Error::refused(place, "a hard link to a directory")) };
             }

@@ -28,7 +28,7 @@ mod strict;
 mod sweep;
 mod sys;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod times;
 mod whiteout;
 mod writer;

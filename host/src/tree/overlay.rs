@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::entry::Metadata;
 use super::handle::{Dir, Spot};
-use super::ids::{IdMap, PathId};
+use super::ids::{IdMap, IdSet, PathId};
 use super::metadata::{Owners, UNLISTED};
 use super::sweep::{Left, Sweep, Visitor};
 use super::sys::{self, Explain as _, is_whiteout_device, open_directory, split};
@@ -74,9 +74,9 @@ impl TreeWriter {
                 continue;
             }
             let Some(dir) = self.open_resolved(&path)? else { continue };
-            let Self { ids, opaque, marker_dirs, .. } = &*self;
-            Sweep::new(ids, &path).inside(&*dir, id, &mut Clean { opaque, marker_dirs, path: &path })?;
-            if removed && marker_dirs.contains_key(&id) {
+            let Self { ids, opaque, marker_ids, .. } = &*self;
+            Sweep::new(ids, &path).inside(&*dir, id, &mut Clean { opaque, marker_ids, path: &path })?;
+            if removed && marker_ids.contains(&id) {
                 self.turn_into_whiteout(&path)?;
             }
         }
@@ -87,8 +87,7 @@ impl TreeWriter {
     fn is_outermost(&self, path: &[u8]) -> bool {
         let mut id = self.ids.root();
         let mut outermost = true;
-        let mut names = path.split(|&b| b == b'/').filter(|name| !name.is_empty()).peekable();
-        while let Some(name) = names.next() {
+        for name in path.split(|&b| b == b'/').filter(|name| !name.is_empty()) {
             outermost &= !self.opaque.contains_key(&id);
             id = self.ids.child(id, name);
         }
@@ -134,7 +133,7 @@ fn set_opaque(dir: &Dir, owners: Owners, path: &[u8]) -> Result<()> {
 /// Removes whiteouts, nested marks and directories made for markers.
 struct Clean<'a> {
     opaque: &'a IdMap<Opaque>,
-    marker_dirs: &'a IdMap<Box<[u8]>>,
+    marker_ids: &'a IdSet,
     path: &'a [u8],
 }
 
@@ -153,7 +152,7 @@ impl Visitor for Clean<'_> {
     }
 
     fn leave(&mut self, left: Left<'_>) -> Result<()> {
-        if self.marker_dirs.contains_key(&left.id) {
+        if self.marker_ids.contains(&left.id) {
             match rustix::fs::unlinkat(left.parent, left.name, AtFlags::REMOVEDIR) {
                 Ok(()) => return Ok(()),
                 Err(Errno::NOTEMPTY | Errno::EXIST) => {}

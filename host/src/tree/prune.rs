@@ -26,9 +26,18 @@ impl TreeWriter {
         }
         self.note(dir)?;
         let Self { own: Some(own), fresh, ids, owners, .. } = self else { return Ok(()) };
-        let mut pruning = Prune { own, fresh, owners: *owners, path: &dir.path, kept: Vec::new(), removed_any: false };
+        let mut pruning = Prune {
+            own,
+            fresh,
+            owners: *owners,
+            path: &dir.path,
+            kept: Vec::new(),
+            links: Vec::new(),
+            removed_any: false,
+        };
         Sweep::new(ids, &dir.path).inside(dir, dir.id, &mut pruning)?;
-        let Prune { kept, removed_any, .. } = pruning;
+        let Prune { kept, links, removed_any, .. } = pruning;
+        self.watch_links(&links, &dir.path)?;
         if removed_any {
             self.cache.clear();
         }
@@ -72,13 +81,18 @@ struct Prune<'a> {
     path: &'a [u8],
     /// Lower directories that stay because something of the layer's own lies in them.
     kept: Vec<(PathId, Vec<u8>)>,
+    /// Symbolic links that were removed.
+    links: Vec<PathId>,
     removed_any: bool,
 }
 
 impl Visitor for Prune<'_> {
-    fn leaf(&mut self, dir: BorrowedFd<'_>, name: &[u8], id: PathId, _kind: FileType) -> Result<()> {
+    fn leaf(&mut self, dir: BorrowedFd<'_>, name: &[u8], id: PathId, kind: FileType) -> Result<()> {
         if self.own.contains(&id) {
             return Ok(());
+        }
+        if kind == FileType::Symlink {
+            self.links.push(id);
         }
         self.removed_any = true;
         match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {

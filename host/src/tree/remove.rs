@@ -20,14 +20,14 @@ pub fn remove_tree(dir: impl AsFd, name: &[u8]) -> Result<()> {
     remove(dir, name, name, &ids, root, None)
 }
 
-/// Removes what lies at a place. Fails on content of the layer at work, if `spare` tells it.
+/// Removes what lies at a place. A merge watches what that is.
 pub(super) fn remove(
     dir: impl AsFd,
     name: &[u8],
     path: &[u8],
     ids: &Ids,
     id: PathId,
-    spare: Option<&IdSet>,
+    mut watch: Option<&mut Watch<'_>>,
 ) -> Result<()> {
     let dir = dir.as_fd();
     for _ in 0..sys::RETRIES {
@@ -44,12 +44,19 @@ pub(super) fn remove(
             Err(Errno::NOTDIR) => continue,
             Err(errno) => return Err(sys::failed("remove", path, errno)),
         }
-        empty(dir, name, path, ids, id, spare)?;
+        empty(dir, name, path, ids, id, watch.as_deref_mut())?;
     }
     Err(sys::contended(path))
 }
 
-fn empty(dir: BorrowedFd<'_>, name: &[u8], path: &[u8], ids: &Ids, id: PathId, spare: Option<&IdSet>) -> Result<()> {
+fn empty(
+    dir: BorrowedFd<'_>,
+    name: &[u8],
+    path: &[u8],
+    ids: &Ids,
+    id: PathId,
+    watch: Option<&mut Watch<'_>>,
+) -> Result<()> {
     let opened = match sys::open_directory(dir, name) {
         Err(Errno::ACCESS) => {
             let held = rustix::fs::openat(dir, name, sys::HOLD, rustix::fs::Mode::empty()).explain("hold", path)?;
@@ -59,20 +66,28 @@ fn empty(dir: BorrowedFd<'_>, name: &[u8], path: &[u8], ids: &Ids, id: PathId, s
         other => other,
     };
     match opened {
-        Ok(fd) => Sweep::new(ids, path).inside(fd, id, &mut Remove { path, spare }),
+        Ok(fd) => Sweep::new(ids, path).inside(fd, id, &mut Remove { path, watch }),
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
         Err(errno) => Err(sys::failed("open", path, errno)),
     }
 }
 
-struct Remove<'a> {
-    path: &'a [u8],
-    spare: Option<&'a IdSet>,
+/// What a merge wants to know about a removal.
+pub(super) struct Watch<'a> {
+    /// What must not be among what is removed.
+    pub(super) own: Option<&'a IdSet>,
+    /// The symbolic links that were.
+    pub(super) links: Vec<PathId>,
 }
 
-impl Remove<'_> {
+struct Remove<'a, 'w> {
+    path: &'a [u8],
+    watch: Option<&'a mut Watch<'w>>,
+}
+
+impl Remove<'_, '_> {
     fn unlink(&self, dir: BorrowedFd<'_>, name: &[u8], id: PathId, flags: AtFlags) -> Result<()> {
-        if self.spare.is_some_and(|own| own.contains(&id)) {
+        if self.watch.as_ref().and_then(|watch| watch.own).is_some_and(|own| own.contains(&id)) {
             return Err(ambiguous(self.path));
         }
         match rustix::fs::unlinkat(dir, name, flags) {
@@ -84,8 +99,13 @@ impl Remove<'_> {
     }
 }
 
-impl Visitor for Remove<'_> {
-    fn leaf(&mut self, dir: BorrowedFd<'_>, name: &[u8], id: PathId, _kind: FileType) -> Result<()> {
+impl Visitor for Remove<'_, '_> {
+    fn leaf(&mut self, dir: BorrowedFd<'_>, name: &[u8], id: PathId, kind: FileType) -> Result<()> {
+        if let Some(watch) = &mut self.watch
+            && kind == FileType::Symlink
+        {
+            watch.links.push(id);
+        }
         self.unlink(dir, name, id, AtFlags::empty())
     }
 

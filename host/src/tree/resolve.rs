@@ -68,7 +68,7 @@ impl TreeWriter {
         let (parent, name) = split(path);
         match self.resolve(parent, Absent::Make)? {
             Found::Dir(dir) => Ok(Spot { id: self.ids.child(dir.id, name), dir, name, path }),
-            Found::Loop => Err(endless(path)),
+            Found::Loop => Err(self.endless(path)),
             Found::Nothing | Found::Blocked(_) => Err(sys::contended(path)),
         }
     }
@@ -129,7 +129,7 @@ impl TreeWriter {
     /// Makes a path's directories as far as they are missing.
     pub(crate) fn imply_path(&mut self, path: &[u8]) -> Result<()> {
         match self.resolve(path, Absent::Make)? {
-            Found::Loop => Err(endless(path)),
+            Found::Loop => Err(self.endless(path)),
             _ => Ok(()),
         }
     }
@@ -241,7 +241,12 @@ impl TreeWriter {
                 Step::Nothing | Step::Other if absent == Absent::Make => {
                     here = self.imply(&here, &name, absent, path)?;
                 }
-                Step::Nothing | Step::Other => return Ok(Found::Nothing),
+                Step::Nothing | Step::Other => {
+                    if hops > 0 {
+                        self.watch_rest(id, todo.get(at..).unwrap_or_default());
+                    }
+                    return Ok(Found::Nothing);
+                }
             }
         }
         self.cache.insert(path, &here);
@@ -275,7 +280,7 @@ impl TreeWriter {
     pub(super) fn place(&self, dir: &Dir, name: &[u8], path: &[u8]) -> Result<Vec<u8>> {
         let place = join(&dir.path, name);
         let limits = &self.options.limits;
-        let depth = place.iter().filter(|&&b| b == b'/').count() + 1;
+        let depth = place.split(|&b| b == b'/').count();
         let (what, limit) = if place.len() > limits.path_bytes {
             ("bytes in a resolved path", limits.path_bytes)
         } else if depth > limits.depth {
@@ -305,11 +310,6 @@ impl TreeWriter {
 fn is_straight(path: &[u8], rest: &[u8], dir: &Dir) -> bool {
     let head = path.strip_suffix(rest).unwrap_or_default();
     head.strip_suffix(b"/").unwrap_or(head) == &*dir.path
-}
-
-/// The error of a path on which there are too many links.
-pub(super) fn endless(path: &[u8]) -> Error {
-    Error::refused(path, "more than 40 symbolic links in a path")
 }
 
 /// Whether this kernel and sandbox offer `openat2`.

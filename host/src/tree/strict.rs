@@ -4,11 +4,12 @@
 //! place, because a lower layer has a link on one of them. Then something of the layer's own is replaced, or lies on a way
 //! behind a link, which happens in no other case: that is what is watched for. It errs on the side of refusing.
 
-use rustix::fs::FileType;
+use std::hash::{BuildHasher as _, RandomState};
 
-use super::entry::TreePath;
+use super::entry::{Metadata, TreePath};
 use super::handle::Spot;
-use super::ids::{IdSet, PathId};
+use super::ids::{IdMap, IdSet, PathId};
+use super::sys::join;
 use super::writer::TreeWriter;
 use crate::error::{Error, Escaped, Result};
 
@@ -17,8 +18,17 @@ use crate::error::{Error, Escaped, Result};
 pub(super) struct Strict {
     /// Places where this layer replaced what lower layers had.
     replaced: IdSet,
-    /// Links of lower layers that this layer followed, and places that it came by behind them.
-    traversed: IdSet,
+    /// Links of lower layers that this layer followed.
+    followed: IdSet,
+    /// Places that it came by behind them.
+    passed: IdSet,
+    /// Places that its markers lie in, as they spell them.
+    marked: IdSet,
+    /// Where its markers remove, if a link led there.
+    removed: Vec<Vec<u8>>,
+    /// Directories that it lists, and a hash of their metadata.
+    listed: IdMap<u64>,
+    key: RandomState,
 }
 
 impl TreeWriter {
@@ -31,34 +41,112 @@ impl TreeWriter {
         self.put_whiteout(path)
     }
 
+    /// A marker lies in the directory with this path.
+    pub(super) fn watch_marker(&mut self, path: &[u8]) {
+        let Some(strict) = &mut self.strict else { return };
+        let mut id = self.ids.root();
+        for name in path.split(|&b| b == b'/') {
+            id = self.ids.child(id, name);
+            strict.marked.insert(id);
+        }
+    }
+
+    /// A marker with this path removes what lies at a place.
+    pub(super) fn watch_marker_place(&mut self, path: &[u8], place: &[u8]) {
+        if let Some(strict) = &mut self.strict
+            && path != place
+        {
+            strict.removed.push(place.to_vec());
+        }
+    }
+
+    /// All removals are done. None to which a link led may concern a directory that the layer has gone through without
+    /// listing it: it may have done so before.
+    pub(crate) fn check_markers<'p>(&self, mut unlisted: impl Iterator<Item = &'p TreePath>) -> Result<()> {
+        let Some(strict) = self.strict.as_ref().filter(|strict| !strict.removed.is_empty()) else { return Ok(()) };
+        let concerns = |path: &&TreePath| {
+            strict.removed.iter().any(|place| {
+                let rest = path.as_bytes().strip_prefix(place.as_slice());
+                place.is_empty() || rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+            })
+        };
+        unlisted.find(concerns).map_or(Ok(()), |path| Err(ambiguous(path.as_bytes())))
+    }
+
     /// A path leads through a place behind a link.
     pub(super) fn watch_step(&mut self, id: PathId, path: &[u8]) -> Result<()> {
         let Some(strict) = &mut self.strict else { return Ok(()) };
-        strict.traversed.insert(id);
+        strict.passed.insert(id);
         if strict.replaced.contains(&id) { Err(ambiguous(path)) } else { Ok(()) }
+    }
+
+    /// A path ends behind a link, at a place where nothing is; this much of it remains.
+    pub(super) fn watch_rest(&mut self, mut id: PathId, rest: &[u8]) {
+        let Some(strict) = &mut self.strict else { return };
+        for name in rest.split(|&b| b == b'/').filter(|name| !matches!(*name, b"" | b".")) {
+            id = self.ids.child(id, name);
+            strict.passed.insert(id);
+        }
     }
 
     /// A path leads through a link.
     pub(super) fn watch_link(&mut self, id: PathId, path: &[u8]) -> Result<()> {
         let Some(strict) = &mut self.strict else { return Ok(()) };
-        strict.traversed.insert(id);
+        strict.followed.insert(id);
         if self.own.as_ref().is_some_and(|own| own.contains(&id)) { Err(ambiguous(path)) } else { Ok(()) }
     }
 
-    /// Something is to be removed.
-    pub(super) fn watch_removal(&mut self, spot: &Spot<'_>, kind: FileType) {
-        if let Some(strict) = &mut self.strict
-            && kind == FileType::Symlink
-        {
-            strict.replaced.insert(spot.id);
-        }
+    /// Links of lower layers were removed. Not by a marker, if content has gone through one.
+    pub(super) fn watch_links(&mut self, links: &[PathId], path: &[u8]) -> Result<()> {
+        let Some(strict) = &mut self.strict else { return Ok(()) };
+        strict.replaced.extend(links);
+        let content = !strict.listed.is_empty() || self.own.as_ref().is_some_and(|own| !own.is_empty());
+        if content && links.iter().any(|id| strict.followed.contains(id)) { Err(ambiguous(path)) } else { Ok(()) }
     }
 
     /// Something that is no directory is to be made, or made room for.
     pub(super) fn watch_creation(&mut self, spot: &Spot<'_>) -> Result<()> {
         let Some(strict) = &self.strict else { return Ok(()) };
         let own = self.own.as_ref().is_some_and(|own| own.contains(&spot.id));
-        if own || strict.traversed.contains(&spot.id) { Err(ambiguous(spot.path)) } else { Ok(()) }
+        let passed = strict.followed.contains(&spot.id) || strict.passed.contains(&spot.id);
+        // Where no link leads here, the preserved tree tells all.
+        let elsewhere = strict.marked.contains(&spot.id) && join(&spot.dir.path, spot.name) != spot.path;
+        if own || passed || elsewhere { Err(ambiguous(spot.path)) } else { Ok(()) }
+    }
+
+    /// A directory gets metadata; never another's as well.
+    pub(super) fn watch_listing(&mut self, id: PathId, metadata: &Metadata, path: &[u8]) -> Result<()> {
+        let Some(strict) = &mut self.strict else { return Ok(()) };
+        let Metadata { mode, uid, gid, mtime, xattrs } = metadata;
+        let mut xattrs: Vec<_> = xattrs.iter().map(|xattr| (&xattr.name, &xattr.value)).collect();
+        xattrs.sort_unstable();
+        let hash = strict.key.hash_one((mode, uid, gid, mtime.seconds, mtime.nanoseconds, xattrs));
+        match strict.listed.insert(id, hash) {
+            Some(before) if before != hash => Err(ambiguous(path)),
+            _ => Ok(()),
+        }
+    }
+
+    /// A hard link turns out to lead to itself. If its paths differ, a link leads from one to the other.
+    pub(super) fn watch_self_link(&self, path: &[u8], target: &TreePath) -> Result<()> {
+        if self.strict.is_some() && path != target.as_bytes() { Err(ambiguous(path)) } else { Ok(()) }
+    }
+
+    /// The error of a path on which there are too many links. When merging, the layer itself may have replaced one of
+    /// them before it went there.
+    pub(super) fn endless(&self, path: &[u8]) -> Error {
+        match self.strict {
+            Some(_) => ambiguous(path),
+            None => Error::refused(path, "more than 40 symbolic links in a path"),
+        }
+    }
+
+    /// A directory is to be made. Several paths may lead to it, but none where a link has been.
+    pub(super) fn watch_directory(&mut self, spot: &Spot<'_>) -> Result<()> {
+        match &self.strict {
+            Some(strict) if strict.followed.contains(&spot.id) => Err(ambiguous(spot.path)),
+            _ => Ok(()),
+        }
     }
 }
 

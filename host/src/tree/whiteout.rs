@@ -15,7 +15,7 @@ use super::handle::{Dir, Spot};
 use super::ids::PathId;
 use super::options::Mode;
 use super::record::Marker;
-use super::resolve::{Absent, Found, endless};
+use super::resolve::{Absent, Found};
 use super::sys::{self, Explain as _, kind_of, open_directory, split};
 use super::writer::TreeWriter;
 use crate::error::{Error, Result};
@@ -32,6 +32,7 @@ impl TreeWriter {
         let path = not_root(path)?;
         let (parent, name) = split(path);
         let Some(dir) = self.marker_parent(parent)? else { return Ok(()) };
+        self.watch_marker_place(path, &sys::join(&dir.path, name));
         let spot = Spot { id: self.ids.child(dir.id, name), dir, name, path };
         match self.options.mode {
             Mode::Apply => self.remove_lower(&spot),
@@ -43,6 +44,7 @@ impl TreeWriter {
     /// Removes what lower layers hold inside of a directory.
     pub(crate) fn put_opaque(&mut self, path: &TreePath) -> Result<()> {
         let Some(dir) = self.marker_parent(path.as_bytes())? else { return Ok(()) };
+        self.watch_marker_place(path.as_bytes(), &dir.path);
         match self.options.mode {
             Mode::Apply => self.prune(&dir),
             Mode::Preserve => self.keep_opaque(&dir, path.as_bytes()),
@@ -52,13 +54,14 @@ impl TreeWriter {
 
     /// The directory that a marker lies in. None if the marker has nothing to remove.
     fn marker_parent(&mut self, path: &[u8]) -> Result<Option<Arc<Dir>>> {
+        self.watch_marker(path);
         let absent = if self.options.mode == Mode::Apply { Absent::Stop } else { Absent::Mark };
         Ok(match self.resolve(path, absent)? {
             // Below the first layer is nothing.
             Found::Dir(_) if self.options.mode == Mode::Apply && self.own.is_none() => None,
             Found::Dir(dir) => Some(dir),
             Found::Nothing | Found::Blocked(_) => None,
-            Found::Loop => return Err(endless(path)),
+            Found::Loop => return Err(self.endless(path)),
         })
     }
 
@@ -126,9 +129,8 @@ impl TreeWriter {
     fn keep_marker(&mut self, dir: &Arc<Dir>, name: &[u8], path: &[u8]) -> Result<()> {
         let spot = Spot { id: self.ids.child(dir.id, name), dir: Arc::clone(dir), name, path };
         match sys::look(dir, name) {
-            Ok(Some(_)) => Ok(()),
-            // No archive can hold this name, but the contract can: it stays in the record alone.
-            Err(Errno::NAMETOOLONG) => Ok(()),
+            // Of too long a name: no archive can hold it, but the contract can. It stays in the record alone.
+            Ok(Some(_)) | Err(Errno::NAMETOOLONG) => Ok(()),
             Ok(None) => self.put_empty(&spot, MARKER).map(|_| ()),
             Err(errno) => Err(Error::io("examine", path, errno)),
         }

@@ -53,7 +53,9 @@ pub struct TreeWriter {
     /// Directories that were implied first and listed, removed or replaced later.
     pub(super) late: BTreeSet<Vec<u8>>,
     /// Directories that only a marker inside of them implies.
-    pub(super) marker_dirs: IdMap<Box<[u8]>>,
+    pub(super) marker_dirs: BTreeSet<Vec<u8>>,
+    /// The same, as far as they are in an overlay.
+    pub(super) marker_ids: IdSet,
     /// What markers were seen for.
     pub(super) marked: IdSet,
     /// Directories that hide what is below them.
@@ -102,7 +104,8 @@ impl TreeWriter {
             record: LayerRecord::new(),
             implied: BTreeSet::new(),
             late: BTreeSet::new(),
-            marker_dirs: IdMap::default(),
+            marker_dirs: BTreeSet::new(),
+            marker_ids: IdSet::default(),
             marked: IdSet::default(),
             opaque: IdMap::default(),
             steps: 0,
@@ -131,6 +134,7 @@ impl TreeWriter {
         self.cache.clear();
         self.fresh.clear();
         self.marked.clear();
+        self.marker_ids.clear();
         self.opaque.clear();
         self.budget.reset();
         self.steps = 0;
@@ -147,7 +151,7 @@ impl TreeWriter {
         let late = mem::take(&mut self.late);
         record.late = self.paths(late)?;
         let marker_dirs = mem::take(&mut self.marker_dirs);
-        record.marker_dirs = self.paths(marker_dirs.into_values().map(Vec::from).collect())?;
+        record.marker_dirs = self.paths(marker_dirs)?;
         Ok(record)
     }
 

@@ -17,7 +17,7 @@ pub(super) struct Decoded {
     pub(super) compression: Compression,
     pub(super) blob: Option<Digest>,
     pub(super) blob_bytes: u64,
-    pub(super) decoded_bytes: u64,
+    pub(super) bytes: u64,
 }
 
 /// Decodes the whole layer.
@@ -54,7 +54,7 @@ pub(super) fn run(
         compression,
         blob_bytes: host.blob.bytes,
         blob: host.blob.hasher.map(Hasher::finish),
-        decoded_bytes: host.output.decoded,
+        bytes: host.output.decoded,
     })
 }
 

@@ -102,7 +102,7 @@ impl Unpacker {
         let diff_id = diff_id?;
         // An interrupted stage stopped because another one failed: that one's error is the one that counts.
         let (decoded, entries) = match (decoded.and_then(|decoded| decoded), consumed) {
-            (Err(Error::Interrupted), Err(error)) | (Err(error), _) | (Ok(_), Err(error)) => return Err(error),
+            (Err(Error::Interrupted) | Ok(_), Err(error)) | (Err(error), _) => return Err(error),
             (Ok(decoded), Ok(entries)) => (decoded, entries),
         };
         let diff_id = diff_id.ok_or(Error::Interrupted)?;
@@ -111,7 +111,7 @@ impl Unpacker {
         {
             return Err(Error::DigestMismatch { subject: "the decoded layer".into(), expected, actual: diff_id });
         }
-        let Decoded { compression, blob, blob_bytes, decoded_bytes } = decoded;
+        let Decoded { compression, blob, blob_bytes, bytes: decoded_bytes } = decoded;
         Ok(LayerReport { diff_id, blob, compression, blob_bytes, decoded_bytes, entries })
     }
 

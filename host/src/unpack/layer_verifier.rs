@@ -65,7 +65,7 @@ impl LayerVerifier {
         }
         let actual = hasher.finish();
         if actual != self.diff_id {
-            let origin = origin.map(|path| path.display().to_string()).unwrap_or_else(|| "the layer".into());
+            let origin = origin.map_or_else(|| "the layer".into(), |path| path.display().to_string());
             tracing::error!("{origin} hashes to {actual}, not to {}", self.diff_id);
         }
         Ok(actual == self.diff_id)

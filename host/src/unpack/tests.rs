@@ -65,7 +65,7 @@ fn fails(limits: Limits, layer: Layer) -> Error {
 
 #[test]
 fn every_form_of_a_layer_gives_the_same() {
-    let plain = tar(&[("a", b"one"), ("b/c", &[7; 100_000])]);
+    let plain = tar(&[("a", b"one"), ("b/c", &vec![7; 100_000])]);
     let diff_id = Digest::of(&plain);
     let unpacker = unpacker(Limits::default());
     let forms = [
@@ -128,7 +128,7 @@ fn what_follows_the_archive_counts_for_the_diff_id() {
 #[test]
 fn decoded_bytes_have_a_limit_wherever_they_lie() {
     let limits = Limits { layer_bytes: 100_000, ..Limits::default() };
-    let inside = gzip(&tar(&[("a", &[0; 200_000])]));
+    let inside = gzip(&tar(&[("a", &vec![0; 200_000])]));
     let behind = gzip(&[tar(&[("a", b"")]), vec![0; 200_000]].concat());
     for blob in [inside, behind] {
         // Also when nobody knows how large the blob is.
@@ -142,7 +142,7 @@ fn decoded_bytes_have_a_limit_wherever_they_lie() {
 
 #[test]
 fn expansion_has_a_limit_once_it_matters() {
-    let blob = gzip(&tar(&[("a", &[0; 400_000])]));
+    let blob = gzip(&tar(&[("a", &vec![0; 400_000])]));
     let strict = Limits { ratio: 10, ratio_from: 100_000, ..Limits::default() };
     let error = fails(strict, Layer::new(io::Cursor::new(blob.clone())));
     assert!(matches!(error.root(), Error::Limit { limit: 10, .. }), "{error}");

@@ -24,7 +24,7 @@ pub(crate) struct Args {
 /// Options of every verb.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Global {
-    /// Directory of the image store [default: /var/lib/cofferdam for root, else $XDG_DATA_HOME/cofferdam]
+    /// Directory of the image store [default: `/var/lib/cofferdam` for root, else `$XDG_DATA_HOME/cofferdam`]
     #[arg(long, global = true, value_name = "DIR", env = "COFFERDAM_STORE")]
     pub(crate) store: Option<PathBuf>,
     /// Print one JSON object instead of text
@@ -96,7 +96,7 @@ pub(crate) struct AccessArgs {
     /// Reach this registry by HTTPS, and take whatever certificate it shows
     #[arg(long, value_name = "HOST")]
     pub(crate) insecure: Vec<RegistryHost>,
-    /// Log in to this registry, when it asks (other users of the machine can see this; prefer COFFERDAM_AUTH)
+    /// Log in to this registry, when it asks (other users of the machine can see this; prefer `COFFERDAM_AUTH`)
     #[arg(long, value_name = "HOST=NAME:PASSWORD", value_parser = credentials)]
     pub(crate) user: Vec<Credentials>,
 }
@@ -127,7 +127,7 @@ pub(crate) fn credentials(text: &str) -> Result<Credentials, String> {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct PullArgs {
-    /// The image: REF, docker://REF, or oci:DIR[:TAG]
+    /// The image: `REF`, `docker://REF`, or `oci:DIR[:TAG]`
     pub(crate) image: String,
     /// The platform, as os/arch[/variant] [default: this machine's]
     #[arg(long, value_name = "PLATFORM")]
@@ -141,7 +141,7 @@ pub(crate) struct PullArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct UnpackArgs {
-    /// The image: a reference in the store, docker://REF (pulled first), or oci:DIR[:TAG]
+    /// The image: a reference in the store, `docker://REF` (pulled first), or `oci:DIR[:TAG]`
     pub(crate) image: String,
     /// Where the root filesystem appears: absent, or an empty directory
     pub(crate) dest: PathBuf,

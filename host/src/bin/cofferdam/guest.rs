@@ -13,7 +13,7 @@ use crate::session::{Session, shown};
 
 pub(crate) fn list(session: &Session) -> Result<(), Failure> {
     let begin = Instant::now();
-    let guests = session.sandbox()?.inspect()?;
+    let guests = session.unpacker()?.sandbox().inspect()?;
     let total = begin.elapsed();
     if session.json() {
         return output::json(&json!({
@@ -37,7 +37,7 @@ pub(crate) fn list(session: &Session) -> Result<(), Failure> {
 }
 
 pub(crate) fn inspect(session: &Session, name: Option<&str>) -> Result<(), Failure> {
-    let mut guests = session.sandbox()?.inspect()?;
+    let mut guests = session.unpacker()?.sandbox().inspect()?;
     if let Some(name) = name {
         guests.retain(|info| info.guest.name() == name);
         if guests.is_empty() {

@@ -7,7 +7,7 @@ use crate::output;
 use crate::session::Session;
 
 pub(crate) fn run(session: &Session) -> Result<(), Failure> {
-    let storage = session.storage(&session.unpacker()?)?;
+    let storage = session.storage()?;
     let mut rows = Vec::new();
     let mut objects = Vec::new();
     for entry in storage.images()? {

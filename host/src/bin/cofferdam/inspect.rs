@@ -8,7 +8,7 @@ use crate::output;
 use crate::session::Session;
 
 pub(crate) fn run(session: &Session, name: &str) -> Result<(), Failure> {
-    let storage = session.storage(&session.unpacker()?)?;
+    let storage = session.storage()?;
     let image = storage.image(&in_store(name)?)?;
     if session.json() {
         let trees: Vec<_> = image.layer_digests().map(|digest| storage.trees().is_ready(digest)).collect();

@@ -7,6 +7,7 @@ mod guest;
 mod image_name;
 mod images;
 mod inspect;
+mod interrupt;
 mod layer_extract;
 mod layer_list;
 mod layer_verify;

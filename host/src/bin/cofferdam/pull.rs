@@ -12,6 +12,7 @@ use crate::args::{AccessArgs, PullArgs, credentials};
 use crate::environment;
 use crate::failure::{Failure, usage};
 use crate::image_name::ImageName;
+use crate::interrupt;
 use crate::output;
 use crate::session::Session;
 
@@ -45,9 +46,9 @@ pub(crate) fn from_registry(
 
 fn into_store(session: &Session, source: &dyn ImageSource, options: &PullOptions) -> Result<Pulled, Failure> {
     let unpacker = session.unpacker()?;
-    let storage = session.storage(&unpacker)?;
+    let storage = session.storage()?;
     let progress = session.progress();
-    Ok(session.block_on(pull(source, &storage, Arc::new(unpacker), options, &progress))?)
+    Ok(interrupt::block_on(pull(source, &storage, Arc::new(unpacker), options, &progress))?)
 }
 
 /// The platform that was asked for.

@@ -8,7 +8,7 @@ use crate::output;
 use crate::session::Session;
 
 pub(crate) fn run(session: &Session, names: &[String]) -> Result<(), Failure> {
-    let storage = session.storage(&session.unpacker()?)?;
+    let storage = session.storage()?;
     let mut objects = Vec::new();
     for name in names {
         let reference = in_store(name)?;

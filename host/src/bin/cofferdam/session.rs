@@ -1,12 +1,13 @@
 //! What the verbs share: the global options, the sandbox, and how messages are shown.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cofferdam::sandbox::{Sandbox, SandboxOptions};
 use cofferdam::store::ImageStorage;
 use cofferdam::unpack::{Layer, Unpacker};
-use cofferdam::{Cancel, Error, Limits, Progress, ambient};
+use cofferdam::{Limits, Progress, ambient};
 use tracing_subscriber::EnvFilter;
 
 use crate::args::Global;
@@ -17,6 +18,8 @@ use crate::progress;
 /// One run of the command.
 pub(crate) struct Session {
     global: Global,
+    limits: Limits,
+    unpacker: OnceCell<Unpacker>,
 }
 
 impl Session {
@@ -37,14 +40,22 @@ impl Session {
             .without_time()
             .with_target(false)
             .init();
-        Ok(Self { global })
+        Ok(Self { global, limits: Limits::default(), unpacker: OnceCell::new() })
     }
 
     pub(crate) fn json(&self) -> bool {
         self.global.json
     }
 
-    pub(crate) fn sandbox(&self) -> Result<Arc<Sandbox>, Failure> {
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits.clone()
+    }
+
+    /// The guests and their limits, set up when they are first needed.
+    pub(crate) fn unpacker(&self) -> Result<Unpacker, Failure> {
+        if let Some(unpacker) = self.unpacker.get() {
+            return Ok(unpacker.clone());
+        }
         let mut options = SandboxOptions::default();
         if let Some(directory) = environment::cache() {
             match ambient::private_dir(&directory) {
@@ -52,51 +63,13 @@ impl Session {
                 Err(error) => tracing::info!("compiled guests are not kept: {error}"),
             }
         }
-        Ok(Arc::new(Sandbox::new(&options)?))
-    }
-
-    pub(crate) fn limits(&self) -> Limits {
-        Limits::default()
-    }
-
-    pub(crate) fn unpacker(&self) -> Result<Unpacker, Failure> {
-        Ok(Unpacker::new(self.sandbox()?, self.limits()))
+        let unpacker = Unpacker::new(Arc::new(Sandbox::new(&options)?), self.limits());
+        Ok(self.unpacker.get_or_init(|| unpacker).clone())
     }
 
     /// Opens the store, which is made if it is not there.
-    pub(crate) fn storage(&self, unpacker: &Unpacker) -> Result<ImageStorage, Failure> {
-        Ok(ImageStorage::open(self.store_path()?, self.limits(), Arc::new(unpacker.clone()))?)
-    }
-
-    /// Runs asynchronous work to its end, or until Ctrl-C: then it is dropped, and what it began is cleaned up before
-    /// this returns.
-    pub(crate) fn block_on<T>(&self, work: impl Future<Output = cofferdam::Result<T>>) -> cofferdam::Result<T> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .map_err(|source| Error::Io { action: "start the runtime".into(), source })?;
-        runtime.block_on(async {
-            tokio::select! {
-                outcome = work => outcome,
-                _ = interrupted() => Err(Error::Interrupted),
-            }
-        })
-        // Dropping the runtime waits for work on other threads, which removes what it staged.
-    }
-
-    /// A flag that Ctrl-C sets, for work that looks at it.
-    pub(crate) fn cancel_on_interrupt(&self) -> Result<Cancel, Failure> {
-        let cancel = Cancel::new();
-        let flag = cancel.clone();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|source| Error::Io { action: "start the runtime".into(), source })?;
-        std::thread::spawn(move || {
-            runtime.block_on(interrupted());
-            flag.cancel();
-        });
-        Ok(cancel)
+    pub(crate) fn storage(&self) -> Result<ImageStorage, Failure> {
+        Ok(ImageStorage::open(self.store_path()?, self.limits(), Arc::new(self.unpacker()?))?)
     }
 
     /// Where progress goes.
@@ -114,19 +87,6 @@ impl Session {
         self.global.store.clone().or_else(environment::store).ok_or_else(|| {
             usage("there is no directory for the store", Some("give one with --store DIR or COFFERDAM_STORE".into()))
         })
-    }
-}
-
-/// Waits for Ctrl-C, or for the signal that asks a program to end.
-async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
     }
 }
 

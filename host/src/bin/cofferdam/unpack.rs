@@ -11,13 +11,14 @@ use serde_json::json;
 use crate::args::{UnpackArgs, UnpackStrategy};
 use crate::failure::Failure;
 use crate::image_name::{self, ImageName};
+use crate::interrupt;
 use crate::output;
 use crate::pull;
 use crate::session::{Session, shown};
 
 pub(crate) fn run(session: &Session, args: &UnpackArgs) -> Result<(), Failure> {
     let unpacker = session.unpacker()?;
-    let storage = session.storage(&unpacker)?;
+    let storage = session.storage()?;
     let platform = pull::choice(args.platform.as_ref());
     match ImageName::parse(&args.image)? {
         ImageName::Reference(name) => {
@@ -35,7 +36,7 @@ pub(crate) fn run(session: &Session, args: &UnpackArgs) -> Result<(), Failure> {
         ImageName::Layout(path, name) => {
             let layout = OciLayout::open(name, session.limits())?;
             let local = LocalImage::open(layout, &path, &storage, Arc::new(unpacker), &platform);
-            let local = session.block_on(local)?;
+            let local = interrupt::block_on(local)?;
             make(session, args, &local.image, &local)
         }
     }
@@ -48,7 +49,7 @@ fn make(session: &Session, args: &UnpackArgs, image: &ImageObject, layers: &dyn 
             UnpackStrategy::Apply => Strategy::Apply,
         },
         progress: session.progress(),
-        cancel: session.cancel_on_interrupt()?,
+        cancel: interrupt::cancel_on_interrupt()?,
         ..UnpackOptions::default()
     };
     let strategy = unpack(image, layers, &session.unpacker()?, &args.dest, &options)?;

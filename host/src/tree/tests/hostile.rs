@@ -1,1 +1,254 @@
-//! Tests.
+//! Layers and neighbours that mean harm.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::{Bytes, Lab, RESOLVERS, notation, open, options, snapshot, write};
+use crate::Limits;
+use crate::error::{Error, ErrorKind};
+use crate::tree::entry::{Entry, Metadata, Node, Sink as _, TreePath};
+use crate::tree::{Mode, Resolver, SafeRoot, TreeWriter, remove_tree};
+
+fn entry(path: &str, node: Node) -> Entry {
+    let path = TreePath::parse(path.into(), &Limits::default()).unwrap();
+    Entry { path, node, metadata: Metadata { mode: 0o755, ..Metadata::default() } }
+}
+
+/// Swaps a directory for a link to the victim, back and forth, until it is dropped.
+struct Racer {
+    done: Arc<AtomicBool>,
+    swaps: Arc<AtomicUsize>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Racer {
+    fn start(dest: std::path::PathBuf) -> Self {
+        let (done, swaps) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (over, count) = (Arc::clone(&done), Arc::clone(&swaps));
+        let race = move || {
+            let (dir, link) = (dest.join("a/b"), dest.join("link"));
+            let exchange = || {
+                let (from, to) = (rustix::fs::CWD, rustix::fs::CWD);
+                rustix::fs::renameat_with(from, &dir, to, &link, rustix::fs::RenameFlags::EXCHANGE).is_ok()
+            };
+            while !over.load(Ordering::Relaxed) {
+                if !link.is_symlink() {
+                    let _ = std::fs::remove_dir_all(&link);
+                    let _ = std::os::unix::fs::symlink("../../victim", &link);
+                }
+                if exchange() {
+                    count.fetch_add(1, Ordering::Relaxed);
+                    std::thread::yield_now();
+                    exchange();
+                }
+            }
+        };
+        Self { done, swaps, thread: Some(std::thread::spawn(race)) }
+    }
+}
+
+impl Drop for Racer {
+    fn drop(&mut self) {
+        self.done.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// CVE-2018-15664, CVE-2025-47290: another process swaps a directory for a link to the outside.
+#[test]
+fn a_racer_gains_nothing() {
+    for resolver in RESOLVERS {
+        let lab = Lab::new();
+        let dest = lab.dest();
+        let racer = Racer::start(dest.clone());
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(1) || racer.swaps.load(Ordering::Relaxed) < 200 {
+            assert!(start.elapsed() < Duration::from_secs(30), "the racer got to swap only {:?} times", racer.swaps);
+            let mut writer = TreeWriter::new(open(&dest), options(Mode::Apply, resolver)).unwrap();
+            // Errors are as good as success, as long as the victim stays as it is.
+            for path in ["a", "a/b", "a/b/c", "a/b/c/d"].iter().cycle().take(16) {
+                let _ = writer.put(entry(path, Node::Directory), &mut Bytes(b""));
+                for name in ["hello", "secret", "new"] {
+                    let file = entry(&format!("{path}/{name}"), Node::File { size: 4 });
+                    let _ = writer.put(file, &mut Bytes(b"evil"));
+                    let link = Node::HardLink { target: notation::path("a/b/hello") };
+                    let _ = writer.put(entry(&format!("{path}/{name}-link"), link), &mut Bytes(b""));
+                }
+                let _ = writer.put(entry(&format!("{path}/hello"), Node::Whiteout), &mut Bytes(b""));
+                let _ = writer.put(entry(path, Node::Opaque), &mut Bytes(b""));
+            }
+            let _ = writer.finish();
+            let _ = remove_tree(open(&dest), b"a");
+        }
+        drop(racer);
+        lab.assert_contained();
+    }
+}
+
+/// A path costs what it costs: links that make it endless are refused long before it gets slow.
+#[test]
+fn links_cannot_buy_time() {
+    for resolver in RESOLVERS {
+        let lab = Lab::new();
+        let mut writer = TreeWriter::new(open(&lab.dest()), options(Mode::Apply, resolver)).unwrap();
+        writer.put(entry("d", Node::Directory), &mut Bytes(b"")).unwrap();
+        let target = "d/../".repeat(800);
+        for hop in 0..39 {
+            let next = format!("{target}l{}", hop + 1);
+            writer.put(entry(&format!("l{hop}"), Node::Symlink { target: next.into() }), &mut Bytes(b"")).unwrap();
+        }
+        let start = Instant::now();
+        let outcome = (0..100_000).try_for_each(|round| {
+            // Replacing a link makes the writer forget what it knows.
+            writer.put(entry("l39", Node::Symlink { target: format!("d/{round}").into() }), &mut Bytes(b""))?;
+            writer.put(entry("l0/f", Node::File { size: 0 }), &mut Bytes(b""))
+        });
+        assert!(matches!(outcome, Err(Error::Limit { what: "steps in following links", .. })), "{outcome:?}");
+        assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    }
+}
+
+/// CVE-2026-95838: opaque markers cost quadratic time.
+#[test]
+fn many_markers_cost_linear_time() {
+    let lab = Lab::new();
+    let mut writer = TreeWriter::new(open(&lab.dest()), options(Mode::Apply, Resolver::Auto)).unwrap();
+    for number in 0..10_000 {
+        writer.put(entry(&format!("d/{number}"), Node::File { size: 0 }), &mut Bytes(b"")).unwrap();
+    }
+    writer.finish_layer().unwrap();
+    for number in 0..10_000 {
+        writer.put(entry(&format!("d/own{number}"), Node::File { size: 0 }), &mut Bytes(b"")).unwrap();
+    }
+    let start = Instant::now();
+    for _ in 0..10_000 {
+        writer.put(entry("d", Node::Opaque), &mut Bytes(b"")).unwrap();
+        writer.put(entry("d", Node::Whiteout), &mut Bytes(b"")).unwrap();
+        writer.put(entry("", Node::Opaque), &mut Bytes(b"")).unwrap();
+    }
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    writer.finish().unwrap();
+    assert_eq!(std::fs::read_dir(lab.dest().join("d")).unwrap().count(), 10_000);
+}
+
+/// Deeper than any path can be, and than any stack would take.
+#[test]
+fn depth_is_no_obstacle_to_removal() {
+    const DEPTH: usize = 10_500;
+    let lab = Lab::new();
+    let mut dir = open(&lab.dest());
+    for _ in 0..DEPTH {
+        rustix::fs::mkdirat(&dir, "d", rustix::fs::Mode::RWXU).unwrap();
+        drop(rustix::fs::openat(&dir, "f", rustix::fs::OFlags::CREATE, rustix::fs::Mode::RWXU).unwrap());
+        dir = rustix::fs::openat(&dir, "d", rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty()).unwrap();
+    }
+    drop(dir);
+    // By an opaque marker, which keeps what the layer itself has put in.
+    std::fs::create_dir(lab.dest().join("x")).unwrap();
+    std::fs::rename(lab.dest().join("d"), lab.dest().join("x/d")).unwrap();
+    let on_a_small_stack = || {
+        write(&lab.dest(), options(Mode::Apply, Resolver::Auto), &["F x/d/d/own, W x/.wh..wh..opq"]).unwrap();
+    };
+    std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .stack_size(256 << 10)
+            .spawn_scoped(scope, on_a_small_stack)
+            .unwrap()
+            .join()
+            .unwrap();
+    });
+    assert_eq!(lab.listing(), "f x/ x/d/ x/d/d/ x/d/d/own");
+    remove_tree(open(&lab.dest()), b"x").unwrap();
+    remove_tree(open(&lab.dest()), b"absent").unwrap();
+    assert_eq!(lab.listing(), "f");
+}
+
+#[test]
+fn removal_does_not_follow_links() {
+    let lab = Lab::new();
+    write(
+        &lab.dest(),
+        options(Mode::Apply, Resolver::Auto),
+        &["S d/l->../../victim, S m->../victim, D d/e 0000, F d/e/f"],
+    )
+    .unwrap();
+    for name in [&b"d"[..], b"m"] {
+        remove_tree(open(&lab.dest()), name).unwrap();
+    }
+    assert_eq!(lab.listing(), "");
+}
+
+/// CVE-2025-47290, GHSA-3wgq-wrwc-vqmv: a known parent outlives its directory.
+#[test]
+fn what_is_known_about_a_path_does_not_outlive_it() {
+    for (layers, expected) in [
+        (&["D a, F a/x, S a->victim, F a/y"][..], "a->victim victim/ victim/y"),
+        (&["D a/b, F a/b/x, S a->c, F a/b/y"], "a->c c/ c/b/ c/b/y"),
+        (&["S a->b, F a/x, S a->c, F a/y"], "a->c b/ b/x c/ c/y"),
+        (&["D b, S a->b, F a/c/x, S b->d, F a/c/y"], "a->b b->d d/ d/c/ d/c/y"),
+        (&["F a/x", "F a/y, F a, F a/z"], "a/ a/z"),
+        (&["F a/x", "D a/b, W .wh.a, F a/b/y"], "a/ a/b/ a/b/y"),
+        (&["F a/b/x", "W a/.wh.b, F a/b/y"], "a/ a/b/ a/b/y"),
+        (&["S l->a, F a/b/x", "W l/b/.wh.none, W .wh.l, F l/b/y"], "a/ a/b/ a/b/x l/ l/b/ l/b/y"),
+        (&["D a, F a/x, H a->t, F t, F a/y"], "a/ a/y t"),
+    ] {
+        for resolver in RESOLVERS {
+            let lab = Lab::new();
+            write(&lab.dest(), options(Mode::Apply, resolver), layers).unwrap();
+            assert_eq!(lab.listing(), expected, "{layers:?}");
+        }
+    }
+}
+
+/// CVE-2024-21626 and its like: `/proc` links are links like others.
+#[test]
+fn proc_has_no_magic() {
+    for target in ["/proc/self/root", "/proc/self/cwd", "/proc/self/fd/0"] {
+        for resolver in RESOLVERS {
+            let lab = Lab::new();
+            write(&lab.dest(), options(Mode::Apply, resolver), &[&format!("S l->{target}, F l/x")]).unwrap();
+            assert!(lab.dest().join(&target[1..]).join("x").is_file());
+            lab.assert_contained();
+        }
+    }
+}
+
+#[test]
+fn names_that_the_file_system_does_not_take_are_refused() {
+    let long = "x".repeat(256);
+    for layer in [format!("S l->{long}/y, F l/f"), format!("S l->{long}, F l/f")] {
+        let lab = Lab::new();
+        let error = write(&lab.dest(), options(Mode::Apply, Resolver::Auto), &[&layer]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+    }
+}
+
+#[test]
+fn a_tree_is_read_as_by_a_chroot() {
+    let lab = Lab::new();
+    let layer = r#"F etc/x "in", S abs->/etc/x, S up->../../../etc, S out->../victim/hello, S loop->loop, P pipe, S a/b->../etc/"#;
+    write(&lab.dest(), options(Mode::Apply, Resolver::Auto), &[layer]).unwrap();
+    for resolver in RESOLVERS {
+        let root = SafeRoot::new(open(&lab.dest()), resolver);
+        for path in ["etc/x", "/etc/x", "abs", "up/x", "../../etc/../etc/./x", "a/b/x", "a/../abs"] {
+            let file = std::fs::File::from(root.open_file(path.as_bytes()).unwrap());
+            assert_eq!(std::io::read_to_string(file).unwrap(), "in", "{path} {resolver:?}");
+        }
+        for path in ["out", "none", "etc/x/y", "../victim/hello"] {
+            let error = root.open_file(path.as_bytes()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::NotFound, "{path} {resolver:?} {error}");
+        }
+        for path in ["loop", "pipe", "etc"] {
+            assert_eq!(root.open_file(path.as_bytes()).unwrap_err().kind(), ErrorKind::Refused, "{path} {resolver:?}");
+        }
+        assert_eq!(root.read_link(b"up/../out").unwrap(), b"../victim/hello");
+        assert!(root.stat(b"loop").unwrap().is_some());
+        assert!(root.stat(b"etc/none").unwrap().is_none());
+        assert!(root.stat(b"none/x").unwrap().is_none());
+        assert!(root.open_dir(b"").is_ok() && root.open_dir(b"up").is_ok() && root.open_dir(b"/..").is_ok());
+    }
+    assert!(snapshot::listing(&lab.dest()).contains("etc/x=in"));
+}

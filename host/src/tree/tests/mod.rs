@@ -1,5 +1,6 @@
 //! The rules of `CONFORMANCE.md`, as far as they concern the tree, with both resolvers and in all modes.
 #![expect(clippy::disallowed_methods, reason = "tests look at their trees from outside")]
+#![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 
 mod hostile;
 mod markers;
@@ -13,7 +14,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use super::entry::{Content, Entry, Sink as _};
-use super::{LayerRecord, Mode, Ownership, Resolver, TreeWriter, WriterOptions};
+use super::{LayerRecord, Mode, Resolver, TreeWriter, WriterOptions};
+use crate::Limits;
 use crate::error::{Error, Result};
 
 pub(crate) const RESOLVERS: [Resolver; 2] = [Resolver::Openat2, Resolver::Walk];
@@ -157,15 +159,15 @@ fn names_that_only_markers_have_are_refused() {
 
 #[test]
 fn limits_are_kept() {
-    let cases: [(&str, &dyn Fn(&mut crate::Limits)); 3] = [
-        ("D a, D b, D c", &|limits| limits.entries = 2),
-        ("H a->x, H b->x, H c->x, H d->x", &|limits| limits.deferred_bytes = 300),
-        ("S l->a/b/c/d/e/f, F l/g/h/i", &|limits| limits.depth = 6),
-    ];
-    for (layer, set) in cases {
+    let default = Limits::default;
+    for (layer, limits) in [
+        ("D a, D b, D c", Limits { entries: 2, ..default() }),
+        ("H a->x, H b->x, H c->x, H d->x", Limits { deferred_bytes: 300, ..default() }),
+        ("S l->a/b/c/d/e/f, F l/g/h/i", Limits { depth: 6, ..default() }),
+        ("S l->aaaaaaaaaaaaaaaaaaaa/b, F l/bbbbbbbbbb/c", Limits { path_bytes: 30, ..default() }),
+    ] {
         let lab = Lab::new();
-        let mut options = WriterOptions { ownership: Ownership::Auto, ..WriterOptions::new(Mode::Preserve) };
-        set(&mut options.limits);
+        let options = WriterOptions { limits, ..WriterOptions::new(Mode::Preserve) };
         let error = write(&lab.dest(), options, &[layer]).unwrap_err();
         assert!(matches!(error, Error::Limit { .. }), "{layer}: {error}");
     }

@@ -59,10 +59,10 @@ fn parse(item: &str, mtime: i64, markers: bool) -> Item {
             content = text.trim_end_matches('"').as_bytes().to_vec();
         } else if let Some(seconds) = word.strip_prefix('@') {
             metadata.mtime.seconds = seconds.parse().unwrap();
-        } else if let Some((uid, gid)) = word.split_once(':') {
-            (metadata.uid, metadata.gid) = (uid.parse().unwrap(), gid.parse().unwrap());
         } else if let Some((name, value)) = word.split_once('=') {
             metadata.xattrs.push(Xattr { name: name.into(), value: value.into() });
+        } else if let Some((uid, gid)) = word.split_once(':') {
+            (metadata.uid, metadata.gid) = (uid.parse().unwrap(), gid.parse().unwrap());
         } else if matches!(kind, "C" | "B") && numbers.len() < 2 {
             numbers.push(word.parse().unwrap());
         } else {

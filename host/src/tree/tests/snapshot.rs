@@ -1,6 +1,7 @@
 //! What a tree holds, seen from outside.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -63,12 +64,12 @@ pub(crate) fn full(root: &Path) -> Snapshot {
             stat.rdev(),
         );
         if kind.is_symlink() {
-            text += &format!(" target {}", Escaped(std::fs::read_link(&path).unwrap().as_os_str().as_bytes()));
+            let _ = write!(text, " target {}", Escaped(std::fs::read_link(&path).unwrap().as_os_str().as_bytes()));
         } else if kind.is_file() {
-            text += &format!(" size {} content {}", stat.len(), crate::Digest::of(&std::fs::read(&path).unwrap()));
+            let _ = write!(text, " size {} content {}", stat.len(), crate::Digest::of(&std::fs::read(&path).unwrap()));
         }
         for (name, value) in xattrs(&path) {
-            text += &format!(" {name}={}", Escaped(&value));
+            let _ = write!(text, " {name}={}", Escaped(&value));
         }
         (name, text)
     };
