@@ -253,7 +253,7 @@ fn applying_and_merging_agree() {
             }
             // A layer may make no sense alone, where a lower layer's link leads around the trouble.
             (Ok(_), Err(error)) if error.kind() == ErrorKind::Refused && layers.join(",").contains("S ") => {
-                stricter += 1
+                stricter += 1;
             }
             (Ok(_), Err(_)) => panic!("only applying worked: {what}"),
             (Err(error), Ok(())) => panic!("only merging worked: {what} {error}"),
