@@ -82,11 +82,11 @@ impl<'a> Merging<'a> {
                 Marker::Replaced(path) => self.writer.put_replaced(path)?,
             }
         }
-        self.writer.check_markers(record.implied.iter().chain(&record.marker_dirs))?;
+        self.writer.check_markers(&record.implied)?;
         self.content(record.root)?;
         for link in &record.links {
             self.writer.admit(&link.path)?;
-            self.writer.put_hard_link(&link.path, &link.target)?;
+            self.writer.put_lower_link(&link.path, &link.target)?;
         }
         self.writer.finish_layer().map(|_| ())
     }

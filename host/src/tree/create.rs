@@ -118,11 +118,22 @@ impl TreeWriter {
                 self.marker_dirs.insert(dir.path.to_vec());
                 self.marker_ids.insert(dir.id);
             } else {
+                self.promote(&parent.path);
+                self.marker_dirs.remove(&*dir.path);
                 self.implied.insert(dir.path.to_vec());
             }
         }
         self.cache.insert(&dir.path, &dir);
         Ok(dir)
+    }
+
+    /// Something other than a marker is going into a directory: that implies it, and those around it.
+    pub(super) fn promote(&mut self, path: &[u8]) {
+        let mut path = path;
+        while !self.marker_dirs.is_empty() && self.marker_dirs.remove(path) {
+            self.implied.insert(path.to_vec());
+            path = sys::split(path).0;
+        }
     }
 
     /// Makes a directory at a place. One that is there is kept, and gets this metadata if it is `listed`.

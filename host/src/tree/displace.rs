@@ -6,7 +6,7 @@ use super::handle::{Dir, Spot};
 use super::options::Mode;
 use super::record::Marker;
 use super::remove::{Watch, remove};
-use super::sys::{self, Explain as _, kind_of};
+use super::sys::{self, Explain as _, kind_of, within};
 use super::writer::TreeWriter;
 use crate::error::Result;
 
@@ -33,9 +33,9 @@ impl TreeWriter {
             FileType::Directory => {
                 self.cache.clear();
                 let place = sys::join(&spot.dir.path, spot.name);
+                self.void_self_links(&place);
                 for path in self.note_late(&place)? {
                     self.implied.remove(&path);
-                    self.marker_dirs.remove(&path);
                 }
             }
             FileType::Symlink => self.cache.forget_aliases(),
@@ -60,16 +60,11 @@ impl TreeWriter {
         if self.options.mode != Mode::Preserve {
             return Ok(Vec::new());
         }
-        // The names inside are between `place/` and `place0`, the next byte.
-        let [start, end] = [b'/', b'0'].map(|end| [place, &[end]].concat());
-        let mut all = Vec::new();
-        for set in [&self.implied, &self.marker_dirs] {
-            if place.is_empty() {
-                all.extend(set.iter().cloned());
-            } else {
-                all.extend(set.get(place).into_iter().chain(set.range(start.clone()..end.clone())).cloned());
-            }
-        }
+        let all: Vec<_> = if place.is_empty() {
+            self.implied.iter().cloned().collect()
+        } else {
+            self.implied.get(place).into_iter().chain(self.implied.range(within(place))).cloned().collect()
+        };
         for path in &all {
             self.budget.charge(path)?;
             self.late.insert(path.clone());

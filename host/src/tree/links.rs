@@ -18,7 +18,7 @@ use super::ids::{IdMap, IdSet, PathId};
 use super::options::Mode;
 use super::record::Link;
 use super::resolve::{Absent, Found};
-use super::sys::{self, Explain as _, inode_of, is_marker_name, kind_of, split};
+use super::sys::{self, Explain as _, inode_of, is_marker_name, kind_of, split, within};
 use super::writer::TreeWriter;
 use crate::error::{Error, Result};
 
@@ -35,12 +35,14 @@ pub(super) struct Pending {
 }
 
 /// Where a link's target is.
-enum Target<'a> {
+pub(super) enum Target<'a> {
     At(Spot<'a>),
     Nowhere,
     /// Behind more links than may be followed.
     Loop,
-    /// Behind a link that is still to be made, or such a link itself.
+    /// It is a link that is still to be made.
+    Waiting(PathId),
+    /// Behind a link that is still to be made.
     Behind(PathId),
 }
 
@@ -58,7 +60,7 @@ impl TreeWriter {
         self.watch_creation(&spot)?;
         match self.find_target(target)? {
             // The same link again, to itself.
-            Target::Behind(id) if id == spot.id => return Ok(()),
+            Target::Waiting(id) if id == spot.id => return Ok(()),
             Target::At(at) => {
                 let own = self.own.as_ref().is_none_or(|own| own.contains(&at.id));
                 if at.id == spot.id {
@@ -69,7 +71,7 @@ impl TreeWriter {
                     return Ok(());
                 }
             }
-            Target::Behind(_) | Target::Nowhere | Target::Loop => {}
+            Target::Waiting(_) | Target::Behind(_) | Target::Nowhere | Target::Loop => {}
         }
         let placeholder = self.put_empty(&spot, 0)?;
         self.defer(&spot, target, Some(placeholder))
@@ -108,13 +110,17 @@ impl TreeWriter {
         self.budget.charge(&place)?;
         self.budget.charge(target.as_bytes())?;
         let order = self.record.counts.entries;
+        if placeholder.is_none() {
+            self.budget.charge(&place)?;
+            self.self_links.insert(place.clone(), spot.id);
+        }
         let pending = Pending { order, place: place.into(), target: target.clone(), placeholder };
         self.pending.insert(spot.id, pending);
         Ok(())
     }
 
     /// Resolves a target as far as it is known by now.
-    fn find_target<'p>(&mut self, target: &'p TreePath) -> Result<Target<'p>> {
+    pub(super) fn find_target<'p>(&mut self, target: &'p TreePath) -> Result<Target<'p>> {
         let path = target.as_bytes();
         let (parent, name) = split(path);
         Ok(match self.resolve(parent, Absent::Stop)? {
@@ -122,7 +128,7 @@ impl TreeWriter {
                 let id = self.ids.child(dir.id, name);
                 // A placeholder is no target; a link to itself holds its place with what is to be linked.
                 match self.pending.get(&id) {
-                    Some(Pending { placeholder: Some(_), .. }) => Target::Behind(id),
+                    Some(Pending { placeholder: Some(_), .. }) => Target::Waiting(id),
                     _ => Target::At(Spot { dir, name, id, path }),
                 }
             }
@@ -171,6 +177,7 @@ impl TreeWriter {
 
     /// Makes the links that waited, each after those that its target waits for.
     pub(super) fn settle_links(&mut self) -> Result<()> {
+        self.self_links.clear();
         if self.pending.is_empty() {
             return Ok(());
         }
@@ -181,7 +188,7 @@ impl TreeWriter {
         while let Some(id) = ready.pop_front() {
             let Some(pending) = self.pending.get(&id).cloned() else { continue };
             match self.find_target(&pending.target)? {
-                Target::Behind(other) if self.pending.contains_key(&other) && other != id => {
+                Target::Waiting(other) | Target::Behind(other) if self.pending.contains_key(&other) && other != id => {
                     waiting.entry(other).or_default().push(id);
                 }
                 Target::At(at) if self.settle_link(id, &pending, &at)? => {
@@ -189,7 +196,7 @@ impl TreeWriter {
                     ready.extend(waiting.remove(&id).unwrap_or_default());
                 }
                 Target::Loop => return Err(self.endless(pending.target.as_bytes())),
-                Target::At(_) | Target::Nowhere | Target::Behind(_) => unresolved.push(id),
+                Target::At(_) | Target::Nowhere | Target::Waiting(_) | Target::Behind(_) => unresolved.push(id),
             }
         }
         self.give_up_links(unresolved, waiting)
@@ -202,38 +209,37 @@ impl TreeWriter {
         all.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// Forgets links whose placeholder is gone, and links to themselves whose directory was replaced.
+    /// Forgets links whose placeholder is gone.
     fn drop_void_links(&mut self) -> Result<()> {
         for id in self.in_order() {
-            let Some(Pending { place, placeholder, .. }) = self.pending.get(&id).cloned() else { continue };
-            let (parent, name) = split(&place);
-            let holds = match (self.open_resolved(parent)?, placeholder) {
-                (None, Some(_)) => false,
-                (None, None) => !self.is_obstructed(parent)?,
-                (Some(_), None) => true,
-                (Some(dir), Some(inode)) => {
-                    let stat = sys::look(&dir, name).explain("examine", &place)?;
-                    stat.is_some_and(|stat| inode_of(&stat) == inode)
-                }
+            let Some(Pending { place, placeholder: Some(inode), .. }) = self.pending.get(&id).cloned() else {
+                continue;
             };
-            if !holds {
+            let (parent, name) = split(&place);
+            let there = match self.open_resolved(parent)? {
+                Some(dir) => sys::look(&dir, name).explain("examine", &place)?,
+                None => None,
+            };
+            if there.is_none_or(|stat| inode_of(&stat) != inode) {
                 self.pending.remove(&id);
             }
         }
         Ok(())
     }
 
-    /// Whether something that is no directory lies on a resolved path; else nothing does.
-    fn is_obstructed(&mut self, path: &[u8]) -> Result<bool> {
-        let mut path = path;
-        while !path.is_empty() {
-            let (parent, name) = split(path);
-            if let Some(dir) = self.open_resolved(parent)? {
-                return Ok(sys::look(&dir, name).explain("examine", path)?.is_some());
-            }
-            path = parent;
+    /// A directory is replaced: forgets the links to themselves inside of it, which have no placeholder to tell.
+    pub(super) fn void_self_links(&mut self, place: &[u8]) {
+        if self.self_links.is_empty() {
+            return;
         }
-        Ok(false)
+        let places: Vec<_> = self.self_links.range(within(place)).map(|(place, _)| place.clone()).collect();
+        for place in places {
+            if let Some(id) = self.self_links.remove(&place)
+                && self.pending.get(&id).is_some_and(|pending| pending.placeholder.is_none())
+            {
+                self.pending.remove(&id);
+            }
+        }
     }
 
     /// Makes a link that waited; tells whether its target was there.

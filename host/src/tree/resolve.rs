@@ -67,7 +67,10 @@ impl TreeWriter {
     pub(super) fn spot<'p>(&mut self, path: &'p [u8]) -> Result<Spot<'p>> {
         let (parent, name) = split(path);
         match self.resolve(parent, Absent::Make)? {
-            Found::Dir(dir) => Ok(Spot { id: self.ids.child(dir.id, name), dir, name, path }),
+            Found::Dir(dir) => {
+                self.promote(&dir.path);
+                Ok(Spot { id: self.ids.child(dir.id, name), dir, name, path })
+            }
             Found::Loop => Err(self.endless(path)),
             Found::Nothing | Found::Blocked(_) => Err(sys::contended(path)),
         }

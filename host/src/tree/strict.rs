@@ -9,6 +9,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use super::entry::{Metadata, TreePath};
 use super::handle::Spot;
 use super::ids::{IdMap, IdSet, PathId};
+use super::links::Target;
 use super::sys::join;
 use super::writer::TreeWriter;
 use crate::error::{Error, Escaped, Result};
@@ -37,8 +38,22 @@ impl TreeWriter {
         let id = path.components().fold(self.ids.root(), |id, name| self.ids.child(id, name));
         if let Some(strict) = &mut self.strict {
             strict.replaced.insert(id);
+            if strict.passed.contains(&id) || strict.marked.contains(&id) {
+                return Err(ambiguous(path.as_bytes()));
+            }
         }
         self.put_whiteout(path)
+    }
+
+    /// Makes a hard link whose target the layer alone does not hold. If it has made the target nevertheless, a link led
+    /// there, and it may have made another thing in that place before.
+    pub(crate) fn put_lower_link(&mut self, path: &TreePath, target: &TreePath) -> Result<()> {
+        if let Target::At(at) = self.find_target(target)?
+            && self.own.as_ref().is_some_and(|own| own.contains(&at.id))
+        {
+            return Err(ambiguous(path.as_bytes()));
+        }
+        self.put_hard_link(path, target)
     }
 
     /// A marker lies in the directory with this path.
@@ -62,7 +77,7 @@ impl TreeWriter {
 
     /// All removals are done. None to which a link led may concern a directory that the layer has gone through without
     /// listing it: it may have done so before.
-    pub(crate) fn check_markers<'p>(&self, mut unlisted: impl Iterator<Item = &'p TreePath>) -> Result<()> {
+    pub(crate) fn check_markers(&self, implied: &[TreePath]) -> Result<()> {
         let Some(strict) = self.strict.as_ref().filter(|strict| !strict.removed.is_empty()) else { return Ok(()) };
         let concerns = |path: &&TreePath| {
             strict.removed.iter().any(|place| {
@@ -70,7 +85,7 @@ impl TreeWriter {
                 place.is_empty() || rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
             })
         };
-        unlisted.find(concerns).map_or(Ok(()), |path| Err(ambiguous(path.as_bytes())))
+        implied.iter().find(concerns).map_or(Ok(()), |path| Err(ambiguous(path.as_bytes())))
     }
 
     /// A path leads through a place behind a link.

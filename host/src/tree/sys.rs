@@ -1,6 +1,7 @@
 //! The few system calls that every file of this room needs, and how their errors read.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
@@ -100,6 +101,12 @@ pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
         Some(at) => (path.get(..at).unwrap_or_default(), path.get(at + 1..).unwrap_or_default()),
         None => (&[], path),
     }
+}
+
+/// The range of all paths inside of a directory other than the root, in their order: from `place/` up to `place0`, since
+/// `0` is the byte after the slash.
+pub(super) fn within(place: &[u8]) -> Range<Vec<u8>> {
+    [place, b"/"].concat()..[place, b"0"].concat()
 }
 
 /// Adds what was being done to a failed call.

@@ -1,6 +1,6 @@
 //! The tree writer: takes a layer's entries in their order and makes them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use rustix::fs::{FileType, RawDir};
 use super::cache::DirCache;
 use super::entry::{Content, Device, Entry, Node, Sink, TreePath};
 use super::handle::Dir;
-use super::ids::{IdMap, IdSet, Ids};
+use super::ids::{IdMap, IdSet, Ids, PathId};
 use super::links::Pending;
 use super::metadata::Owners;
 use super::options::{Mode, Resolver, WriterOptions};
@@ -47,6 +47,8 @@ pub struct TreeWriter {
     pub(super) budget: Budget,
     /// Hard links that are still to be made.
     pub(super) pending: IdMap<Pending>,
+    /// Those of them that lead to themselves, by place.
+    pub(super) self_links: BTreeMap<Vec<u8>, PathId>,
     pub(super) record: LayerRecord,
     /// Directories that only something inside of them implies.
     pub(super) implied: BTreeSet<Vec<u8>>,
@@ -101,6 +103,7 @@ impl TreeWriter {
             times: Times::default(),
             budget: Budget::new(options.limits.deferred_bytes),
             pending: IdMap::default(),
+            self_links: BTreeMap::new(),
             record: LayerRecord::new(),
             implied: BTreeSet::new(),
             late: BTreeSet::new(),
