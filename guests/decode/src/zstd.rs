@@ -50,7 +50,8 @@ fn frame<S: Source>(
 ) -> Result<(), Failure> {
     decoder.init(&mut *reader).map_err(failure)?;
     loop {
-        let finished = decoder.decode_blocks(&mut *reader, BlockDecodingStrategy::UptoBytes(WRITE)).map_err(failure)?;
+        // A block at a time: the decoder sizes its buffer for the window and little more, and would double it for more.
+        let finished = decoder.decode_blocks(&mut *reader, BlockDecodingStrategy::UptoBlocks(1)).map_err(failure)?;
         decoder.collect_to_writer(&mut *output).map_err(|error| Failure::corrupt(error.to_string()))?;
         if finished && decoder.is_finished() {
             break;
