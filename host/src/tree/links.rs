@@ -93,14 +93,15 @@ impl TreeWriter {
         }
         let Some(Pending { place, target, .. }) = self.pending.remove(&id) else { return Ok(()) };
         if self.options.mode == Mode::Preserve {
-            // Had a lower layer's link led to a link of this layer, it would have been followed.
-            let mut path = target.as_bytes();
-            while let (parent @ [_, ..], _) = split(path) {
-                self.budget.charge(parent)?;
-                self.late.insert(parent.to_vec());
-                path = parent;
+            // A lower layer's link on one of its paths would have made another link of it, in another place.
+            for path in [&*place, target.as_bytes()] {
+                let mut path = path;
+                while !path.is_empty() {
+                    self.budget.charge(path)?;
+                    self.late.insert(path.to_vec());
+                    path = split(path).0;
+                }
             }
-            self.late.insert(place.into());
         }
         Ok(())
     }

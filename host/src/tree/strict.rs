@@ -156,12 +156,12 @@ impl TreeWriter {
         }
     }
 
-    /// A directory is to be made. Several paths may lead to it, but none where a link has been.
+    /// A directory is to be made. Several paths may lead to it, but none where a link has been, and none but its own where
+    /// something else was in between.
     pub(super) fn watch_directory(&mut self, spot: &Spot<'_>) -> Result<()> {
-        match &self.strict {
-            Some(strict) if strict.followed.contains(&spot.id) => Err(ambiguous(spot.path)),
-            _ => Ok(()),
-        }
+        let Some(strict) = &self.strict else { return Ok(()) };
+        let elsewhere = strict.replaced.contains(&spot.id) && join(&spot.dir.path, spot.name) != spot.path;
+        if elsewhere || strict.followed.contains(&spot.id) { Err(ambiguous(spot.path)) } else { Ok(()) }
     }
 }
 
