@@ -82,17 +82,23 @@ pub fn open_blob(path: &Path) -> Result<(Box<dyn io::Read + Send>, Option<u64>)>
     Ok((Box::new(file), Some(size)))
 }
 
-/// Opens the directory to unpack onto; makes it (mode 0755 less the umask) when it is absent, but not its parents.
+/// Opens the directory to unpack onto; makes it (mode 0755, whatever the umask) when it is absent, but not its parents.
 ///
 /// # Errors
 ///
 /// [`Error::Io`].
 pub fn open_dest(path: &Path) -> Result<OwnedFd> {
-    match rustix::fs::mkdirat(CWD, path, Mode::from_raw_mode(0o755)) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+    let mode = Mode::from_raw_mode(0o755);
+    let new = match rustix::fs::mkdirat(CWD, path, mode) {
+        Ok(()) => true,
+        Err(rustix::io::Errno::EXIST) => false,
         Err(error) => return Err(failed("create", path, error)),
+    };
+    let dir: OwnedFd = open_dir(path)?.into_std_file().into();
+    if new {
+        rustix::fs::fchmod(&dir, mode).map_err(|e| failed("set the mode of", path, e))?;
     }
-    Ok(open_dir(path)?.into_std_file().into())
+    Ok(dir)
 }
 
 /// Opens the directory that holds `path`, and says what `path` is called in it. Links are followed, also one at `path`
@@ -187,6 +193,18 @@ mod tests {
         for made in [temp.path().join("a"), path] {
             assert_eq!(made.metadata().unwrap().permissions().mode() & 0o077, 0, "{}", made.display());
         }
+    }
+
+    #[test]
+    fn a_destination_is_made_for_everybody_and_kept_as_it_was() {
+        let temp = tempfile::tempdir().unwrap();
+        let mode = |name: &str| temp.path().join(name).metadata().unwrap().permissions().mode() & 0o7777;
+        drop(open_dest(&temp.path().join("new/")).unwrap());
+        assert_eq!(mode("new"), 0o755);
+        create_private_dir(&temp.path().join("old")).unwrap();
+        drop(open_dest(&temp.path().join("old")).unwrap());
+        assert_eq!(mode("old"), 0o700);
+        assert!(open_dest(&temp.path().join("none/below")).is_err());
     }
 
     #[test]

@@ -12,7 +12,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RawDir, RenameFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{
+    AtFlags, FlockOperation, Mode, OFlags, RawDir, RenameFlags, StatxAttributes, StatxFlags, Timespec, Timestamps,
+};
 use rustix::io::Errno;
 
 use crate::ambient;
@@ -145,10 +147,18 @@ fn make(parent: &OwnedFd, name: &OsStr) -> Result<(Vec<u8>, OwnedFd)> {
             Err(error) => return Err(failed(error)),
         };
         rustix::fs::flock(&root, FlockOperation::LockExclusive).map_err(failed)?;
+        plain(&root).map_err(failed)?;
         if rustix::fs::fstat(&root).map_err(failed)?.st_nlink > 0 {
             return Ok((staging, root));
         }
     }
+}
+
+/// What a root is that no layer lists: as directories that are only implied, 0755 and of 1970, whatever umask and clock say.
+fn plain(root: &OwnedFd) -> rustix::io::Result<()> {
+    rustix::fs::fchmod(root, Mode::from_raw_mode(0o755))?;
+    let never = Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::fs::futimens(root, &Timestamps { last_access: never, last_modification: never })
 }
 
 /// Removes staging directories of the dead. What cannot be removed is somebody else's, and no concern of this run.
@@ -228,6 +238,8 @@ mod tests {
             rustix::fs::mkdirat(staged.root().unwrap(), "inside", Mode::RWXU).unwrap();
             staged.publish().unwrap();
             assert_eq!(names(&dest), ["inside"]);
+            let mode = std::os::unix::fs::PermissionsExt::mode(&dest.metadata().unwrap().permissions());
+            assert_eq!(mode & 0o7777, 0o755);
         }
         assert_eq!(names(temp.path()), ["empty", "new"]);
     }

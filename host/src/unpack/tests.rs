@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write as _};
 use std::sync::{Arc, Mutex};
 
-use super::{Compression, Layer, LayerReport, Listing, Unpacker};
+use super::{Compression, Layer, LayerExtractor, LayerReport, LayerVerifier, Listing, Unpacker};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, GuestFailure, Result};
 use crate::limits::Limits;
@@ -273,4 +273,52 @@ fn progress_ends_with_all_that_there_was() {
         matches!(&last, Some(Event::Extracted { layer: Some(layer), entries: 2, .. }) if *layer == Digest::of(b"blob")),
         "{last:?}"
     );
+}
+
+/// The names in a directory.
+fn names(dir: &std::path::Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        dir.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn an_extractor_applies_layers_one_after_the_other() {
+    let temp = tempfile::tempdir().unwrap();
+    let dest = temp.path().join("rootfs");
+    let mut extractor = LayerExtractor::new(&dest);
+    assert!(!dest.exists(), "made before there is a layer");
+    let lower = gzip(&tar(&[("keep", b"1"), ("gone", b"2")]));
+    assert_eq!(extractor.extract_reader(io::Cursor::new(lower)).unwrap(), 2);
+    let upper = tar(&[(".wh.gone", b""), ("new", b"3")]);
+    assert_eq!(extractor.extract_reader(io::Cursor::new(upper)).unwrap(), 2);
+    // Whole before `finalize`, so that nothing is lost if nobody calls it.
+    assert_eq!(names(&dest), ["keep", "new"]);
+    extractor.finalize().unwrap();
+    assert_eq!(names(&dest), ["keep", "new"]);
+}
+
+#[test]
+fn an_extractor_that_failed_takes_no_more() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut extractor = LayerExtractor::new(temp.path().join("rootfs"));
+    let cut = gzip(&tar(&[("a", b"1")]))[..40].to_vec();
+    assert_eq!(extractor.extract_reader(io::Cursor::new(cut)).unwrap_err().kind(), ErrorKind::Integrity);
+    let good = tar(&[("b", b"1")]);
+    assert_eq!(extractor.extract_reader(io::Cursor::new(good)).unwrap_err().kind(), ErrorKind::Usage);
+}
+
+#[test]
+fn a_verifier_reads_every_form_of_a_layer() {
+    let temp = tempfile::NamedTempFile::new().unwrap();
+    let plain = tar(&[("a", b"1")]);
+    let verifier = LayerVerifier::new(&Digest::of(&plain).to_string()).unwrap();
+    for (blob, right) in [(plain.clone(), true), (gzip(&plain), true), (gzip(&tar(&[("a", b"2")])), false)] {
+        temp.as_file().set_len(0).unwrap();
+        rustix::io::pwrite(temp.as_file(), &blob, 0).unwrap();
+        assert_eq!(verifier.verify_tarball(temp.path()).unwrap(), right);
+    }
+    temp.as_file().set_len(30).unwrap();
+    assert_eq!(verifier.verify_tarball(temp.path()).unwrap_err().kind(), ErrorKind::Integrity);
 }
