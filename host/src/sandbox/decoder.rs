@@ -8,15 +8,13 @@ use super::confine::{Confined, MAX_TRANSFER};
 use super::embedded::Guest;
 use super::engine::Sandbox;
 use super::failure::{judge, stopped_by};
+use super::input::{self, InputHost};
 use super::log;
 use crate::error::Result;
 use crate::limits::Limits;
 
 /// Serves a decoder.
-pub trait DecoderHost: 'static {
-    /// Drops exactly `skip` bytes of the blob, then gives the next: at most `max`, none at its end.
-    fn read(&mut self, skip: u64, max: usize) -> Result<Vec<u8>>;
-
+pub trait DecoderHost: InputHost {
     /// An empty buffer for the next decoded bytes.
     fn buffer(&mut self) -> Vec<u8>;
 
@@ -45,18 +43,7 @@ impl Sandbox {
 
 fn linker<H: DecoderHost>(sandbox: &Sandbox) -> wasmtime::Result<Linker<Confined<H>>> {
     let mut linker = Linker::new(sandbox.engine());
-    linker.instance(interface::INPUT)?.func_wrap(
-        "read",
-        |mut store: StoreContextMut<'_, Confined<H>>, (skip, max): (u64, u32)| {
-            let bytes = store.data_mut().serve(|state| {
-                let max = state.transfer(max)?;
-                let bytes = state.host.read(skip, max)?;
-                state.moved(bytes.len() as u64)?;
-                Ok(bytes)
-            })?;
-            Ok((bytes,))
-        },
-    )?;
+    input::link(&mut linker)?;
     linker.instance(interface::OUTPUT)?.func_wrap(
         "write",
         |mut store: StoreContextMut<'_, Confined<H>>, (list,): (WasmList<u8>,)| {

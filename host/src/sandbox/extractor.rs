@@ -8,15 +8,13 @@ use super::confine::Confined;
 use super::embedded::Guest;
 use super::engine::Sandbox;
 use super::failure::{judge, stopped_by};
+use super::input::{self, InputHost};
 use super::log;
 use crate::error::Result;
 use crate::limits::Limits;
 
 /// Serves an extractor.
-pub trait ExtractorHost: 'static {
-    /// Drops exactly `skip` bytes of the decoded stream, then gives the next: at most `max`, none at its end.
-    fn read(&mut self, skip: u64, max: usize) -> Result<Vec<u8>>;
-
+pub trait ExtractorHost: InputHost {
     /// Checks a claimed entry and makes it; moves a file's content out of the stream. Says how many bytes that were.
     fn put(&mut self, entry: claim::Entry) -> Result<u64>;
 }
@@ -42,18 +40,7 @@ impl Sandbox {
 
 fn linker<H: ExtractorHost>(sandbox: &Sandbox) -> wasmtime::Result<Linker<Confined<H>>> {
     let mut linker = Linker::new(sandbox.engine());
-    linker.instance(interface::INPUT)?.func_wrap(
-        "read",
-        |mut store: StoreContextMut<'_, Confined<H>>, (skip, max): (u64, u32)| {
-            let bytes = store.data_mut().serve(|state| {
-                let max = state.transfer(max)?;
-                let bytes = state.host.read(skip, max)?;
-                state.moved(bytes.len() as u64)?;
-                Ok(bytes)
-            })?;
-            Ok((bytes,))
-        },
-    )?;
+    input::link(&mut linker)?;
     linker.instance(interface::TREE)?.func_wrap(
         "put",
         |mut store: StoreContextMut<'_, Confined<H>>, (entry,): (claim::Entry,)| {

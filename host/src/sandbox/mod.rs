@@ -2,7 +2,7 @@
 //!
 //! A guest gets a fresh store and instance for each layer, a memory limit, a budget of processor time that host calls are
 //! not charged to, and a budget of calls that move nothing. What it asks for goes to a *host* that the caller passes in
-//! ([`DecoderHost`], [`ExtractorHost`]); what goes wrong comes back as one typed [`crate::Error`]. Nothing of a guest
+//! ([`DecoderHost`], [`ExtractorHost`], both with an [`InputHost`]); what goes wrong comes back as one typed [`crate::Error`]. Nothing of a guest
 //! survives its run.
 //!
 //! This room knows neither layers nor trees: it moves claims and bytes.
@@ -14,6 +14,7 @@ mod embedded;
 mod engine;
 mod extractor;
 mod failure;
+mod input;
 mod log;
 #[cfg(test)]
 mod tests;
@@ -24,3 +25,4 @@ pub use decoder::DecoderHost;
 pub use embedded::Guest;
 pub use engine::{GuestInfo, Sandbox, SandboxOptions};
 pub use extractor::ExtractorHost;
+pub use input::InputHost;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{DecoderHost, ExtractorHost, Guest, Sandbox, SandboxOptions, claim};
+use super::{DecoderHost, ExtractorHost, Guest, InputHost, Sandbox, SandboxOptions, claim};
 use crate::error::{Error, ErrorKind, GuestFailure, Result};
 use crate::limits::Limits;
 
@@ -53,12 +53,14 @@ struct Host {
     written: u64,
 }
 
-impl DecoderHost for Host {
+impl InputHost for Host {
     fn read(&mut self, skip: u64, max: usize) -> Result<Vec<u8>> {
         self.read += skip + max as u64;
         Ok(vec![b'x'; max])
     }
+}
 
+impl DecoderHost for Host {
     fn buffer(&mut self) -> Vec<u8> {
         Vec::new()
     }
@@ -209,11 +211,13 @@ fn first_party_guests_import_our_interfaces_only() {
 
 struct NoTree;
 
-impl ExtractorHost for NoTree {
+impl InputHost for NoTree {
     fn read(&mut self, _skip: u64, _max: usize) -> Result<Vec<u8>> {
         Ok(Vec::new())
     }
+}
 
+impl ExtractorHost for NoTree {
     fn put(&mut self, entry: claim::Entry) -> Result<u64> {
         panic!("an empty stream holds {entry:?}")
     }

@@ -10,7 +10,7 @@ use super::layer::Layer;
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::sandbox::{DecoderHost, Sandbox};
+use crate::sandbox::{DecoderHost, InputHost, Sandbox};
 
 /// What the stage learned.
 pub(super) struct Decoded {
@@ -197,7 +197,7 @@ impl Host {
     }
 }
 
-impl DecoderHost for Host {
+impl InputHost for Host {
     fn read(&mut self, skip: u64, max: usize) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let mut left = skip;
@@ -216,7 +216,9 @@ impl DecoderHost for Host {
         self.blob.read_into(&mut bytes, max)?;
         Ok(bytes)
     }
+}
 
+impl DecoderHost for Host {
     fn buffer(&mut self) -> Vec<u8> {
         self.output.pool.buffer()
     }

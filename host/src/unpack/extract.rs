@@ -17,7 +17,7 @@ use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::progress::{Event, Progress};
-use crate::sandbox::{self, ExtractorHost, Guest, Sandbox};
+use crate::sandbox::{self, ExtractorHost, Guest, InputHost, Sandbox};
 use crate::tree::entry::Sink;
 
 /// Entries between two events of progress.
@@ -197,11 +197,13 @@ impl<S: Sink + 'static> TreeHost<S> {
     }
 }
 
-impl<S: Sink + 'static> ExtractorHost for TreeHost<S> {
+impl<S: Sink + 'static> InputHost for TreeHost<S> {
     fn read(&mut self, skip: u64, max: usize) -> Result<Vec<u8>> {
         self.stream.read(skip, max)
     }
+}
 
+impl<S: Sink + 'static> ExtractorHost for TreeHost<S> {
     fn put(&mut self, entry: sandbox::claim::Entry) -> Result<u64> {
         if self.entries == self.limits.entries {
             return Err(Error::Limit { subject: "the layer".into(), what: "entries", limit: self.limits.entries });
