@@ -7,7 +7,7 @@
 //!
 //! Decoded bytes travel in pooled buffers that both consumers share, so memory is constant in the layer's size and a byte is
 //! copied once between the decoder's memory and the file that it ends in. The control plane is the untar guest's: it sees
-//! headers, and the host moves contents. What it claims is checked in [`claim`] before anything acts on it.
+//! headers, and the host moves contents. What it claims is checked in `claim.rs` before anything acts on it.
 
 mod chunk;
 mod claim;
