@@ -43,13 +43,21 @@ pub mod exit {
 pub struct Cofferdam {
     store: PathBuf,
     output: Scratch,
+    wrapper: Vec<String>,
 }
 
 impl Cofferdam {
     /// Uses the store at this path, which need not exist yet.
     pub fn new(store: impl Into<PathBuf>) -> Result<Self> {
         binary()?;
-        Ok(Self { store: store.into(), output: Scratch::new()? })
+        Ok(Self { store: store.into(), output: Scratch::new()?, wrapper: Vec::new() })
+    }
+
+    /// Runs it by another program, which is given the command as its last arguments: `setpriv`, `unshare`.
+    #[must_use]
+    pub fn by(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
+        self
     }
 
     /// Where its store is.
@@ -59,7 +67,14 @@ impl Cofferdam {
 
     /// The command with its store and these arguments; input and output are the caller's to set.
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Command> {
-        let mut command = Command::new(binary()?);
+        let mut command = match self.wrapper.split_first() {
+            Some((program, words)) => {
+                let mut command = Command::new(program);
+                command.args(words).arg(binary()?);
+                command
+            }
+            None => Command::new(binary()?),
+        };
         // What the developer has set for daily use must not reach the tests.
         for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("COFFERDAM_")) {
             command.env_remove(name);
@@ -214,9 +229,9 @@ fn find_binary() -> Result<PathBuf> {
     let guests = env::var_os("COFFERDAM_GUESTS_TARGET").unwrap_or_else(|| paths::guests().into());
     let built = Command::new(cargo)
         .env("COFFERDAM_GUESTS_TARGET", guests)
-        .args(["build", "--quiet", "--package", "cofferdam", "--bin", "cofferdam"])
+        .args(["build", "--quiet", "--workspace", "--bins"])
         .current_dir(paths::workspace())
         .status()?;
-    ensure!(built.success(), "`cargo build -p cofferdam` failed");
+    ensure!(built.success(), "`cargo build` failed");
     Ok(paths::target().join("debug/cofferdam"))
 }

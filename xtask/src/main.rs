@@ -1,6 +1,7 @@
 //! The project's chores. `cargo xtask` without a verb lists them.
 
 mod bench;
+mod conformance;
 mod demo;
 mod guests;
 mod images;
@@ -20,6 +21,9 @@ usage: cargo xtask VERB
                           everything that must hold; with FILTER only the tests whose names contain it
   bench [--rounds N] [--layers A,B] [--bin PATH] [--write]
                           our extraction beside that of other tools; --write puts it into BENCHMARKS.md
+  conformance [--alone] [--write] [FILTER]
+                          the scenarios of tests/conformance by us and by other tools, as a table; --write makes
+                          CONFORMANCE.md of it, --alone leaves the others out
   images [SET | STAGE …]  the images that tests and benchmarks use, into target/images (as root, on Debian)
   guests                  the sandboxed components, into target/guests
 
@@ -32,6 +36,7 @@ fn main() -> ExitCode {
         Some((&"test", rest)) => test::run(rest),
         Some((&"demo", [])) => demo::run(),
         Some((&"bench", rest)) => bench::run(rest),
+        Some((&"conformance", rest)) => conformance::run(rest),
         Some((&"images", rest)) => images::run(rest),
         Some((&"guests", [])) => guests::run(),
         Some((&("help" | "--help" | "-h"), _)) => {

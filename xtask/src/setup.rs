@@ -26,6 +26,15 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
 pub(crate) const FOR_DEMO: &[Tool] =
     &[("docker-registry", "docker-registry"), ("skopeo", "skopeo"), ("umoci", "umoci")];
 
+/// What the table of conformance compares with.
+pub(crate) const FOR_CONFORMANCE: &[Tool] = &[
+    ("bsdtar", "libarchive-tools"),
+    ("containerd", "containerd"),
+    ("tar", "tar"),
+    ("umoci", "umoci"),
+    ("zstd", "zstd"),
+];
+
 /// What the benchmark compares with.
 pub(crate) const FOR_BENCH: &[Tool] = &[
     ("bsdtar", "libarchive-tools"),

@@ -87,7 +87,7 @@ fn checks(steps: &mut Steps) {
 
 fn tests(steps: &mut Steps, options: &Options) {
     // With the features that the tests are built with, so that the library is compiled once.
-    if !steps.step("build", || cargo("build --quiet --package cofferdam --bin cofferdam")) {
+    if !steps.step("build", || cargo("build --quiet --workspace --bins")) {
         return;
     }
     let skips = paths::target().join("tmp/skipped.txt");

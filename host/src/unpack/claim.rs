@@ -17,6 +17,9 @@ const MAX_XATTR_NAME: usize = 255;
 /// Ids are 32 bits, and the last one means "unchanged" to `chown(2)`.
 const MAX_ID: u32 = u32::MAX - 1;
 
+/// What a marker's name begins with.
+const MARKER: &[u8] = b".wh.";
+
 /// Checks a claimed entry. `budget` is how many bytes the layer may still decode to.
 pub(super) fn check(claimed: claim::Entry, limits: &Limits, budget: u64) -> Result<Entry> {
     let claim::Entry { path, node, mode, uid, gid, modified, attributes } = claimed;
@@ -45,7 +48,7 @@ pub(super) fn check(claimed: claim::Entry, limits: &Limits, budget: u64) -> Resu
 /// A canonical path. Names that begin with `.wh.` are the markers' own: whoever means one says so with its node.
 fn checked_path(bytes: Vec<u8>, limits: &Limits) -> Result<TreePath> {
     let path = TreePath::parse(bytes, limits)?;
-    if path.components().any(|component| component.starts_with(b".wh.")) {
+    if path.components().any(|component| component.starts_with(MARKER)) {
         return Err(Error::refused(path.as_bytes(), "a whiteout marker in a path"));
     }
     Ok(path)
@@ -82,7 +85,14 @@ fn checked_node(node: claim::Node, path: &TreePath, limits: &Limits, budget: u64
         claim::Node::CharacterDevice(device) => Node::CharDevice(checked_device(device, path)?),
         claim::Node::BlockDevice(device) => Node::BlockDevice(checked_device(device, path)?),
         claim::Node::Fifo => Node::Fifo,
-        claim::Node::Whiteout => Node::Whiteout,
+        claim::Node::Whiteout => {
+            // The marker is a name of its own: in the archive, and in a tree that preserves it.
+            let victim = path.components().next_back().map_or(0, <[u8]>::len);
+            if victim + MARKER.len() > limits.component_bytes {
+                return Err(over(path, "bytes in a component of a path", limits.component_bytes as u64));
+            }
+            Node::Whiteout
+        }
         claim::Node::Opaque => Node::Opaque,
     })
 }
@@ -223,6 +233,12 @@ mod tests {
             refused(entry(b"", node));
         }
         refused(entry(b"link", claim::Node::HardLink(Vec::new())));
+    }
+
+    #[test]
+    fn a_marker_has_a_name_too() {
+        assert!(check(entry(&[b'n'; 251], claim::Node::Whiteout), &Limits::default(), 0).is_ok());
+        refused(entry(&[b'n'; 252], claim::Node::Whiteout));
     }
 
     #[test]

@@ -1,0 +1,303 @@
+//! The place where a scenario is run, once and in one way.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::expect::{Lens, Xattrs, complaints};
+use super::scenario::{Expectation, Scenario};
+use super::{directory, peers};
+use crate::cofferdam::exit;
+use crate::layout::{LayerRef, OciLayout};
+use crate::tree::{Options, Snapshot};
+use crate::{Cofferdam, Run, Scratch};
+
+/// A way of extracting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// `layer extract`, one layer after the other.
+    Apply,
+    /// `layer extract --mode preserve`, the last layer alone.
+    Preserve,
+    /// `layer extract --mode overlay`, each layer alone, and all of them mounted.
+    Overlay,
+    /// `unpack --strategy copy`: preserved trees, merged.
+    Copy,
+    /// `unpack --strategy apply`.
+    Unpack,
+    /// Another implementation.
+    Peer(peers::Peer),
+}
+
+impl Way {
+    /// Ours.
+    pub const OURS: [Self; 5] = [Self::Apply, Self::Preserve, Self::Overlay, Self::Copy, Self::Unpack];
+
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Apply => "apply",
+            Self::Preserve => "preserve",
+            Self::Overlay => "overlay",
+            Self::Copy => "copy",
+            Self::Unpack => "unpack",
+            Self::Peer(peer) => peer.name(),
+        }
+    }
+}
+
+/// What came of a scenario.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// What must.
+    Passed,
+    /// Something else.
+    Failed(String),
+    /// The way cannot express it.
+    NotApplicable(String),
+}
+
+/// A scenario in a directory of its own: `out/` with the destination and its neighbours, which must not change.
+#[derive(Debug)]
+pub struct Lab {
+    pub(super) scratch: Scratch,
+    /// What is run.
+    pub scenario: Scenario,
+    /// The layers' blobs as files, lowest first.
+    pub(super) layers: Vec<PathBuf>,
+}
+
+impl Lab {
+    /// Builds a scenario, with neighbours for the destination.
+    pub fn new(name: &str) -> Result<Self> {
+        let scratch = Scratch::new()?;
+        let out = scratch.dir("out")?;
+        for (neighbour, file) in [("victim", "hello"), ("dest-evil", "secret")] {
+            fs::create_dir(out.join(neighbour))?;
+            fs::write(out.join(neighbour).join(file), "untouched")?;
+        }
+        let file = directory().join(format!("{name}.scenario"));
+        let scenario = Scenario::read(&file, name, &out.to_string_lossy())?;
+        let blobs = scratch.dir("layers")?;
+        let mut layers = Vec::new();
+        for (index, layer) in scenario.layers.iter().enumerate() {
+            let path = blobs.join(format!("{index}"));
+            fs::write(&path, &layer.blob)?;
+            layers.push(path);
+        }
+        Ok(Self { scratch, scenario, layers })
+    }
+
+    /// Where trees come to lie.
+    pub fn dest(&self) -> PathBuf {
+        self.scratch.join("out/dest")
+    }
+
+    /// Runs the scenario. An error means that it could not be run.
+    pub fn run(&self, way: Way) -> Result<Verdict> {
+        let before = neighbours(&self.scratch.join("out"))?;
+        let verdict = match way {
+            Way::Apply => self.apply(),
+            Way::Preserve => self.preserve(),
+            Way::Overlay => self.overlay(),
+            Way::Copy => self.unpack("copy"),
+            Way::Unpack => self.unpack("apply"),
+            Way::Peer(peer) => peers::run(self, peer),
+        }
+        .with_context(|| format!("{} by {}", self.scenario.name, way.name()))?;
+        let after = neighbours(&self.scratch.join("out"))?;
+        if before == after {
+            return Ok(verdict);
+        }
+        let changed: Vec<_> =
+            before.keys().chain(after.keys()).filter(|path| before.get(*path) != after.get(*path)).collect();
+        Ok(Verdict::Failed(format!("ESCAPED: {changed:?} changed")))
+    }
+
+    fn apply(&self) -> Result<Verdict> {
+        let (last, lower) = self.split()?;
+        for index in lower {
+            self.extract(index, "apply", &self.dest())?.expect(exit::OK)?;
+        }
+        let run = self.extract(last, "apply", &self.dest())?;
+        self.judge(&self.scenario.root, &run, Lens::CLEAR)
+    }
+
+    fn preserve(&self) -> Result<Verdict> {
+        let (last, lower) = self.split()?;
+        let run = self.extract(last, "preserve", &self.dest())?;
+        match &self.scenario.preserve {
+            Some(expected) => self.judge(expected, &run, Lens::CLEAR),
+            None if lower.is_empty() && !self.scenario.layers[last].markers => {
+                self.judge(&self.scenario.root, &run, Lens::CLEAR)
+            }
+            None => self.judge(&open(&self.scenario.root), &run, Lens::CLEAR),
+        }
+    }
+
+    fn overlay(&self) -> Result<Verdict> {
+        let (last, lower) = self.split()?;
+        let lens = Lens { xattrs: Xattrs::WithOverlay, ..Lens::CLEAR };
+        let mut trees = vec![self.dest()];
+        let mut refused = None;
+        for index in lower.clone() {
+            let tree = self.scratch.join(format!("lower-{index}"));
+            let run = self.extract(index, "overlay", &tree)?.expect_one_of(&[exit::OK, exit::REFUSED])?;
+            refused = refused.or_else(|| (run.code() != Some(exit::OK)).then(|| run.err()));
+            trees.insert(1, tree);
+        }
+        let run = self.extract(last, "overlay", &self.dest())?;
+        let own = match &self.scenario.overlay {
+            Some(expected) => self.judge(expected, &run, lens)?,
+            // What replaced something hides what an overlay's lower layers may hold there.
+            None if lower.is_empty() => return self.judge(&self.scenario.root, &run, Lens::CLEAR),
+            None => self.judge(&open(&self.scenario.root), &run, lens)?,
+        };
+        let root = self.scenario.root.tree.as_deref().filter(|_| self.scenario.root.refused.is_empty());
+        let (Some(root), Verdict::Passed, Some(exit::OK)) = (root, &own, run.code()) else { return Ok(own) };
+        if trees.len() < 2 || self.scenario.overlay_alone {
+            return Ok(own);
+        }
+        if let Some(why) = refused {
+            return Ok(Verdict::NotApplicable(format!("a lower layer alone is refused: {why}")));
+        }
+        let Some(mounted) = Mounted::new(&trees, self.scratch.dir("mounted")?)? else {
+            return Ok(Verdict::NotApplicable("overlayfs cannot be mounted here".into()));
+        };
+        let found = Snapshot::read_with(&mounted.0, Options { extents: true })?;
+        Ok(verdict(&complaints(root, &found, Lens { links: false, ..Lens::CLEAR }), "mounted: "))
+    }
+
+    fn unpack(&self, strategy: &str) -> Result<Verdict> {
+        let layout = self.layout()?;
+        let store = self.cofferdam()?;
+        let dest = self.dest();
+        let run = store.run(["unpack", &*layout.source("t"), &*dest.to_string_lossy(), "--strategy", strategy])?;
+        // A root filesystem appears whole or not at all: there is no intact lower part.
+        let expected = Expectation { tree: self.scenario.root.tree.clone(), ..self.scenario.root.clone() };
+        let expected = if expected.refused.is_empty() { expected } else { Expectation { tree: None, ..expected } };
+        let verdict = self.judge(&expected, &run, Lens::CLEAR)?;
+        if run.code() != Some(exit::OK) && dest.exists() {
+            return Ok(Verdict::Failed("a destination appeared although it failed".into()));
+        }
+        Ok(verdict)
+    }
+
+    /// The layers as an image `t` in an OCI layout.
+    pub(super) fn layout(&self) -> Result<OciLayout> {
+        let mut layout = OciLayout::create(self.scratch.join("layout"))?;
+        let mut layers = Vec::new();
+        for layer in &self.scenario.layers {
+            layers.push(LayerRef {
+                media_type: layer.media_type.clone(),
+                digest: layout.add(&layer.blob)?,
+                size: layer.blob.len() as u64,
+                diff_id: layer.diff_id.clone(),
+            });
+        }
+        layout.add_image("t", &layers)?;
+        Ok(layout)
+    }
+
+    /// The last layer, and those below it.
+    pub(super) fn split(&self) -> Result<(usize, std::ops::Range<usize>)> {
+        let last = self.scenario.layers.len().checked_sub(1).context("no layers")?;
+        Ok((last, 0..last))
+    }
+
+    fn cofferdam(&self) -> Result<Cofferdam> {
+        // A umask that would show everywhere (rule 4).
+        Ok(Cofferdam::new(self.scratch.join("store"))?.by(&["sh", "-c", "umask 077; exec \"$@\"", "sh"]))
+    }
+
+    fn extract(&self, index: usize, mode: &str, dest: &Path) -> Result<Run> {
+        let layer = &self.scenario.layers[index];
+        let (blob, dest) = (self.layers[index].to_string_lossy(), dest.to_string_lossy());
+        let words =
+            ["layer", "extract", "--mode", mode, "--diff-id", &layer.diff_id, "--media-type", &layer.media_type];
+        self.cofferdam()?.run([&words[..], &[&*blob, &*dest]].concat())
+    }
+
+    /// Holds what came of an extraction against what must.
+    pub(super) fn judge(&self, expected: &Expectation, run: &Run, lens: Lens) -> Result<Verdict> {
+        let fails = |why: String| Ok(Verdict::Failed(format!("{why}; {}", run.err().trim().replace('\n', " "))));
+        let codes = if expected.refused.is_empty() { vec![exit::OK] } else { expected.refused.clone() };
+        if run.code().is_none_or(|code| !codes.contains(&code)) {
+            return fails(format!("ended with {}, not with {codes:?}", run.usage.status));
+        }
+        if run.code() != Some(exit::OK) && !run.err().contains("error") {
+            return fails("ended without saying why".into());
+        }
+        match &expected.tree {
+            Some(tree) => self.compare(tree, lens),
+            None => Ok(Verdict::Passed),
+        }
+    }
+
+    /// Holds the destination against the expected tree.
+    pub(super) fn compare(&self, tree: &[super::member::Member], lens: Lens) -> Result<Verdict> {
+        let found = Snapshot::read_with(&self.dest(), Options { extents: true })?;
+        Ok(verdict(&complaints(tree, &found, lens), ""))
+    }
+}
+
+fn verdict(wrong: &[String], place: &str) -> Verdict {
+    if wrong.is_empty() { Verdict::Passed } else { Verdict::Failed(format!("{place}{}", wrong.join("; "))) }
+}
+
+/// Where nothing is said of a way: a layer that is one of a good image must extract, one of a bad image may be refused.
+fn open(root: &Expectation) -> Expectation {
+    let refused = if root.refused.is_empty() { Vec::new() } else { [&root.refused[..], &[exit::OK]].concat() };
+    Expectation { refused, tree: None }
+}
+
+/// Everything beside the destination, with what changes when somebody touches it.
+fn neighbours(out: &Path) -> Result<BTreeMap<PathBuf, String>> {
+    let mut found = BTreeMap::new();
+    let mut todo = vec![out.to_path_buf()];
+    while let Some(dir) = todo.pop() {
+        for entry in fs::read_dir(&dir)? {
+            let path = entry?.path();
+            if path == out.join("dest") {
+                continue;
+            }
+            let meta = fs::symlink_metadata(&path)?;
+            if meta.is_dir() {
+                todo.push(path.clone());
+            }
+            let content = if meta.is_file() { fs::read(&path)? } else { Vec::new() };
+            let stamp = (meta.ino(), meta.mode(), meta.nlink(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec());
+            found.insert(path, format!("{stamp:?} {content:?}"));
+        }
+    }
+    Ok(found)
+}
+
+/// An overlay of trees, topmost first, unmounted at the end.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    /// Nothing where mounting is not allowed.
+    fn new(trees: &[PathBuf], at: PathBuf) -> Result<Option<Self>> {
+        if !crate::require::is_root() {
+            return Ok(None);
+        }
+        let lower: Vec<_> = trees.iter().map(|tree| tree.to_string_lossy()).collect();
+        let options = format!("lowerdir={}", lower.join(":"));
+        let output = Command::new("mount").args(["-t", "overlay", "overlay", "-o", &options]).arg(&at).output()?;
+        if !output.status.success() {
+            bail!("cannot mount the overlay: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(Some(Self(at)))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
