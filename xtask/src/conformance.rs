@@ -7,7 +7,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use cofferdam_tests::conformance::peers::Peer;
 use cofferdam_tests::conformance::{self, Lab, Verdict, Way};
 use cofferdam_tests::{cofferdam as ours, paths, require};
@@ -73,7 +73,7 @@ fn measure(names: &[String], ways: &[Way]) -> Result<Results> {
                         eprint!("\r{} of {}", index + 1, names.len());
                         let _ = std::io::stderr().flush();
                     }
-                    let verdicts = ways.iter().map(|&way| Lab::new(name)?.run(way)).collect::<Result<Vec<_>>>();
+                    let verdicts = ways.iter().map(|&way| verdict(name, way)).collect::<Result<Vec<_>>>();
                     let Ok(mut results) = results.lock() else { return };
                     match (verdicts, &mut *results) {
                         (Ok(verdicts), Ok(all)) => _ = all.insert(name.clone(), verdicts),
@@ -88,6 +88,10 @@ fn measure(names: &[String], ways: &[Way]) -> Result<Results> {
         eprintln!();
     }
     results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn verdict(name: &str, way: Way) -> Result<Verdict> {
+    Lab::new(name)?.run(way).with_context(|| format!("{name} by {}", way.name()))
 }
 
 /// How many scenarios each way passes, by theme.

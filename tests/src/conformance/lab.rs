@@ -109,7 +109,8 @@ impl Lab {
             Way::Peer(peer) => peers::run(self, peer),
         }
         .with_context(|| format!("{} by {}", self.scenario.name, way.name()))?;
-        let after = neighbours(&self.scratch.join("out"))?;
+        // Some remove even the directory that the destination lies in: then there is nothing to read.
+        let after = neighbours(&self.scratch.join("out")).unwrap_or_default();
         if before == after {
             return Ok(verdict);
         }
@@ -260,12 +261,12 @@ fn neighbours(out: &Path) -> Result<BTreeMap<PathBuf, String>> {
     let mut found = BTreeMap::new();
     let mut todo = vec![out.to_path_buf()];
     while let Some(dir) = todo.pop() {
-        for entry in fs::read_dir(&dir)? {
+        for entry in fs::read_dir(&dir).with_context(|| dir.display().to_string())? {
             let path = entry?.path();
             if path == out.join("dest") {
                 continue;
             }
-            let meta = fs::symlink_metadata(&path)?;
+            let meta = fs::symlink_metadata(&path).with_context(|| path.display().to_string())?;
             if meta.is_dir() {
                 todo.push(path.clone());
             }

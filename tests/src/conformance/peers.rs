@@ -101,7 +101,10 @@ pub(super) fn run(lab: &Lab, peer: Peer) -> Result<Verdict> {
 pub(super) fn judge(lab: &Lab, output: &Output, must_succeed: bool) -> Result<Verdict> {
     match (output.status.success(), must_succeed) {
         (true, true) => match &lab.scenario.root.tree {
-            Some(tree) => lab.compare(tree, Lens::CLEAR),
+            // A tree that cannot be read is not the one that must be.
+            Some(tree) => {
+                Ok(lab.compare(tree, Lens::CLEAR).unwrap_or_else(|error| Verdict::Failed(format!("{error:#}"))))
+            }
             None => Ok(Verdict::Passed),
         },
         (true, false) => Ok(Verdict::Failed("took it".into())),
