@@ -35,6 +35,9 @@ fn header<S: Source>(reader: &mut Reader<'_, S>, first: bool) -> Result<(), Fail
         let place = if first { "at the start" } else { "behind the last member" };
         return Err(Failure::corrupt(format!("there is no gzip member {place}")));
     };
+    if method != 8 && !first {
+        return Err(Failure::corrupt("there is no gzip member behind the last member"));
+    }
     if method != 8 {
         return Err(Failure::Refused(format!("gzip compression method {method} is unknown")));
     }

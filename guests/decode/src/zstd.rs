@@ -2,7 +2,9 @@
 
 use std::io::{self, Write};
 
-use structured_zstd::decoding::errors::FrameDecoderError;
+use structured_zstd::decoding::errors::{
+    FrameDecoderError, FrameDescriptorError, FrameHeaderError, ReadFrameHeaderError,
+};
 use structured_zstd::decoding::{BlockDecodingStrategy, ContentChecksum, FrameDecoder};
 
 use crate::reader::Reader;
@@ -68,6 +70,13 @@ fn failure(error: FrameDecoderError) -> Failure {
         }
         FrameDecoderError::DictNotProvided { dict_id } => {
             Failure::Refused(format!("a zstd frame needs dictionary {dict_id}"))
+        }
+        FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::InvalidFrameDescriptor(
+            FrameDescriptorError::ReservedBitSet,
+        )) => Failure::Refused("the reserved bit of a zstd frame is set".into()),
+        FrameDecoderError::FrameHeaderError(FrameHeaderError::WindowTooBig { got })
+        | FrameDecoderError::FailedToInitialize(FrameHeaderError::WindowTooBig { got }) => {
+            Failure::Limit(format!("a zstd frame wants a window of {got} bytes"))
         }
         other => Failure::corrupt(one_line(&other)),
     }
@@ -201,7 +210,13 @@ mod tests {
     #[test]
     fn reserved_bits_are_noticed() {
         let header = [&FRAME.to_le_bytes()[..], &[0b0000_1000, 0, 1, 0, 0]].concat();
-        assert!(decoded(&header).is_err());
+        assert!(matches!(decoded(&header), Err(Failure::Refused(_))));
+    }
+
+    #[test]
+    fn the_largest_window_that_a_frame_can_name_is_refused() {
+        let header = [&FRAME.to_le_bytes()[..], &[0, 0xff, 1, 0, 0]].concat();
+        assert!(matches!(decoded(&header), Err(Failure::Limit(_))));
     }
 
     #[test]

@@ -95,6 +95,7 @@ impl Layer {
             }
             let failed = |fault: Fault| fault.at(start, &[]);
             let header = Header::new(&block).map_err(failed)?;
+            header.check_unused().map_err(failed)?;
             match header.of_type() {
                 Type::Extension(extension) => {
                     let size = header.size().map_err(failed)?;

@@ -20,6 +20,15 @@ pub(crate) enum Meaning {
     Ignored,
 }
 
+/// Whether a component is a marker: AUFS's own names are not.
+pub(crate) fn is_marker(component: &[u8]) -> bool {
+    component.starts_with(PREFIX) && !is_of_aufs(component)
+}
+
+fn is_of_aufs(component: &[u8]) -> bool {
+    component.starts_with(AUFS) && component != OPAQUE
+}
+
 /// Decides what a canonical path stands for, takes the marker out of it, and applies the limits on paths to the rest.
 pub(crate) fn interpret(path: &mut Vec<u8>, limits: &Limits) -> Result<Meaning, Fault> {
     let mut start = 0;
@@ -29,7 +38,7 @@ pub(crate) fn interpret(path: &mut Vec<u8>, limits: &Limits) -> Result<Meaning, 
         let mut length = component.len();
         if component.starts_with(PREFIX) {
             let last = start + length == path.len();
-            if component.starts_with(AUFS) && component != OPAQUE {
+            if is_of_aufs(component) {
                 return Ok(Meaning::Ignored);
             }
             if !last {

@@ -1,6 +1,7 @@
 //! Names: from whatever an archive spells to the one canonical path.
 
 use crate::failure::Fault;
+use crate::marker;
 
 /// What `..` at the root does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +23,14 @@ pub(crate) fn clean(raw: &[u8], climb: Climb, path: &mut Vec<u8>) -> Result<(), 
                     return Err(Fault::refused("the name climbs above the root"));
                 }
             }
-            b".." => path.truncate(path.iter().rposition(|&byte| byte == b'/').unwrap_or(0)),
+            b".." => {
+                let last = path.iter().rposition(|&byte| byte == b'/').map_or(0, |at| at + 1);
+                // What cancels a marker's name has one in the middle.
+                if marker::is_marker(path.get(last..).unwrap_or_default()) {
+                    return Err(Fault::refused("a whiteout in the middle of a path"));
+                }
+                path.truncate(last.saturating_sub(1));
+            }
             component => {
                 if !path.is_empty() {
                     path.push(b'/');
@@ -73,6 +81,13 @@ mod tests {
     #[test]
     fn names_do_not_climb() {
         for raw in [&b".."[..], b"../a", b"/..", b"/../a", b"./../a", b"a/../..", b"a/../../a", b"//.//..//", b"../"] {
+            assert_eq!(cleaned(raw, Climb::Refuse), None, "{}", raw.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_marker_is_not_cancelled() {
+        for raw in [&b".wh.a/../b"[..], b"a/.wh.b/../c", b".wh..wh..opq/..", b"x/../.wh.a/.."] {
             assert_eq!(cleaned(raw, Climb::Refuse), None, "{}", raw.escape_ascii());
         }
     }

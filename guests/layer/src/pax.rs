@@ -122,6 +122,8 @@ impl Records {
                 b"uid" => self.uid = Some(owner(value)?),
                 b"gid" => self.gid = Some(owner(value)?),
                 b"mtime" => self.modified = Some(time(value)?),
+                // Not kept, but times all the same; an empty value takes one back.
+                b"atime" | b"ctime" if !value.is_empty() => drop(time(value)?),
                 key if key.starts_with(sparse::KEYS) => {
                     self.sparse.set(&key[sparse::KEYS.len()..], record.value, value, limits)?;
                 }
@@ -209,8 +211,8 @@ fn owner(value: &[u8]) -> Result<i64, Fault> {
 
 fn time(value: &[u8]) -> Result<Timestamp, Fault> {
     number::time(value).map_err(|error| match error {
-        NumberError::Range => Fault::refused("the time of modification is out of range"),
-        NumberError::Syntax => Fault::corrupt("the time of modification in an extended header is not a number"),
+        NumberError::Range => Fault::refused("a time in an extended header is out of range"),
+        NumberError::Syntax => Fault::corrupt("a time in an extended header is not a number"),
     })
 }
 
@@ -288,6 +290,8 @@ mod tests {
             ("mtime", b""),
             ("mtime", b"1e5"),
             ("mtime", b"18446744073709551615"),
+            ("atime", b"zz"),
+            ("ctime", b"1e5"),
             ("SCHILY.xattr.", b"x"),
         ] {
             assert!(parse(&with(key, value)).is_err(), "{key}={}", value.escape_ascii());
@@ -296,6 +300,8 @@ mod tests {
             ("comment", &b"\0\xff"[..]),
             ("hdrcharset", b"BINARY"),
             ("uname", b""),
+            ("atime", b""),
+            ("ctime", b"1.5"),
             ("SCHILY.acl.access", b"user::rwx"),
             ("size", b"9223372036854775807"),
         ] {

@@ -48,6 +48,13 @@ impl Target<'_> {
         }
     }
 
+    /// Whether the file system has room for as much and more.
+    fn has_space_for(self, bytes: usize) -> bool {
+        let (Self::Open(fd) | Self::Held(fd)) = self;
+        let free = rustix::fs::fstatfs(fd).map(|stat| stat.f_bavail.saturating_mul(stat.f_bsize.unsigned_abs()));
+        free.is_ok_and(|free| free / 16 > bytes as u64)
+    }
+
     fn value(self, name: &[u8], buffer: &mut Vec<u8>) -> rustix::io::Result<usize> {
         match self {
             Self::Open(fd) => rustix::fs::fgetxattr(fd, name, buffer.as_mut_slice()),
@@ -72,7 +79,7 @@ pub(super) fn set_all(target: Target<'_>, xattrs: &[Xattr], privileged: bool, pa
             _ => false,
         };
         if !left_out {
-            return Err(refused(name, value.len(), path, errno));
+            return Err(refused(target, name, value.len(), path, errno));
         }
         tracing::debug!(path = %Escaped(path), name = %Escaped(name), %errno, "left out an extended attribute");
     }
@@ -138,9 +145,13 @@ fn grow(mut read: impl FnMut(&mut Vec<u8>) -> rustix::io::Result<usize>) -> rust
     }
 }
 
-fn refused(name: &[u8], length: usize, path: &[u8], errno: Errno) -> Error {
+fn refused(target: Target<'_>, name: &[u8], length: usize, path: &[u8], errno: Errno) -> Error {
     let what = format!("the extended attribute `{}` of {length} bytes", Escaped(name));
     match errno {
+        // Ext4 says so too where its room for attributes, a block or two, is what is full.
+        Errno::NOSPC if target.has_space_for(length) => {
+            Error::refused(path, format!("the file system does not take {what}"))
+        }
         Errno::TOOBIG | Errno::RANGE | Errno::NAMETOOLONG | Errno::INVAL => {
             Error::refused(path, format!("the file system does not take {what}"))
         }

@@ -205,9 +205,6 @@ impl InputHost for Host {
             bytes.clear();
             self.blob.read_into(&mut bytes, usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK))?;
             if bytes.is_empty() {
-                if left == skip {
-                    return Ok(bytes);
-                }
                 return Err(Error::Corrupt { subject: "the layer".into(), reason: "it is cut short".into() });
             }
             left -= bytes.len() as u64;

@@ -100,9 +100,10 @@ impl Unpacker {
             (decoder.and_then(join), hasher.and_then(join), consumed)
         });
         let diff_id = diff_id?;
-        // An interrupted stage stopped because another one failed: that one's error is the one that counts.
+        // An interrupted stage stopped because another one failed: that one's error is the one that counts. Of two, the
+        // consumer's: it has read all that was decoded, however far ahead the decoder was, so the error is always the same.
         let (decoded, entries) = match (decoded.and_then(|decoded| decoded), consumed) {
-            (Err(Error::Interrupted) | Ok(_), Err(error)) | (Err(error), _) => return Err(error),
+            (Err(error), Err(Error::Interrupted)) | (_, Err(error)) | (Err(error), _) => return Err(error),
             (Ok(decoded), Ok(entries)) => (decoded, entries),
         };
         let diff_id = diff_id.ok_or(Error::Interrupted)?;

@@ -48,13 +48,13 @@ impl DecodedStream {
         self.position += count as u64;
     }
 
-    /// Drops exactly `skip` bytes, then gives up to `max`. None at the end, whatever `skip` is.
+    /// Drops exactly `skip` bytes, then gives up to `max`; none at the end. A stream that ends before is cut short.
     pub(super) fn read(&mut self, skip: u64, max: usize) -> Result<Vec<u8>> {
         let mut left = skip;
         while left > 0 {
             let count = (self.peek()?.len() as u64).min(left);
             if count == 0 {
-                return if left == skip { Ok(Vec::new()) } else { Err(cut_short()) };
+                return Err(cut_short());
             }
             self.take(usize::try_from(count).unwrap_or(usize::MAX));
             left -= count;

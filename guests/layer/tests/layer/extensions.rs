@@ -165,7 +165,6 @@ fn unknown_records_are_ignored() {
             ("charset", b"\0"),
             ("uname", b"root"),
             ("gname", b""),
-            ("atime", b"anything"),
             ("SCHILY.acl.access", b"u::rwx"),
             ("LIBARCHIVE.xattr.user.x", b"x"),
             ("VENDOR.path", b"../x"),
@@ -180,7 +179,7 @@ fn unknown_records_are_ignored() {
 /// The budget is for all that is said about one member, and decided before it is read.
 #[test]
 fn cve_2022_2879_metadata_is_limited() {
-    let huge = |kind: u8| Archive::new().block(Block::new(kind, "x").size(8 << 30)).end();
+    let huge = |kind: u8| Archive::new().block(Block::new(kind, "x").size((8 << 30) - 1)).end();
     for kind in [b'x', b'g', b'L', b'K'] {
         limits(&huge(kind));
         let mut block = Block::new(kind, "x");
