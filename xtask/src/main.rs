@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod fuzz;
 mod guests;
 mod images;
 mod setup;
@@ -20,6 +21,8 @@ usage: cargo xtask VERB
                           everything that must hold; with FILTER only the tests whose names contain it
   bench [--rounds N] [--layers A,B] [--bin PATH] [--write]
                           our extraction beside that of other tools; --write puts it into BENCHMARKS.md
+  fuzz [TARGET …] [--seconds N]
+                          fuzzes the parsers beside other implementations, each target for N seconds (60)
   images [SET | STAGE …]  the images that tests and benchmarks use, into target/images (as root, on Debian)
   guests                  the sandboxed components, into target/guests
 
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
         Some((&"test", rest)) => test::run(rest),
         Some((&"demo", [])) => demo::run(),
         Some((&"bench", rest)) => bench::run(rest),
+        Some((&"fuzz", rest)) => fuzz::run(rest),
         Some((&"images", rest)) => images::run(rest),
         Some((&"guests", [])) => guests::run(),
         Some((&("help" | "--help" | "-h"), _)) => {
