@@ -3,6 +3,7 @@
 mod bench;
 mod conformance;
 mod demo;
+mod fuzz;
 mod guests;
 mod images;
 mod setup;
@@ -24,6 +25,8 @@ usage: cargo xtask VERB
   conformance [--alone] [--write] [FILTER]
                           the scenarios of tests/conformance by us and by other tools, as a table; --write makes
                           CONFORMANCE.md of it, --alone leaves the others out
+  fuzz [TARGET …] [--seconds N]
+                          fuzzes the parsers beside other implementations, each target for N seconds (60)
   images [SET | STAGE …]  the images that tests and benchmarks use, into target/images (as root, on Debian)
   guests                  the sandboxed components, into target/guests
 
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
         Some((&"demo", [])) => demo::run(),
         Some((&"bench", rest)) => bench::run(rest),
         Some((&"conformance", rest)) => conformance::run(rest),
+        Some((&"fuzz", rest)) => fuzz::run(rest),
         Some((&"images", rest)) => images::run(rest),
         Some((&"guests", [])) => guests::run(),
         Some((&("help" | "--help" | "-h"), _)) => {

@@ -9,7 +9,7 @@ use cofferdam_tests::{paths, require};
 
 use crate::setup;
 use crate::steps::{Done, Steps};
-use crate::{guests, images, sh};
+use crate::{fuzz, guests, images, sh};
 
 /// Test binaries that take long or need the images: left out by `--fast`.
 const SLOW: &str = "not (binary(crash) or binary(interop) or binary(memory))";
@@ -65,6 +65,12 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
                 sh::run(words_of("doc --quiet --workspace --no-deps").env("RUSTDOCFLAGS", "-D warnings"))?;
                 Ok(Done::Ok)
             });
+            steps.step("fuzz: fmt", || sh::run(&mut fuzz::cargo("fmt --check")).map(|()| Done::Ok));
+            steps.step("fuzz: clippy", || {
+                sh::run(&mut fuzz::cargo("clippy --quiet --locked --workspace --bins -- -D warnings"))
+                    .map(|()| Done::Ok)
+            });
+            steps.step("fuzz (short)", fuzz::short);
         }
     }
     steps.finish()

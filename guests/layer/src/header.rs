@@ -98,6 +98,11 @@ impl<'a> Header<'a> {
             let gnu = fields.as_gnu();
             named("time of access", &gnu.atime)?;
             named("time of change", &gnu.ctime)?;
+            // libarchive takes a map or a real size for what it is in a header of any type.
+            let map = block.get(386..495).unwrap_or_default();
+            if ustar.typeflag != *b"S" && map.iter().any(|&byte| byte != 0) {
+                return Err(Fault::corrupt("the map of a sparse file in the header of something else"));
+            }
         }
         Ok(Self { fields, format })
     }

@@ -133,7 +133,12 @@ impl Layer {
         if self.window.fill(source, padded + BLOCK)? < padded {
             return Err(Failure::cut_short().into());
         }
-        let payload = self.window.take(padded).get(..size).unwrap_or_default();
+        let (payload, padding) = self.window.take(padded).split_at_checked(size).unwrap_or_default();
+        let is_name = matches!(extension, Extension::LongName | Extension::LongLink);
+        if is_name && !payload.contains(&0) && padding.first().is_some_and(|&byte| byte != 0) {
+            // Python reads a name on to the first NUL, through the padding.
+            return Err(failed(Fault::corrupt("a long name that goes on in its padding")).into());
+        }
         self.pending.take(extension, payload).map_err(failed)?;
         Ok(())
     }

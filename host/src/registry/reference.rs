@@ -49,6 +49,10 @@ impl FromStr for RegistryHost {
     fn from_str(text: &str) -> Result<Self> {
         let lower = text.to_ascii_lowercase();
         check_host(&lower).map_err(|reason| invalid(text, reason))?;
+        if !is_host(&lower) {
+            // In front of a repository it would be taken for a part of that, on Docker Hub.
+            return Err(invalid(text, "a host without a dot needs its port, such as `host:443`"));
+        }
         Ok(match lower.as_str() {
             "index.docker.io" | "registry-1.docker.io" => Self::docker_hub(),
             _ => Self(lower),
@@ -77,7 +81,7 @@ impl Reference {
     pub fn candidates(text: &str, search: &[RegistryHost]) -> Result<Vec<Self>> {
         let parts = Parts::split(text)?;
         match (parts.host, search) {
-            (Some(host), _) => Ok(vec![parts.at(host.parse().map_err(|_| invalid(text, "the registry is no host"))?)?]),
+            (Some(host), _) => Ok(vec![parts.at(host.parse()?)?]),
             (None, []) => Ok(vec![parts.at(RegistryHost::docker_hub())?]),
             (None, search) => search.iter().map(|host| parts.at(host.clone())).collect(),
         }
@@ -363,6 +367,7 @@ mod tests {
             "a\\b",
             "http://a/b",
             "user@host/a",
+            "HOST/a",
             "localhost:0/a",
             "localhost:65536/a",
             "localhost:/a",
@@ -385,6 +390,19 @@ mod tests {
         ] {
             let Err(error) = text.parse::<Reference>() else { panic!("{text:?} was taken for a reference") };
             assert!(matches!(error.kind(), ErrorKind::Usage | ErrorKind::Refused), "{text:?}");
+        }
+    }
+
+    /// Found by fuzzing: `HOST/a` was an image of the registry `host`, and its name when printed, `host/a`, one of Docker Hub.
+    #[test]
+    fn a_registry_is_never_printed_as_a_part_of_a_name() {
+        for text in ["host", "HOST", "a-b"] {
+            assert!(text.parse::<RegistryHost>().is_err(), "{text}");
+        }
+        for text in ["host:443", "HOST.example", "localhost", "LOCALHOST", "[::1]"] {
+            let host: RegistryHost = text.parse().unwrap();
+            let reference = format!("{host}/a").parse::<Reference>().unwrap();
+            assert_eq!(reference.registry(), &host, "{text}");
         }
     }
 

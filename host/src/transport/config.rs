@@ -4,6 +4,7 @@
 
 use serde::Deserialize;
 
+use super::json;
 use super::platform::{Platform, RawPlatform};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -37,8 +38,7 @@ impl ConfigHead {
     pub fn parse(bytes: &[u8], digest: &Digest, layers: usize) -> Result<Self> {
         let subject = format!("the image configuration {digest}");
         let refused = |reason: String| Error::Refused { subject: subject.clone(), reason };
-        let raw: RawConfig =
-            serde_json::from_slice(bytes).map_err(|error| refused(format!("it is not valid JSON: {error}")))?;
+        let raw: RawConfig = json::parse(bytes).map_err(refused)?;
         let rootfs = raw.rootfs.ok_or_else(|| refused("it has no `rootfs`".into()))?;
         if rootfs.kind.as_deref().is_some_and(|kind| kind != "layers") {
             return Err(refused("its `rootfs.type` is not `layers`".into()));

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::descriptor::{Descriptor, RawDescriptor};
+use super::json;
 use super::media_type::{DocumentKind, LayerCompression, MediaType, schema_1};
 use super::platform::Platform;
 use super::source::RawDocument;
@@ -91,8 +92,7 @@ impl Document {
     pub fn parse(raw: &RawDocument, limits: &Limits) -> Result<Self> {
         let subject = format!("the manifest {}", raw.digest);
         let refused = |reason: String| Error::Refused { subject: subject.clone(), reason };
-        let json: RawJson =
-            serde_json::from_slice(&raw.bytes).map_err(|error| refused(format!("it is not valid JSON: {error}")))?;
+        let json: RawJson = json::parse(&raw.bytes).map_err(refused)?;
         if json.schema_version == Some(1) || json.fs_layers.is_some() {
             return Err(schema_1());
         }

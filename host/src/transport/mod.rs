@@ -9,6 +9,7 @@
 
 mod config;
 mod descriptor;
+mod json;
 mod layout_name;
 mod manifest;
 mod media_type;

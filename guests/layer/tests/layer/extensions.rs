@@ -196,3 +196,17 @@ fn cve_2022_2879_metadata_is_limited() {
     let both = comment(1_000_000).dir("a").global(&[("comment", &vec![b'x'; 1_000_000])]).dir("b");
     assert!(list(&both.end()).is_ok());
 }
+
+/// Found by fuzzing: Python reads the name up to the first NUL, wherever that is.
+#[test]
+fn a_long_name_ends_in_its_payload() {
+    for kind in [b'L', b'K'] {
+        let long = |tail: &[u8]| {
+            let mut block = Block::new(kind, "././@LongLink");
+            let archive = Archive::new().block(block.gnu().size(4)).raw(b"name").raw(tail).pad();
+            archive.symlink("short", "target").end()
+        };
+        corrupt(&long(b"more"));
+        assert_eq!(list(&long(b"")).unwrap().len(), 1);
+    }
+}

@@ -226,3 +226,16 @@ fn cve_2025_58183_maps_are_limited() {
     }
     limits(&archive.0);
 }
+
+/// Found by fuzzing: libarchive takes the file's size from there, whatever the type.
+#[test]
+fn a_map_in_the_header_of_an_ordinary_file_is_corrupt() {
+    for (at, width, value) in [(483, 12, 513), (386, 12, 0), (398, 12, 8)] {
+        let mut block = Block::new(b'0', "file");
+        block.gnu().octal(at, width, value);
+        corrupt(&Archive::new().body(&mut block, "content").end());
+    }
+    let mut block = Block::new(b'0', "file");
+    block.gnu().set(482, [1]);
+    corrupt(&Archive::new().body(&mut block, "content").end());
+}

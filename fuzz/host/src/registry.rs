@@ -1,0 +1,11 @@
+//! References.
+
+#[path = "../../../host/src/registry/reference.rs"]
+mod reference;
+
+pub use reference::{Reference, RegistryHost};
+
+/// The host that is connected to, and the last part of a manifest's address: what goes into a URL.
+pub fn address(reference: &Reference) -> (String, String) {
+    (reference.registry().authority().to_owned(), reference.manifest_key())
+}

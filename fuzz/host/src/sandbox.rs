@@ -1,0 +1,3 @@
+//! What the engine's generator makes of `wit/layer.wit`.
+
+pub mod claim;

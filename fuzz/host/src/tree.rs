@@ -1,0 +1,4 @@
+//! Checked entries.
+
+#[path = "../../../host/src/tree/entry.rs"]
+pub mod entry;

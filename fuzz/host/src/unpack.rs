@@ -1,0 +1,14 @@
+//! The check of claims.
+
+use crate::error::Result;
+use crate::limits::Limits;
+use crate::sandbox::claim as claimed;
+use crate::tree::entry::Entry;
+
+#[path = "../../../host/src/unpack/claim.rs"]
+mod claim;
+
+/// The check that stands between a guest and the tree writer.
+pub fn check(claimed: claimed::Entry, limits: &Limits, budget: u64) -> Result<Entry> {
+    claim::check(claimed, limits, budget)
+}
