@@ -17,9 +17,6 @@ use super::sys::{self, DIRECTORY, Explain as _, is_marker_name, join, kind_of, o
 use super::writer::TreeWriter;
 use crate::error::{Error, Result};
 
-/// Links that may be followed in one path, as in the kernel.
-const HOPS: usize = 40;
-
 /// The longest path that the kernel takes, with its final NUL.
 const PATH_MAX: usize = 4096;
 
@@ -225,7 +222,7 @@ impl TreeWriter {
                 Step::Dir(next) => here = next,
                 Step::Link(target) => {
                     hops += 1;
-                    if hops > HOPS {
+                    if hops > self.options.limits.link_hops {
                         return Ok(Found::Loop);
                     }
                     self.watch_link(id, path)?;
@@ -297,10 +294,9 @@ impl TreeWriter {
     /// Counts a step of a walk. Links can make a path of a hundred bytes as long as a book; a layer's entries pay for each
     /// other, so this bounds the time that a layer takes and no honest one notices.
     fn spend(&mut self, path: &[u8]) -> Result<()> {
-        const FREE: u64 = 2_000_000;
         const PER_ENTRY: u64 = 64;
         self.steps += 1;
-        let limit = FREE + PER_ENTRY * self.record.counts.entries;
+        let limit = self.options.limits.link_steps.saturating_add(PER_ENTRY * self.record.counts.entries);
         if self.steps > limit {
             let subject = format!("`{}`", crate::error::Escaped(path));
             return Err(Error::Limit { subject, what: "steps in following links", limit });

@@ -152,7 +152,11 @@ impl TreeWriter {
     pub(super) fn endless(&self, path: &[u8]) -> Error {
         match self.strict {
             Some(_) => ambiguous(path),
-            None => Error::refused(path, "more than 40 symbolic links in a path"),
+            None => Error::Limit {
+                subject: format!("`{}`", Escaped(path)),
+                what: "symbolic links in a path",
+                limit: self.options.limits.link_hops as u64,
+            },
         }
     }
 
