@@ -149,7 +149,7 @@ limits! {
     link_steps ("link-steps", Count, ["steps in following links"]): u64 = 2_000_000;
     /// Bytes of names that the tree writer remembers until a layer's end: hard links whose target is still to come,
     /// directories whose times are set last. Each costs 64 bytes more.
-    deferred_bytes ("deferred-bytes", Bytes, ["bytes of names to remember until its end", "bytes of names of hard links"]): usize = 64 * MIB;
+    deferred_bytes ("deferred-bytes", Bytes, ["bytes of names to remember until its end", "bytes of names of hard links"]): usize = 128 * MIB;
     /// Bytes of a manifest or an index.
     manifest_bytes ("manifest-bytes", Bytes, ["bytes in a manifest", "bytes in an index"]): u64 = 4 * MIB64;
     /// Bytes of an image configuration.

@@ -188,3 +188,24 @@ pub(crate) fn on_tick<H>(mut store: StoreContextMut<'_, Confined<H>>) -> wasmtim
     state.failure.get_or_insert(error);
     Err(wasmtime::Error::msg("the time limit was crossed"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The limit `log-messages`, crossed by one.
+    #[test]
+    fn messages_beyond_the_limit_are_dropped() {
+        let limits = Limits { log_messages: 2, ..Limits::default() };
+        let mut state = Confined::new(Guest::Untar, 0, &limits, ());
+        let heard = std::iter::repeat_with(|| state.message().is_some()).take(4).collect::<Vec<_>>();
+        assert_eq!(heard, [true, true, false, false]);
+    }
+
+    #[test]
+    fn a_call_may_carry_what_the_limits_allow() {
+        let many = Limits { sparse_extents: 1_000_000, ..Limits::default() };
+        assert!(call_fuel(&many) > 16 * 1_000_000);
+        assert!(call_fuel(&Limits::default()) > MAX_TRANSFER);
+    }
+}

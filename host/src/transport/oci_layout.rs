@@ -139,13 +139,14 @@ struct Marker {
 
 impl Layout {
     fn check_version(&self) -> Result<()> {
-        let bytes = self.small_file(&self.dir, "oci-layout", "bytes", MARKER_BYTES).map_err(|error| match error.root() {
-            Error::NotFound { .. } => Error::NotFound {
-                what: format!("an OCI layout in `{}`", self.name),
-                hint: Some("a layout has the files `oci-layout` and `index.json`".into()),
-            },
-            _ => error,
-        })?;
+        let bytes =
+            self.small_file(&self.dir, "oci-layout", "bytes", MARKER_BYTES).map_err(|error| match error.root() {
+                Error::NotFound { .. } => Error::NotFound {
+                    what: format!("an OCI layout in `{}`", self.name),
+                    hint: Some("a layout has the files `oci-layout` and `index.json`".into()),
+                },
+                _ => error,
+            })?;
         let marker: Marker = serde_json::from_slice(&bytes).map_err(|error| self.refused("oci-layout", &error))?;
         match marker.image_layout_version.as_str() {
             "1.0.0" => Ok(()),
@@ -157,7 +158,8 @@ impl Layout {
     }
 
     fn index(&self) -> Result<Index> {
-        let bytes = Bytes::from(self.small_file(&self.dir, "index.json", "bytes in an index", self.limits.manifest_bytes)?);
+        let bytes =
+            Bytes::from(self.small_file(&self.dir, "index.json", "bytes in an index", self.limits.manifest_bytes)?);
         let raw = RawDocument { digest: Digest::of(&bytes), bytes, media_type: None };
         match Document::parse(&raw, &self.limits).map_err(|error| error.context(self.subject("index.json")))? {
             Document::Index(index) => Ok(index),

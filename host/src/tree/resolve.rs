@@ -142,10 +142,13 @@ impl TreeWriter {
         Ok(stat.is_some_and(|stat| kind_of(&stat) == FileType::Symlink))
     }
 
-    /// The longest known part of a path, and the rest.
+    /// The longest known part of a path, and the rest. Looks a few levels up only: a layer may alternate between many deep
+    /// directories, and looking for each of their parents would cost more than going the whole way.
     fn nearest<'p>(&mut self, path: &'p [u8]) -> (Arc<Dir>, &'p [u8]) {
+        const LEVELS: usize = 8;
         let mut end = path.len();
-        while let Some(at) = path.get(..end).and_then(|head| head.iter().rposition(|&b| b == b'/')) {
+        for _ in 0..LEVELS {
+            let Some(at) = path.get(..end).and_then(|head| head.iter().rposition(|&b| b == b'/')) else { break };
             if let Some((head, tail)) = path.split_at_checked(at)
                 && let Some(dir) = self.cache.get(head)
             {
