@@ -278,7 +278,7 @@ impl Error {
             Self::Guest { guest, failure } => match failure {
                 GuestFailure::Memory(_) if guest == "untar" => Some(raise("guest-memory")),
                 GuestFailure::Memory(_) => Some(raise("decoder-memory")),
-                GuestFailure::TimeOut => Some(raise("guest-time")),
+                GuestFailure::TimeOut => Some(format!("{}, or --limit guest-time-per-mib=…", raise("guest-time"))),
                 _ => None,
             },
             Self::Authentication { host, .. } => Some(format!("give a user name and a password that {host} accepts")),

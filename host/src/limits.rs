@@ -145,11 +145,11 @@ limits! {
     file_bytes ("file-bytes", Bytes, ["bytes in a file"]): u64 = 1024 * GIB64;
     /// Symbolic links that are followed in one path.
     link_hops ("link-hops", Count, ["symbolic links in a path"]): usize = 40;
-    /// Steps of one layer in following links; each entry adds 64.
+    /// Steps of one layer in following links; each entry adds 16.
     link_steps ("link-steps", Count, ["steps in following links"]): u64 = 2_000_000;
     /// Bytes of names that the tree writer remembers until a layer's end: hard links whose target is still to come,
     /// directories whose times are set last. Each costs 64 bytes more.
-    deferred_bytes ("deferred-bytes", Bytes, ["bytes of names to remember until its end", "bytes of names of hard links"]): usize = 128 * MIB;
+    deferred_bytes ("deferred-bytes", Bytes, ["bytes of names to remember until its end", "bytes of names of hard links"]): usize = 80 * MIB;
     /// Bytes of a manifest or an index.
     manifest_bytes ("manifest-bytes", Bytes, ["bytes in a manifest", "bytes in an index"]): u64 = 4 * MIB64;
     /// Bytes of an image configuration.

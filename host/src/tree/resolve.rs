@@ -297,7 +297,7 @@ impl TreeWriter {
     /// Counts a step of a walk. Links can make a path of a hundred bytes as long as a book; a layer's entries pay for each
     /// other, so this bounds the time that a layer takes and no honest one notices.
     fn spend(&mut self, path: &[u8]) -> Result<()> {
-        const PER_ENTRY: u64 = 64;
+        const PER_ENTRY: u64 = 16;
         self.steps += 1;
         let limit = self.options.limits.link_steps.saturating_add(PER_ENTRY * self.record.counts.entries);
         if self.steps > limit {
