@@ -50,6 +50,20 @@ pub fn create_private_dir(path: &Path) -> Result<(Dir, bool)> {
     Ok((open_dir(path)?, new))
 }
 
+/// Holds on to what lies at `path`, a file or a directory, without opening it. Links are followed.
+///
+/// # Errors
+///
+/// [`Error::NotFound`], and [`Error::Io`].
+pub fn hold(path: &Path) -> Result<OwnedFd> {
+    rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(|error| match error {
+        rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR => {
+            Error::NotFound { what: format!("`{}`", show(path)), hint: None }
+        }
+        error => failed("hold", path, error),
+    })
+}
+
 /// Opens the regular file at `path` for reading. Anything else is refused without waiting: opening a named pipe for
 /// reading would block until somebody writes.
 pub fn open_file(path: &Path) -> Result<File> {

@@ -8,6 +8,7 @@ use std::fmt;
 use std::io;
 
 use crate::digest::Digest;
+use crate::limits::Limits;
 
 /// The library's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -125,7 +126,7 @@ pub enum Error {
     Limit {
         /// Which entry, layer or document.
         subject: String,
-        /// What is counted, with its unit: `bytes in a path`, `entries`.
+        /// What is counted, with its unit: `bytes in a path`, `entries`. The table of [`Limits`] knows these words.
         what: &'static str,
         /// The most that is allowed.
         limit: u64,
@@ -270,7 +271,16 @@ impl Error {
             Self::StoreFeature { .. } => {
                 Some("use the newer cofferdam that wrote this store, or choose another directory".into())
             }
-            Self::Limit { .. } => Some("if you trust this image, raise the limit".into()),
+            Self::Limit { what, .. } => Some(match Limits::meant(what) {
+                Some((limit, _)) => raise(limit.name),
+                None => "this limit cannot be raised".into(),
+            }),
+            Self::Guest { guest, failure } => match failure {
+                GuestFailure::Memory(_) if guest == "untar" => Some(raise("guest-memory")),
+                GuestFailure::Memory(_) => Some(raise("decoder-memory")),
+                GuestFailure::TimeOut => Some(format!("{}, or --limit guest-time-per-mib=…", raise("guest-time"))),
+                _ => None,
+            },
             Self::Authentication { host, .. } => Some(format!("give a user name and a password that {host} accepts")),
             Self::Network { .. } => Some("check the network and the name, then try again".into()),
             Self::Busy { .. } => Some("wait for the other process, or stop it".into()),
@@ -286,6 +296,10 @@ impl Error {
             _ => None,
         }
     }
+}
+
+fn raise(limit: &str) -> String {
+    format!("if you trust this image, raise the limit: --limit {limit}=…")
 }
 
 /// Shows bytes of an image to people: printable ASCII as it is, everything else as `\xNN`, so that a name can neither

@@ -9,6 +9,7 @@
 
 pub mod ambient;
 pub mod cancel;
+pub mod confine;
 pub mod digest;
 pub mod error;
 pub mod limits;

@@ -5,6 +5,7 @@
 //!
 //! **Does not**: use the library `cofferdam`. Its tests see the product as others see it, through the command.
 
+pub mod bombs;
 pub mod cofferdam;
 pub mod conformance;
 pub mod images;

@@ -39,8 +39,9 @@ fn interface(bytes: &[u8]) -> Result<(BTreeSet<String>, BTreeSet<String>)> {
 /// What each guest may import of `cofferdam:layer`. A new import is a decision, made here.
 fn granted(guest: &str) -> Result<&'static [&'static str]> {
     Ok(match guest {
-        "gunzip" | "unzstd" => &["types", "input", "output", "log"],
-        "untar" => &["types", "input", "tree", "log"],
+        "gunzip" => &["types", "input", "output", "log"],
+        "unzstd" => &["types", "input", "output", "log", "bounds"],
+        "untar" => &["types", "input", "tree", "log", "bounds"],
         other => bail!("nobody has said what the guest `{other}` may import"),
     })
 }

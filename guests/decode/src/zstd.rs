@@ -21,16 +21,22 @@ const SKIPPABLE: u32 = 0x184D_2A50;
 /// The reserved bit of a frame header's descriptor, RFC 8878, 3.1.1.1.1.4.
 const RESERVED: u8 = 1 << 3;
 
-/// The largest window that is admitted, in bytes: `zstd --long=27`. The guest's memory holds it.
+/// The largest window that Cofferdam's host admits unless it is told otherwise, in bytes: `zstd --long=27`.
 pub const MAX_WINDOW: u64 = 128 << 20;
 
 /// Decodes every frame of `source` into `target`. A stream without any frame is corrupt.
 pub fn decode(source: &mut impl Source, target: &mut impl Target) -> Result<(), Failure> {
+    decode_within(source, target, MAX_WINDOW)
+}
+
+/// [`decode`], with another bound on the window of a frame.
+pub fn decode_within(source: &mut impl Source, target: &mut impl Target, window: u64) -> Result<(), Failure> {
     let mut reader = Reader::new(source);
     let mut decoder = FrameDecoder::new();
     decoder.set_content_checksum(ContentChecksum::Verify);
     decoder.set_magicless(true); // the magic number is read here, to tell frames from what may be skipped
-    decoder.set_max_window_size(MAX_WINDOW).map_err(|error| Failure::Limit(error.to_string()))?;
+    // What the decoder takes for a bound; no frame has a smaller window.
+    decoder.set_max_window_size(window.clamp(1 << 10, 1 << 30)).map_err(|error| Failure::Limit(error.to_string()))?;
     let mut output = Output { target, buffer: Vec::with_capacity(WRITE) };
     let mut first = true;
     while first || !reader.at_end() {
@@ -84,7 +90,8 @@ fn reserved_bit() -> Failure {
 fn failure(error: FrameDecoderError) -> Failure {
     match error {
         FrameDecoderError::WindowSizeTooBig { requested, limit, .. } => {
-            Failure::Limit(format!("a zstd frame wants a window of {requested} bytes; at most {limit} are admitted"))
+            // In the words by which the host knows this limit.
+            Failure::Limit(format!("{requested}, so more than {limit} bytes in the window of a zstd frame"))
         }
         FrameDecoderError::DictNotProvided { dict_id } => {
             Failure::Refused(format!("a zstd frame needs dictionary {dict_id}"))

@@ -6,7 +6,7 @@ pub struct Limits {
     /// Bytes in the extended headers and long names (`x`, `L`, `K`) of one entry together, and in one `g` header; at
     /// most 1 GiB, whatever it says.
     pub metadata_bytes: usize,
-    /// Bytes in a path, after it was cleaned; a symlink's target must be shorter than that.
+    /// Bytes in a path, after it was cleaned.
     pub path_bytes: usize,
     /// Bytes in one component of a path.
     pub component_bytes: usize,

@@ -17,7 +17,7 @@ mod bindings {
     export!(Untar with_types_in self);
 }
 
-use bindings::cofferdam::layer::{input, tree, types};
+use bindings::cofferdam::layer::{bounds, input, tree, types};
 use cofferdam_layer::{Device, Entry, Failure, Layer, Limits, Node, Source};
 
 struct Untar;
@@ -33,11 +33,25 @@ impl bindings::Guest for Untar {
 }
 
 fn extract() -> Result<(), Failure> {
-    let mut layer = Layer::new(Limits::default());
+    let mut layer = Layer::new(limits());
     while let Some(entry) = layer.next(&mut Input)? {
         put(&entry);
     }
     Ok(())
+}
+
+/// The limits that the host was told to keep.
+fn limits() -> Limits {
+    let bounds = bounds::entry();
+    Limits {
+        metadata_bytes: bounds.metadata as usize,
+        path_bytes: bounds.path as usize,
+        component_bytes: bounds.component as usize,
+        depth: bounds.depth as usize,
+        xattr_bytes: bounds.attribute_bytes as usize,
+        xattrs: bounds.attributes as usize,
+        sparse_extents: bounds.extents as usize,
+    }
 }
 
 /// The host's stream. The host ends this guest if the stream ends within skipped bytes.

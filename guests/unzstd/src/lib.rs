@@ -11,7 +11,7 @@ mod bindings {
 }
 
 use bindings::cofferdam::layer::types::{Failure, Refusal};
-use bindings::cofferdam::layer::{input, output};
+use bindings::cofferdam::layer::{bounds, input, output};
 
 struct Decoder;
 
@@ -32,7 +32,7 @@ impl cofferdam_decode::Target for Blob {
 
 impl bindings::Guest for Decoder {
     fn decode() -> Result<(), Failure> {
-        cofferdam_decode::zstd::decode(&mut Blob, &mut Blob).map_err(|failure| match failure {
+        cofferdam_decode::zstd::decode_within(&mut Blob, &mut Blob, bounds::window()).map_err(|failure| match failure {
             cofferdam_decode::Failure::Corrupt(reason) => Failure::Corrupt(reason),
             cofferdam_decode::Failure::Refused(reason) => Failure::Refused(Refusal { path: Vec::new(), reason }),
             cofferdam_decode::Failure::Limit(reason) => Failure::Limit(reason),

@@ -143,7 +143,9 @@ impl Registries {
 
     /// The whole body of a small answer. [`Error::Limit`] as soon as it is known to be too large.
     pub(super) async fn body(&self, mut response: Response, limit: u64, what: &str) -> Result<Bytes, Failure> {
-        let over = || Error::Limit { subject: what.to_owned(), what: "bytes in a document", limit };
+        let manifest = limit == self.limits().manifest_bytes;
+        let counted = if manifest { "bytes in a manifest" } else { "bytes in a document" };
+        let over = || Error::Limit { subject: what.to_owned(), what: counted, limit };
         if response.content_length().is_some_and(|length| length > limit) {
             return Err(over().into());
         }

@@ -41,7 +41,7 @@ impl LocalImage {
         let descriptor = &resolved.manifest.config;
         if descriptor.size > limits.config_bytes {
             let subject = format!("the image configuration {}", descriptor.digest);
-            return Err(Error::Limit { subject, what: "bytes in a configuration", limit: limits.config_bytes });
+            return Err(Error::Limit { subject, what: "bytes in an image configuration", limit: limits.config_bytes });
         }
         let mut blob = layout.blob(descriptor, 0).await.map_err(|failure| failure.error)?;
         let mut config = Vec::new();

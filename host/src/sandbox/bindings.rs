@@ -14,11 +14,13 @@ mod extractor_world {
         with: {
             "cofferdam:layer/types@0.1.0": super::decoder_world::cofferdam::layer::types,
             "cofferdam:layer/log@0.1.0": super::decoder_world::cofferdam::layer::log,
+            "cofferdam:layer/bounds@0.1.0": super::decoder_world::cofferdam::layer::bounds,
         },
     });
 }
 
 pub(crate) use decoder_world::Decoder;
+pub(crate) use decoder_world::cofferdam::layer::bounds::EntryBounds;
 pub(crate) use decoder_world::cofferdam::layer::log::Level;
 pub(crate) use decoder_world::cofferdam::layer::types::Failure;
 pub(crate) use extractor_world::Extractor;
@@ -36,4 +38,5 @@ pub(crate) mod interface {
     pub(crate) const OUTPUT: &str = "cofferdam:layer/output@0.1.0";
     pub(crate) const TREE: &str = "cofferdam:layer/tree@0.1.0";
     pub(crate) const LOG: &str = "cofferdam:layer/log@0.1.0";
+    pub(crate) const BOUNDS: &str = "cofferdam:layer/bounds@0.1.0";
 }

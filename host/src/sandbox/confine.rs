@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 use wasmtime::{ResourceLimiter, StoreContextMut, UpdateDeadline};
 
+use super::bounds::Bounds;
 use super::embedded::Guest;
 use crate::error::{Error, GuestFailure, Result};
 use crate::limits::Limits;
@@ -12,8 +13,15 @@ use crate::limits::Limits;
 /// The most bytes that a guest may ask for or hand over in one call (`wit/layer.wit`).
 pub(crate) const MAX_TRANSFER: usize = 1 << 20;
 
-/// The most bytes of strings and lists that one host call may lift: a transfer and what an entry's lists may hold.
-pub(crate) const CALL_FUEL: usize = 4 << 20;
+/// The most bytes of strings and lists that one host call may lift: a transfer, or what an entry's lists may hold.
+pub(crate) fn call_fuel(limits: &Limits) -> usize {
+    /// What the limits that real images keep to need, and some more.
+    const LEAST: usize = 4 << 20;
+    /// An extent, or an attribute without its bytes.
+    const ITEM: usize = 64;
+    let items = limits.sparse_extents.saturating_add(limits.xattrs).saturating_mul(ITEM);
+    items.saturating_add(limits.xattr_bytes).saturating_add(limits.path_bytes.saturating_mul(2)).max(LEAST)
+}
 
 /// A guest's store: who it is, what it may use, the host that serves it, and why it was ended.
 pub(crate) struct Confined<H> {
@@ -23,6 +31,7 @@ pub(crate) struct Confined<H> {
     clock: GuestClock,
     idle_calls: u64,
     log_messages: u64,
+    pub(crate) bounds: Bounds,
     /// The first error of a host call, or the limit that was crossed: it says more than the trap that follows.
     failure: Option<Error>,
 }
@@ -36,6 +45,7 @@ impl<H> Confined<H> {
             clock: GuestClock::new(limits),
             idle_calls: limits.idle_calls,
             log_messages: limits.log_messages,
+            bounds: Bounds::of(limits),
             failure: None,
         }
     }
@@ -177,4 +187,25 @@ pub(crate) fn on_tick<H>(mut store: StoreContextMut<'_, Confined<H>>) -> wasmtim
     let error = state.stopped(GuestFailure::TimeOut);
     state.failure.get_or_insert(error);
     Err(wasmtime::Error::msg("the time limit was crossed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The limit `log-messages`, crossed by one.
+    #[test]
+    fn messages_beyond_the_limit_are_dropped() {
+        let limits = Limits { log_messages: 2, ..Limits::default() };
+        let mut state = Confined::new(Guest::Untar, 0, &limits, ());
+        let heard = std::iter::repeat_with(|| state.message().is_some()).take(4).collect::<Vec<_>>();
+        assert_eq!(heard, [true, true, false, false]);
+    }
+
+    #[test]
+    fn a_call_may_carry_what_the_limits_allow() {
+        let many = Limits { sparse_extents: 1_000_000, ..Limits::default() };
+        assert!(call_fuel(&many) > 16 * 1_000_000);
+        assert!(call_fuel(&Limits::default()) > MAX_TRANSFER);
+    }
 }

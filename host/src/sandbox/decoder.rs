@@ -4,6 +4,7 @@ use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, WasmList};
 
 use super::bindings::{Decoder, interface};
+use super::bounds;
 use super::confine::{Confined, MAX_TRANSFER};
 use super::embedded::Guest;
 use super::engine::Sandbox;
@@ -37,7 +38,7 @@ impl Sandbox {
             Ok(Decoder::instantiate(&mut store, component, &linker).and_then(|decoder| decoder.call_decode(&mut store)))
         });
         let (host, failure) = store.into_data().release();
-        (outcome.and_then(|outcome| judge(guest, failure, outcome)), host)
+        (outcome.and_then(|outcome| judge(guest, failure, outcome, limits)), host)
     }
 }
 
@@ -60,5 +61,6 @@ fn linker<H: DecoderHost>(sandbox: &Sandbox) -> wasmtime::Result<Linker<Confined
         },
     )?;
     log::link(&mut linker)?;
+    bounds::link(&mut linker)?;
     Ok(linker)
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use wasmtime::component::{Component, types::ComponentItem};
 use wasmtime::{Cache, CacheConfig, Config, Engine, OptLevel, Store};
 
-use super::confine::{CALL_FUEL, Confined, on_tick};
+use super::confine::{Confined, call_fuel, on_tick};
 use super::embedded::Guest;
 use super::ticker::{Running, Ticker};
 use crate::error::{Error, GuestFailure, Result};
@@ -125,7 +125,7 @@ impl Sandbox {
         store.limiter(|state| &mut state.memory);
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(on_tick);
-        store.set_hostcall_fuel(CALL_FUEL);
+        store.set_hostcall_fuel(call_fuel(limits));
         store
     }
 }

@@ -4,6 +4,7 @@ use wasmtime::StoreContextMut;
 use wasmtime::component::Linker;
 
 use super::bindings::{Extractor, claim, interface};
+use super::bounds;
 use super::confine::Confined;
 use super::embedded::Guest;
 use super::engine::Sandbox;
@@ -34,7 +35,7 @@ impl Sandbox {
                 .and_then(|extractor| extractor.call_extract(&mut store)))
         });
         let (host, failure) = store.into_data().release();
-        (outcome.and_then(|outcome| judge(guest, failure, outcome)), host)
+        (outcome.and_then(|outcome| judge(guest, failure, outcome, limits)), host)
     }
 }
 
@@ -52,5 +53,6 @@ fn linker<H: ExtractorHost>(sandbox: &Sandbox) -> wasmtime::Result<Linker<Confin
         },
     )?;
     log::link(&mut linker)?;
+    bounds::link(&mut linker)?;
     Ok(linker)
 }

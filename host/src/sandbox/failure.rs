@@ -3,17 +3,19 @@
 use super::bindings::Failure;
 use super::embedded::Guest;
 use crate::error::{Error, Escaped, GuestFailure, Result};
+use crate::limits::{Limit, Limits};
 
 /// Judges how a guest's export returned: the host's own error first, then the trap, then what the guest says.
 pub(crate) fn judge(
     guest: Guest,
     failure: Option<Error>,
     outcome: wasmtime::Result<std::result::Result<(), Failure>>,
+    limits: &Limits,
 ) -> Result<()> {
     match (failure, outcome) {
         (Some(error), _) => Err(error),
         (None, Ok(Ok(()))) => Ok(()),
-        (None, Ok(Err(said))) => Err(said_by(guest, said)),
+        (None, Ok(Err(said))) => Err(said_by(guest, said, limits)),
         (None, Err(trap)) => Err(stopped_by(guest, &trap)),
     }
 }
@@ -27,16 +29,27 @@ pub(crate) fn stopped_by(guest: Guest, error: &wasmtime::Error) -> Error {
     Error::Guest { guest: guest.name().to_owned(), failure }
 }
 
-fn said_by(guest: Guest, said: Failure) -> Error {
+fn said_by(guest: Guest, said: Failure, limits: &Limits) -> Error {
     let subject = "the layer".to_owned();
     match said {
         Failure::Corrupt(reason) => Error::Corrupt { subject, reason: format!("{guest}: {}", one_line(&reason)) },
-        Failure::Limit(reason) => Error::Refused { subject, reason: format!("{guest}: {}", one_line(&reason)) },
+        Failure::Limit(reason) => match limit_in(&reason) {
+            Some((limit, what)) => Error::Limit { subject, what, limit: limits.value(limit) },
+            None => Error::Refused { subject, reason: format!("{guest}: {}", one_line(&reason)) },
+        },
         Failure::Refused(refusal) => Error::Refused {
             subject: if refusal.path.is_empty() { subject } else { format!("`{}`", Escaped(&refusal.path)) },
             reason: one_line(&refusal.reason),
         },
     }
+}
+
+/// The limit that a guest says was crossed, if it is one of the host's: it ends with the words that the host has for it.
+/// Only which one it is comes from the guest.
+fn limit_in(reason: &str) -> Option<(&'static Limit, &'static str)> {
+    let (_, words) = reason.split_once("more than ")?;
+    let (_, what) = words.split_once(' ')?;
+    Limits::meant(what)
 }
 
 /// A guest's text is untrusted: one line of at most 300 characters reaches people.

@@ -8,6 +8,7 @@
 //! This room knows neither layers nor trees: it moves claims and bytes.
 
 mod bindings;
+mod bounds;
 mod confine;
 mod decoder;
 mod embedded;

@@ -128,6 +128,21 @@ fn calls_that_move_nothing_are_counted() {
     assert!(matches!(stopped(body), GuestFailure::Misuse(rule) if rule.contains("move nothing")));
 }
 
+/// The limit `idle-calls`, crossed by one.
+#[test]
+fn as_many_idle_calls_as_the_limit_says_are_served() {
+    let body = |calls: u64| {
+        format!(
+            "(loop (call $write (i32.const 0) (i32.const 0))
+             (i32.store (i32.const 0) (i32.add (i32.load (i32.const 0)) (i32.const 1)))
+             (br_if 0 (i32.lt_u (i32.load (i32.const 0)) (i32.const {calls})))) (i32.const 64)"
+        )
+    };
+    let limit = Limits::default().idle_calls;
+    run(&body(limit)).0.unwrap();
+    assert!(matches!(stopped(&body(limit + 1)), GuestFailure::Misuse(rule) if rule.contains("move nothing")));
+}
+
 #[test]
 fn transfers_have_a_size() {
     for body in [

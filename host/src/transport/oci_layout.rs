@@ -139,13 +139,14 @@ struct Marker {
 
 impl Layout {
     fn check_version(&self) -> Result<()> {
-        let bytes = self.small_file(&self.dir, "oci-layout", MARKER_BYTES).map_err(|error| match error.root() {
-            Error::NotFound { .. } => Error::NotFound {
-                what: format!("an OCI layout in `{}`", self.name),
-                hint: Some("a layout has the files `oci-layout` and `index.json`".into()),
-            },
-            _ => error,
-        })?;
+        let bytes =
+            self.small_file(&self.dir, "oci-layout", "bytes", MARKER_BYTES).map_err(|error| match error.root() {
+                Error::NotFound { .. } => Error::NotFound {
+                    what: format!("an OCI layout in `{}`", self.name),
+                    hint: Some("a layout has the files `oci-layout` and `index.json`".into()),
+                },
+                _ => error,
+            })?;
         let marker: Marker = serde_json::from_slice(&bytes).map_err(|error| self.refused("oci-layout", &error))?;
         match marker.image_layout_version.as_str() {
             "1.0.0" => Ok(()),
@@ -157,7 +158,8 @@ impl Layout {
     }
 
     fn index(&self) -> Result<Index> {
-        let bytes = Bytes::from(self.small_file(&self.dir, "index.json", self.limits.manifest_bytes)?);
+        let bytes =
+            Bytes::from(self.small_file(&self.dir, "index.json", "bytes in an index", self.limits.manifest_bytes)?);
         let raw = RawDocument { digest: Digest::of(&bytes), bytes, media_type: None };
         match Document::parse(&raw, &self.limits).map_err(|error| error.context(self.subject("index.json")))? {
             Document::Index(index) => Ok(index),
@@ -254,14 +256,20 @@ impl Layout {
         }
     }
 
-    fn small_file(&self, parent: impl std::os::fd::AsFd, name: &str, limit: u64) -> Result<Vec<u8>> {
+    fn small_file(
+        &self,
+        parent: impl std::os::fd::AsFd,
+        name: &str,
+        what: &'static str,
+        limit: u64,
+    ) -> Result<Vec<u8>> {
         let (file, _) = self.regular_file(parent, name)?;
         let mut bytes = Vec::new();
         file.take(limit.saturating_add(1))
             .read_to_end(&mut bytes)
             .map_err(|error| Error::io("read", name.as_bytes(), error))?;
         if bytes.len() as u64 > limit {
-            return Err(Error::Limit { subject: self.subject(name), what: "bytes", limit });
+            return Err(Error::Limit { subject: self.subject(name), what, limit });
         }
         Ok(bytes)
     }

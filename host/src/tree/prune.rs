@@ -34,9 +34,11 @@ impl TreeWriter {
             kept: Vec::new(),
             links: Vec::new(),
             removed_any: false,
+            visited: 0,
         };
         Sweep::new(ids, &dir.path).inside(dir, dir.id, &mut pruning)?;
-        let Prune { kept, links, removed_any, .. } = pruning;
+        let Prune { kept, links, removed_any, visited, .. } = pruning;
+        self.visited += visited;
         self.watch_links(&links, &dir.path)?;
         if removed_any {
             self.cache.clear();
@@ -84,10 +86,13 @@ struct Prune<'a> {
     /// Symbolic links that were removed.
     links: Vec<PathId>,
     removed_any: bool,
+    /// Things that were looked at.
+    visited: u64,
 }
 
 impl Visitor for Prune<'_> {
     fn leaf(&mut self, dir: BorrowedFd<'_>, name: &[u8], id: PathId, kind: FileType) -> Result<()> {
+        self.visited += 1;
         if self.own.contains(&id) {
             return Ok(());
         }
@@ -106,6 +111,7 @@ impl Visitor for Prune<'_> {
     }
 
     fn leave(&mut self, left: Left<'_>) -> Result<()> {
+        self.visited += 1;
         if self.own.contains(&left.id) {
             self.fresh.insert(left.id);
             return Ok(());

@@ -17,9 +17,6 @@ use super::sys::{self, DIRECTORY, Explain as _, is_marker_name, join, kind_of, o
 use super::writer::TreeWriter;
 use crate::error::{Error, Result};
 
-/// Links that may be followed in one path, as in the kernel.
-const HOPS: usize = 40;
-
 /// The longest path that the kernel takes, with its final NUL.
 const PATH_MAX: usize = 4096;
 
@@ -145,10 +142,13 @@ impl TreeWriter {
         Ok(stat.is_some_and(|stat| kind_of(&stat) == FileType::Symlink))
     }
 
-    /// The longest known part of a path, and the rest.
+    /// The longest known part of a path, and the rest. Looks a few levels up only: a layer may alternate between many deep
+    /// directories, and looking for each of their parents would cost more than going the whole way.
     fn nearest<'p>(&mut self, path: &'p [u8]) -> (Arc<Dir>, &'p [u8]) {
+        const LEVELS: usize = 8;
         let mut end = path.len();
-        while let Some(at) = path.get(..end).and_then(|head| head.iter().rposition(|&b| b == b'/')) {
+        for _ in 0..LEVELS {
+            let Some(at) = path.get(..end).and_then(|head| head.iter().rposition(|&b| b == b'/')) else { break };
             if let Some((head, tail)) = path.split_at_checked(at)
                 && let Some(dir) = self.cache.get(head)
             {
@@ -225,7 +225,7 @@ impl TreeWriter {
                 Step::Dir(next) => here = next,
                 Step::Link(target) => {
                     hops += 1;
-                    if hops > HOPS {
+                    if hops > self.options.limits.link_hops {
                         return Ok(Found::Loop);
                     }
                     self.watch_link(id, path)?;
@@ -297,10 +297,9 @@ impl TreeWriter {
     /// Counts a step of a walk. Links can make a path of a hundred bytes as long as a book; a layer's entries pay for each
     /// other, so this bounds the time that a layer takes and no honest one notices.
     fn spend(&mut self, path: &[u8]) -> Result<()> {
-        const FREE: u64 = 2_000_000;
-        const PER_ENTRY: u64 = 64;
+        const PER_ENTRY: u64 = 16;
         self.steps += 1;
-        let limit = FREE + PER_ENTRY * self.record.counts.entries;
+        let limit = self.options.limits.link_steps.saturating_add(PER_ENTRY * self.record.counts.entries);
         if self.steps > limit {
             let subject = format!("`{}`", crate::error::Escaped(path));
             return Err(Error::Limit { subject, what: "steps in following links", limit });

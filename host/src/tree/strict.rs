@@ -4,6 +4,7 @@
 //! place, because a lower layer has a link on one of them. Then something of the layer's own is replaced, or lies on a way
 //! behind a link, which happens in no other case: that is what is watched for. It errs on the side of refusing.
 
+use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
 
 use super::entry::{Metadata, TreePath};
@@ -26,7 +27,7 @@ pub(super) struct Strict {
     /// Places that its markers lie in, as they spell them.
     marked: IdSet,
     /// Where its markers remove, if a link led there.
-    removed: Vec<Vec<u8>>,
+    removed: HashSet<Vec<u8>>,
     /// Directories that it lists, and a hash of their metadata.
     listed: IdMap<u64>,
     key: RandomState,
@@ -71,7 +72,7 @@ impl TreeWriter {
         if let Some(strict) = &mut self.strict
             && path != place
         {
-            strict.removed.push(place.to_vec());
+            strict.removed.insert(place.to_vec());
         }
     }
 
@@ -80,10 +81,9 @@ impl TreeWriter {
     pub(crate) fn check_markers(&self, implied: &[TreePath]) -> Result<()> {
         let Some(strict) = self.strict.as_ref().filter(|strict| !strict.removed.is_empty()) else { return Ok(()) };
         let concerns = |path: &&TreePath| {
-            strict.removed.iter().any(|place| {
-                let rest = path.as_bytes().strip_prefix(place.as_slice());
-                place.is_empty() || rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
-            })
+            let path = path.as_bytes();
+            let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+            ends.chain([0, path.len()]).any(|end| strict.removed.contains(path.get(..end).unwrap_or_default()))
         };
         implied.iter().find(concerns).map_or(Ok(()), |path| Err(ambiguous(path.as_bytes())))
     }
@@ -152,7 +152,11 @@ impl TreeWriter {
     pub(super) fn endless(&self, path: &[u8]) -> Error {
         match self.strict {
             Some(_) => ambiguous(path),
-            None => Error::refused(path, "more than 40 symbolic links in a path"),
+            None => Error::Limit {
+                subject: format!("`{}`", Escaped(path)),
+                what: "symbolic links in a path",
+                limit: self.options.limits.link_hops as u64,
+            },
         }
     }
 

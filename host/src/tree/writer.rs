@@ -64,6 +64,8 @@ pub struct TreeWriter {
     pub(super) opaque: IdMap<Opaque>,
     /// Steps spent on following links.
     pub(super) steps: u64,
+    /// Things that markers made it look at, in all layers: the tests' measure of what markers cost.
+    pub(super) visited: u64,
     /// Present when merging.
     pub(super) strict: Option<Strict>,
     /// Whether entries have come since the last layer ended.
@@ -112,6 +114,7 @@ impl TreeWriter {
             marked: IdSet::default(),
             opaque: IdMap::default(),
             steps: 0,
+            visited: 0,
             strict: None,
             dirty: false,
             options,

@@ -20,8 +20,15 @@ const MAX_ID: u32 = u32::MAX - 1;
 /// What a marker's name begins with.
 const MARKER: &[u8] = b".wh.";
 
-/// Checks a claimed entry. `budget` is how many bytes the layer may still decode to.
-pub(super) fn check(claimed: claim::Entry, limits: &Limits, budget: u64) -> Result<Entry> {
+/// How many bytes the layer may still decode to, and what they are called.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Budget {
+    pub(super) bytes: u64,
+    pub(super) what: &'static str,
+}
+
+/// Checks a claimed entry.
+pub(super) fn check(claimed: claim::Entry, limits: &Limits, budget: Budget) -> Result<Entry> {
     let claim::Entry { path, node, mode, uid, gid, modified, attributes } = claimed;
     let path = checked_path(path, limits)?;
     let refuse = |reason: &str| Err(Error::refused(path.as_bytes(), reason));
@@ -54,7 +61,7 @@ fn checked_path(bytes: Vec<u8>, limits: &Limits) -> Result<TreePath> {
     Ok(path)
 }
 
-fn checked_node(node: claim::Node, path: &TreePath, limits: &Limits, budget: u64) -> Result<Node> {
+fn checked_node(node: claim::Node, path: &TreePath, limits: &Limits, budget: Budget) -> Result<Node> {
     let refuse = |reason: &str| Err(Error::refused(path.as_bytes(), reason));
     Ok(match node {
         claim::Node::Directory => Node::Directory,
@@ -110,8 +117,8 @@ fn size_fits(size: u64, path: &TreePath, limits: &Limits) -> Result<()> {
 }
 
 /// A size beyond what the layer may still decode to is refused before a byte of it is written.
-fn content_fits(size: u64, path: &TreePath, budget: u64) -> Result<()> {
-    if size > budget { Err(over(path, "bytes that the layer may still decode to", budget)) } else { Ok(()) }
+fn content_fits(size: u64, path: &TreePath, budget: Budget) -> Result<()> {
+    if size > budget.bytes { Err(over(path, budget.what, budget.bytes)) } else { Ok(()) }
 }
 
 fn checked_extents(sparse: &claim::Sparse, path: &TreePath, limits: &Limits) -> Result<Vec<Extent>> {
@@ -165,6 +172,10 @@ fn over(path: &TreePath, what: &'static str, limit: u64) -> Error {
 mod tests {
     use super::*;
     use crate::error::ErrorKind;
+
+    fn check(claimed: claim::Entry, limits: &Limits, bytes: u64) -> Result<Entry> {
+        super::check(claimed, limits, Budget { bytes, what: "bytes that the layer may still decode to" })
+    }
 
     fn entry(path: &[u8], node: claim::Node) -> claim::Entry {
         claim::Entry {

@@ -117,36 +117,75 @@ fn read_error(error: std::io::Error) -> Error {
     }
 }
 
+/// The most bytes that a layer may decode to, as far as it is known before it is read, and which limit says so.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Total {
+    pub(super) bytes: u64,
+    source: Source,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    Layer,
+    Ratio,
+    RatioFrom,
+}
+
+impl Total {
+    pub(super) fn of(limits: &Limits, size: Option<u64>, compression: Compression) -> Self {
+        let by_ratio = match size {
+            None => (u64::MAX, Source::Layer),
+            Some(size) if compression == Compression::None => (size, Source::Layer),
+            Some(size) => match size.saturating_mul(limits.ratio) {
+                bytes if bytes < limits.ratio_from => (limits.ratio_from, Source::RatioFrom),
+                bytes => (bytes, Source::Ratio),
+            },
+        };
+        let (bytes, source) =
+            if by_ratio.0 < limits.layer_bytes { by_ratio } else { (limits.layer_bytes, Source::Layer) };
+        Self { bytes, source }
+    }
+
+    /// What is counted, where it was decoded.
+    fn decoded(self) -> &'static str {
+        match self.source {
+            Source::Layer => "decoded bytes",
+            Source::Ratio => "decoded bytes for a blob of this size",
+            Source::RatioFrom => "decoded bytes for so small a blob",
+        }
+    }
+
+    /// What is counted, where it was only claimed.
+    pub(super) fn claimed(self) -> &'static str {
+        match self.source {
+            Source::Layer => "bytes that the layer may still decode to",
+            Source::Ratio => "bytes that a blob of this size may still decode to",
+            Source::RatioFrom => "bytes that so small a blob may still decode to",
+        }
+    }
+}
+
 /// How much may be decoded. The bound on the ratio starts where a layer is large enough for it to matter.
 struct Budget {
-    total: u64,
+    total: Total,
     ratio: u64,
     ratio_from: u64,
 }
 
 impl Budget {
     fn new(limits: &Limits, size: Option<u64>, compression: Compression) -> Self {
-        Self { total: total(limits, size, compression), ratio: limits.ratio, ratio_from: limits.ratio_from }
+        Self { total: Total::of(limits, size, compression), ratio: limits.ratio, ratio_from: limits.ratio_from }
     }
 
     fn check(&self, decoded: u64, read: u64) -> Result<()> {
         let subject = "the layer".to_owned();
-        if decoded > self.total {
-            return Err(Error::Limit { subject, what: "decoded bytes", limit: self.total });
+        if decoded > self.total.bytes {
+            return Err(Error::Limit { subject, what: self.total.decoded(), limit: self.total.bytes });
         }
-        if decoded > self.ratio_from && decoded / self.ratio > read {
+        if decoded > self.ratio_from && decoded > read.saturating_mul(self.ratio) {
             return Err(Error::Limit { subject, what: "decoded bytes for each byte of the blob", limit: self.ratio });
         }
         Ok(())
-    }
-}
-
-/// The most bytes that a layer may decode to, from what is known before it is read.
-pub(super) fn total(limits: &Limits, size: Option<u64>, compression: Compression) -> u64 {
-    match size {
-        Some(size) if compression == Compression::None => limits.layer_bytes.min(size),
-        Some(size) => limits.layer_bytes.min(limits.ratio_from.max(size.saturating_mul(limits.ratio))),
-        None => limits.layer_bytes,
     }
 }
 

@@ -7,9 +7,9 @@ use std::thread::{self, ScopedJoinHandle};
 use crossbeam_channel::{Receiver, bounded};
 
 use super::chunk::{IN_FLIGHT, Message};
-use super::claim;
+use super::claim::{self, Budget};
 use super::compression::Compression;
-use super::decode::{self, Decoded};
+use super::decode::{self, Decoded, Total};
 use super::hash;
 use super::layer::{Layer, LayerReport};
 use super::stream::DecodedStream;
@@ -117,12 +117,12 @@ impl Unpacker {
     }
 
     fn untar<S: Sink + 'static>(&self, queue: Receiver<Message>, facts: &LayerFacts, sink: S) -> (Result<u64>, S) {
-        let budget = decode::total(&self.limits, facts.size, facts.compression.unwrap_or(Compression::Gzip));
+        let total = Total::of(&self.limits, facts.size, facts.compression.unwrap_or(Compression::Gzip));
         let host = TreeHost {
             stream: DecodedStream::new(queue),
             sink,
             limits: self.limits.clone(),
-            budget,
+            total,
             entries: 0,
             digest: facts.digest.clone(),
             progress: facts.progress.clone(),
@@ -171,7 +171,7 @@ struct TreeHost<S> {
     stream: DecodedStream,
     sink: S,
     limits: Limits,
-    budget: u64,
+    total: Total,
     entries: u64,
     digest: Option<Digest>,
     progress: Progress,
@@ -211,7 +211,8 @@ impl<S: Sink + 'static> ExtractorHost for TreeHost<S> {
         }
         self.entries += 1;
         let before = self.stream.position();
-        let entry = claim::check(entry, &self.limits, self.budget.saturating_sub(before))?;
+        let left = Budget { bytes: self.total.bytes.saturating_sub(before), what: self.total.claimed() };
+        let entry = claim::check(entry, &self.limits, left)?;
         self.sink.put(entry, &mut self.stream)?;
         let after = self.stream.position();
         if self.entries - self.reported.0 >= PROGRESS_ENTRIES || after - self.reported.1 >= PROGRESS_BYTES {

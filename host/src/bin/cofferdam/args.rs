@@ -27,6 +27,16 @@ pub(crate) struct Global {
     /// Directory of the image store [default: `/var/lib/cofferdam` for root, else `$XDG_DATA_HOME/cofferdam`]
     #[arg(long, global = true, value_name = "DIR", env = "COFFERDAM_STORE")]
     pub(crate) store: Option<PathBuf>,
+    /// Raise or lower a limit, as in `entries=8M` or `layer-bytes=64GiB`; `cofferdam limits` lists them (repeatable, all in
+    /// one place; also `COFFERDAM_LIMITS`, separated by commas)
+    #[arg(long, global = true, value_name = "NAME=VALUE")]
+    pub(crate) limit: Vec<String>,
+    /// A file that sets limits [default: `$XDG_CONFIG_HOME/cofferdam/config.toml`, if it is there]
+    #[arg(long, global = true, value_name = "FILE", env = "COFFERDAM_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Whether the kernel is to confine this process to what its verb needs (Landlock)
+    #[arg(long, global = true, value_name = "WHETHER", default_value = "auto")]
+    pub(crate) confine: Confine,
     /// Print one JSON object instead of text
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -39,6 +49,16 @@ pub(crate) struct Global {
     /// More messages; twice for all
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Confine {
+    /// As far as it can
+    Auto,
+    /// Yes, or do nothing at all
+    Require,
+    /// No
+    Off,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -80,6 +100,8 @@ pub(crate) enum Command {
     /// The sandboxed components that read layers
     #[command(subcommand)]
     Guest(GuestCommand),
+    /// List the limits, with the values that they have
+    Limits,
     /// Print a script that completes this command's words in a shell
     Completions {
         /// The shell

@@ -4,9 +4,12 @@
 //! |---|---|
 //! | `COFFERDAM_STORE` | the image store (read by the argument parser) |
 //! | `COFFERDAM_CACHE` | where compiled guests are kept; empty: nowhere |
+//! | `COFFERDAM_CONFIG` | the configuration file (read by the argument parser) |
+//! | `COFFERDAM_LIMITS` | limits, as `NAME=VALUE`, separated by commas |
 //! | `COFFERDAM_AUTH` | a login, as `HOST=NAME:PASSWORD` |
 //! | `COFFERDAM_LOG` | which messages are shown, in the syntax of `tracing` filters |
-//! | `XDG_DATA_HOME`, `XDG_CACHE_HOME`, `HOME` | where the defaults lie |
+//! | `XDG_DATA_HOME`, `XDG_CACHE_HOME`, `XDG_CONFIG_HOME`, `HOME` | where the defaults lie |
+//! | `SSL_CERT_FILE`, `SSL_CERT_DIR` | certificates, which the TLS library reads: the confinement lets it |
 //! | `NO_COLOR` | no colours |
 
 use std::ffi::OsString;
@@ -42,6 +45,24 @@ fn base(name: &str, under_home: &str) -> Option<PathBuf> {
         .filter(|path| path.is_absolute())
         .or_else(|| Some(PathBuf::from(variable("HOME")?).join(under_home)))?;
     base.is_absolute().then(|| base.join("cofferdam"))
+}
+
+/// The configuration file that is read if it is there.
+pub(crate) fn config() -> Option<PathBuf> {
+    Some(base("XDG_CONFIG_HOME", ".config")?.join("config.toml"))
+}
+
+/// Settings of limits.
+pub(crate) fn limits() -> Option<String> {
+    // What is not text is no setting either: shown as it is, it is refused as one.
+    Some(variable("COFFERDAM_LIMITS")?.to_string_lossy().into_owned())
+}
+
+/// Where the user says that certificates lie.
+pub(crate) fn certificates() -> Vec<PathBuf> {
+    let directories = variable("SSL_CERT_DIR").unwrap_or_default();
+    let file = variable("SSL_CERT_FILE").map(PathBuf::from);
+    std::env::split_paths(&directories).filter(|path| path.is_absolute()).chain(file).collect()
 }
 
 /// A login for a registry.

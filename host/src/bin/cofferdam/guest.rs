@@ -12,6 +12,7 @@ use crate::output;
 use crate::session::{Session, shown};
 
 pub(crate) fn list(session: &Session) -> Result<(), Failure> {
+    session.wall()?.enforce()?;
     let begin = Instant::now();
     let guests = session.unpacker()?.sandbox().inspect()?;
     let total = begin.elapsed();
@@ -37,6 +38,7 @@ pub(crate) fn list(session: &Session) -> Result<(), Failure> {
 }
 
 pub(crate) fn inspect(session: &Session, name: Option<&str>) -> Result<(), Failure> {
+    session.wall()?.enforce()?;
     let mut guests = session.unpacker()?.sandbox().inspect()?;
     if let Some(name) = name {
         guests.retain(|info| info.guest.name() == name);

@@ -7,6 +7,7 @@ use crate::output;
 use crate::session::Session;
 
 pub(crate) fn run(session: &Session) -> Result<(), Failure> {
+    session.wall_of_store()?.enforce()?;
     let storage = session.storage()?;
     let mut rows = Vec::new();
     let mut objects = Vec::new();

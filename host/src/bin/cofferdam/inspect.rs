@@ -8,6 +8,7 @@ use crate::output;
 use crate::session::Session;
 
 pub(crate) fn run(session: &Session, name: &str) -> Result<(), Failure> {
+    session.wall_of_store()?.enforce()?;
     let storage = session.storage()?;
     let image = storage.image(&in_store(name)?)?;
     if session.json() {

@@ -28,6 +28,8 @@ pub(crate) fn open(args: &LayerArgs) -> Result<Layer, Failure> {
 
 pub(crate) fn run(session: &Session, args: &ExtractArgs) -> Result<(), Failure> {
     let layer = session.shown(open(&args.layer)?);
+    let dest = ambient::open_dest(&args.dest)?;
+    session.wall()?.write(&dest)?.enforce()?;
     let unpacker = session.unpacker()?;
     let mode = match args.mode {
         ExtractMode::Apply => Mode::Apply,
@@ -35,7 +37,7 @@ pub(crate) fn run(session: &Session, args: &ExtractArgs) -> Result<(), Failure> 
         ExtractMode::Overlay => Mode::Overlay,
     };
     let options = WriterOptions { limits: unpacker.limits().clone(), ..WriterOptions::new(mode) };
-    let writer = TreeWriter::new(ambient::open_dest(&args.dest)?, options)?;
+    let writer = TreeWriter::new(dest, options)?;
     let (outcome, mut writer) = unpacker.extract(layer, writer);
     let report = outcome?;
     writer

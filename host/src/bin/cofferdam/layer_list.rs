@@ -15,6 +15,7 @@ use crate::session::Session;
 
 pub(crate) fn run(session: &Session, args: &LayerArgs) -> Result<(), Failure> {
     let layer = crate::layer_extract::open(args)?;
+    session.wall()?.enforce()?;
     let unpacker = session.unpacker()?;
     let mut broken_pipe = false;
     let json = session.json();

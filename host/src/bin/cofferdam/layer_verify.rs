@@ -10,6 +10,7 @@ use crate::session::{Session, shown};
 
 pub(crate) fn run(session: &Session, args: &LayerArgs) -> Result<(), Failure> {
     let layer = crate::layer_extract::open(args)?.hashing_blob(Algorithm::Sha256);
+    session.wall()?.enforce()?;
     let report = session.unpacker()?.verify(layer)?;
     if session.json() {
         return output::json(&json!({

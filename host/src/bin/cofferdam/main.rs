@@ -1,6 +1,8 @@
 //! The `cofferdam` command: one file per verb, data on stdout, progress and messages on stderr.
 
 mod args;
+mod configure;
+mod confine;
 mod environment;
 mod failure;
 mod guest;
@@ -11,6 +13,7 @@ mod interrupt;
 mod layer_extract;
 mod layer_list;
 mod layer_verify;
+mod limits;
 mod output;
 mod progress;
 mod pull;
@@ -35,9 +38,10 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { failure::USAGE } else { 0 });
         }
     };
+    let json = args.global.json;
     let session = match Session::new(args.global) {
         Ok(session) => session,
-        Err(error) => return failure::report(&error, false),
+        Err(error) => return failure::report(&error, json),
     };
     match run(&session, args.command) {
         Ok(()) => ExitCode::SUCCESS,
@@ -58,6 +62,7 @@ fn run(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Guest(GuestCommand::List) => guest::list(session),
         Command::Guest(GuestCommand::Inspect { name }) => guest::inspect(session, name.as_deref()),
         Command::Guest(GuestCommand::Export { directory }) => guest::export(session, &directory),
+        Command::Limits => limits::run(session),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "cofferdam", &mut std::io::stdout());
             Ok(())

@@ -19,7 +19,13 @@ use crate::session::Session;
 pub(crate) fn run(session: &Session, args: &PullArgs) -> Result<(), Failure> {
     let mut options = PullOptions { platform: choice(args.platform.as_ref()), ..PullOptions::default() };
     options.concurrency = args.parallel;
-    let pulled = match ImageName::parse(&args.image)? {
+    let name = ImageName::parse(&args.image)?;
+    let wall = session.wall_of_store()?;
+    match &name {
+        ImageName::Reference(_) | ImageName::Registry(_) => wall.network()?.enforce()?,
+        ImageName::Layout(path, _) => wall.read(path)?.enforce()?,
+    }
+    let pulled = match name {
         ImageName::Reference(name) | ImageName::Registry(name) => {
             from_registry(session, &name, &args.access, &options)?
         }

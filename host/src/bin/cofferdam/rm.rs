@@ -8,6 +8,7 @@ use crate::output;
 use crate::session::Session;
 
 pub(crate) fn run(session: &Session, names: &[String]) -> Result<(), Failure> {
+    session.wall_of_store()?.enforce()?;
     let storage = session.storage()?;
     let mut objects = Vec::new();
     for name in names {

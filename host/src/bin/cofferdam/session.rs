@@ -11,6 +11,8 @@ use cofferdam::{Limits, Progress, ambient};
 use tracing_subscriber::EnvFilter;
 
 use crate::args::Global;
+use crate::configure;
+use crate::confine::Wall;
 use crate::environment;
 use crate::failure::{Failure, usage};
 use crate::progress;
@@ -20,6 +22,7 @@ pub(crate) struct Session {
     global: Global,
     limits: Limits,
     unpacker: OnceCell<Unpacker>,
+    cache: OnceCell<Option<PathBuf>>,
 }
 
 impl Session {
@@ -40,7 +43,7 @@ impl Session {
             .without_time()
             .with_target(false)
             .init();
-        Ok(Self { global, limits: Limits::default(), unpacker: OnceCell::new() })
+        Ok(Self { limits: configure::limits(&global)?, global, unpacker: OnceCell::new(), cache: OnceCell::new() })
     }
 
     pub(crate) fn json(&self) -> bool {
@@ -57,14 +60,38 @@ impl Session {
             return Ok(unpacker.clone());
         }
         let mut options = SandboxOptions::default();
-        if let Some(directory) = environment::cache() {
-            match ambient::private_dir(&directory) {
-                Ok(()) => options = options.with_cache(directory),
-                Err(error) => tracing::info!("compiled guests are not kept: {error}"),
-            }
+        if let Some(directory) = self.cache() {
+            options = options.with_cache(directory);
         }
         let unpacker = Unpacker::new(Arc::new(Sandbox::new(&options)?), self.limits());
         Ok(self.unpacker.get_or_init(|| unpacker).clone())
+    }
+
+    /// Where compiled guests are kept, if that is a safe place.
+    fn cache(&self) -> Option<&Path> {
+        let cache = self.cache.get_or_init(|| {
+            let directory = environment::cache()?;
+            match ambient::private_dir(&directory) {
+                Ok(()) => Some(directory),
+                Err(error) => {
+                    tracing::info!("compiled guests are not kept: {error}");
+                    None
+                }
+            }
+        });
+        cache.as_deref()
+    }
+
+    /// The wall around a verb. To be enforced before anything untrusted is read, and before the guests are set up, which
+    /// starts threads.
+    pub(crate) fn wall(&self) -> Result<Wall, Failure> {
+        Wall::new(self.global.confine, self.cache())
+    }
+
+    /// The wall around a verb that works on the store, which is made if it is not there.
+    pub(crate) fn wall_of_store(&self) -> Result<Wall, Failure> {
+        let (store, _) = ambient::create_private_dir(&self.store_path()?)?;
+        self.wall()?.write(store)
     }
 
     /// Opens the store, which is made if it is not there.

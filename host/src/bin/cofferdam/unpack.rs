@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cofferdam::ambient;
 use cofferdam::registry::PullOptions;
 use cofferdam::rootfs::{LayerProvider, LocalImage, Strategy, UnpackOptions, unpack};
 use cofferdam::store::ImageObject;
@@ -17,10 +18,18 @@ use crate::pull;
 use crate::session::{Session, shown};
 
 pub(crate) fn run(session: &Session, args: &UnpackArgs) -> Result<(), Failure> {
+    let name = ImageName::parse(&args.image)?;
+    // The tree is made beside its destination and renamed: that takes the right to write there.
+    let wall = session.wall_of_store()?.write(ambient::open_parent(&args.dest)?.0)?;
+    match &name {
+        ImageName::Reference(_) => wall.enforce()?,
+        ImageName::Registry(_) => wall.network()?.enforce()?,
+        ImageName::Layout(path, _) => wall.read(path)?.enforce()?,
+    }
     let unpacker = session.unpacker()?;
     let storage = session.storage()?;
     let platform = pull::choice(args.platform.as_ref());
-    match ImageName::parse(&args.image)? {
+    match name {
         ImageName::Reference(name) => {
             // What is looked up now must be there until the tree is made.
             let _in_use = storage.in_use_blocking()?;

@@ -1,0 +1,94 @@
+//! Where the limits of a run come from: the defaults, then the configuration file, then `COFFERDAM_LIMITS`, then `--limit`.
+//!
+//! ```toml
+//! [limits]
+//! entries = 8_000_000
+//! layer-bytes = "64GiB"
+//! ```
+
+use std::path::Path;
+
+use cofferdam::error::Escaped;
+use cofferdam::{Error, Limits, ambient};
+use serde::Deserialize;
+
+use crate::args::Global;
+use crate::environment;
+use crate::failure::{Failure, usage};
+
+/// More than any sensible file has.
+const FILE_BYTES: u64 = 1 << 20;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    limits: toml::Table,
+}
+
+/// The limits of this run.
+pub(crate) fn limits(global: &Global) -> Result<Limits, Failure> {
+    let mut limits = Limits::default();
+    match &global.config {
+        Some(path) => read(path, &mut limits)?,
+        None => {
+            if let Some(path) = environment::config() {
+                match read(&path, &mut limits) {
+                    Err(Failure::Library(error)) if matches!(error.root(), Error::NotFound { .. }) => {}
+                    other => other?,
+                }
+            }
+        }
+    }
+    if let Some(list) = environment::limits() {
+        for setting in list.split(',').filter(|setting| !setting.trim().is_empty()) {
+            set(&mut limits, setting.trim(), "COFFERDAM_LIMITS")?;
+        }
+    }
+    // Options are the verb's or the command's, and those of the verb would hide the others.
+    if given() > global.limit.len() {
+        return Err(usage("--limit is given before and after the verb", Some("give all of them in one place".into())));
+    }
+    for setting in &global.limit {
+        set(&mut limits, setting, "--limit")?;
+    }
+    Ok(limits)
+}
+
+/// How often the command line says `--limit`.
+fn given() -> usize {
+    use std::os::unix::ffi::OsStrExt as _;
+    let is_limit = |arg: &std::ffi::OsString| arg == "--limit" || arg.as_bytes().starts_with(b"--limit=");
+    std::env::args_os().skip(1).take_while(|arg| arg != "--").filter(is_limit).count()
+}
+
+/// Takes `NAME=VALUE`.
+fn set(limits: &mut Limits, setting: &str, from: &str) -> Result<(), Failure> {
+    let (name, value) = setting.split_once('=').ok_or_else(|| {
+        let hint = format!("{from} takes NAME=VALUE; `cofferdam limits` lists the names");
+        usage(format!("{from}: {setting:?} is not of the form NAME=VALUE"), Some(hint))
+    })?;
+    limits.set(name, value).map_err(|error| error.context(from.to_owned()).into())
+}
+
+fn read(path: &Path, limits: &mut Limits) -> Result<(), Failure> {
+    use std::io::Read as _;
+    use std::os::unix::ffi::OsStrExt as _;
+    let shown = Escaped(path.as_os_str().as_bytes());
+    let wrong = |reason: String| usage(format!("{shown}: {reason}"), None);
+    let mut text = String::new();
+    ambient::open_file(path)?
+        .take(FILE_BYTES)
+        .read_to_string(&mut text)
+        .map_err(|error| Error::io("read", path.as_os_str().as_bytes(), error))?;
+    let file: File = toml::from_str(&text).map_err(|error| wrong(error.to_string().trim_end().to_owned()))?;
+    for (name, value) in &file.limits {
+        let value = match value {
+            toml::Value::String(text) => text.clone(),
+            toml::Value::Integer(number) => number.to_string(),
+            _ => return Err(wrong(format!("the limit {name} is neither a number nor text"))),
+        };
+        limits.set(name, &value).map_err(|error| error.context(shown.to_string()))?;
+    }
+    Ok(())
+}
