@@ -15,6 +15,13 @@ pub(crate) const MAX_TRANSFER: usize = 1 << 20;
 /// The most bytes of strings and lists that one host call may lift: a transfer and what an entry's lists may hold.
 pub(crate) const CALL_FUEL: usize = 4 << 20;
 
+/// Handles of resources that a guest may hold. The contract has none, so only those that a guest defines for itself count.
+pub(crate) const HANDLES: usize = 64;
+
+/// What a host call costs of a guest's time at least. The host's own work is not charged to a guest, so without a price a
+/// guest that moves single bytes would keep the host busy for hours; an honest one makes thousands of calls a MiB at most.
+const CALL_PRICE: Duration = Duration::from_micros(1);
+
 /// A guest's store: who it is, what it may use, the host that serves it, and why it was ended.
 pub(crate) struct Confined<H> {
     pub(crate) host: H,
@@ -45,6 +52,7 @@ impl<H> Confined<H> {
         let begin = Instant::now();
         let result = call(self);
         self.clock.host += begin.elapsed();
+        self.clock.used += CALL_PRICE;
         result.map_err(|error| {
             self.failure.get_or_insert(error);
             wasmtime::Error::msg("a host call failed")
