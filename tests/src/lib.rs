@@ -6,6 +6,7 @@
 //! **Does not**: use the library `cofferdam`. Its tests see the product as others see it, through the command.
 
 pub mod cofferdam;
+pub mod guests;
 pub mod images;
 pub mod layers;
 pub mod layout;
