@@ -53,6 +53,10 @@ impl<H> Confined<H> {
         let result = call(self);
         self.clock.host += begin.elapsed();
         self.clock.used += CALL_PRICE;
+        let result = match result {
+            Ok(_) if self.clock.is_over() => Err(self.stopped(GuestFailure::TimeOut)),
+            other => other,
+        };
         result.map_err(|error| {
             self.failure.get_or_insert(error);
             wasmtime::Error::msg("a host call failed")
@@ -166,8 +170,13 @@ impl GuestClock {
             self.used += wall.min(now.1.saturating_sub(processor));
         }
         self.host = Duration::ZERO;
+        !self.is_over()
+    }
+
+    /// Whether more was used than there is.
+    fn is_over(&self) -> bool {
         let earned = self.per_mib.saturating_mul(u32::try_from(self.moved >> 20).unwrap_or(u32::MAX));
-        self.used <= self.budget.saturating_add(earned)
+        self.used > self.budget.saturating_add(earned)
     }
 }
 
