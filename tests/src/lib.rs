@@ -8,6 +8,7 @@
 pub mod bombs;
 pub mod cofferdam;
 pub mod conformance;
+pub mod guests;
 pub mod images;
 pub mod layers;
 pub mod layout;

@@ -1,8 +1,6 @@
 //! `cargo xtask guests`: the sandboxed components.
 
-use std::env;
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
@@ -35,13 +33,5 @@ pub(crate) fn exist() -> bool {
 
 /// `cargo` in the guests' workspace, with the linker on its path that makes components of modules.
 pub(crate) fn cargo<const N: usize>(arguments: [&str; N]) -> Result<Command> {
-    let sysroot = sh::output(&mut sh::words("rustc --print sysroot"))?;
-    let version = sh::output(&mut sh::words("rustc --version --verbose"))?;
-    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
-    let tools = PathBuf::from(sysroot.trim()).join("lib/rustlib").join(host).join("bin");
-    let path = env::var_os("PATH").unwrap_or_default();
-    let path = env::join_paths(std::iter::once(tools).chain(env::split_paths(&path)))?;
-    let mut command = sh::cargo(arguments);
-    command.current_dir(paths::workspace().join("guests")).env("PATH", path).env("CARGO_TARGET_DIR", paths::guests());
-    Ok(command)
+    cofferdam_tests::guests::cargo(&paths::workspace().join("guests"), &arguments)
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::process::Command;
 
 use anyhow::{Result, bail};
+use cofferdam_tests::guests::{TARGET, hostile_workspace};
 use cofferdam_tests::{paths, require};
 
 use crate::setup;
@@ -12,7 +13,7 @@ use crate::steps::{Done, Steps};
 use crate::{fuzz, guests, images, sh};
 
 /// Test binaries that take long or need the images: left out by `--fast`.
-const SLOW: &str = "not (binary(crash) or binary(interop) or binary(memory))";
+const SLOW: &str = "not (binary(crash) or binary(hostile) or binary(interop) or binary(memory))";
 
 #[derive(Default)]
 struct Options {
@@ -86,6 +87,10 @@ fn checks(steps: &mut Steps) {
             guest_cargo(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])
         });
         steps.step("guests: tests", || guest_cargo(["test", "--quiet", "--workspace"]));
+        steps.step("hostile guests: fmt", || hostile_cargo(&["fmt", "--all", "--check"]));
+        // For their own target: natively, what `export!` makes has no one to call it.
+        let clippy = ["clippy", "--quiet", "--workspace", "--target", TARGET, "--", "-D", "warnings"];
+        steps.step("hostile guests: clippy", || hostile_cargo(&clippy));
     } else {
         steps.step("guests", || Ok(Done::Skipped("there is no guests/Cargo.toml".into())));
     }
@@ -151,5 +156,10 @@ fn cargo(arguments: &str) -> Result<Done> {
 
 fn guest_cargo<const N: usize>(arguments: [&str; N]) -> Result<Done> {
     sh::run(&mut guests::cargo(arguments)?)?;
+    Ok(Done::Ok)
+}
+
+fn hostile_cargo(arguments: &[&str]) -> Result<Done> {
+    sh::run(&mut cofferdam_tests::guests::cargo(&hostile_workspace(), arguments)?)?;
     Ok(Done::Ok)
 }

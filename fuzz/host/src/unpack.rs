@@ -10,5 +10,6 @@ mod claim;
 
 /// The check that stands between a guest and the tree writer.
 pub fn check(claimed: claimed::Entry, limits: &Limits, budget: u64) -> Result<Entry> {
+    let budget = claim::Budget { bytes: budget, what: "bytes that the layer may still decode to" };
     claim::check(claimed, limits, budget)
 }

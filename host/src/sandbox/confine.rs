@@ -23,6 +23,13 @@ pub(crate) fn call_fuel(limits: &Limits) -> usize {
     items.saturating_add(limits.xattr_bytes).saturating_add(limits.path_bytes.saturating_mul(2)).max(LEAST)
 }
 
+/// Handles of resources that a guest may hold. The contract has none, so only those that a guest defines for itself count.
+pub(crate) const HANDLES: usize = 64;
+
+/// What a host call costs of a guest's time at least. The host's own work is not charged to a guest, so without a price a
+/// guest that moves single bytes would keep the host busy for hours; an honest one makes thousands of calls a MiB at most.
+const CALL_PRICE: Duration = Duration::from_micros(1);
+
 /// A guest's store: who it is, what it may use, the host that serves it, and why it was ended.
 pub(crate) struct Confined<H> {
     pub(crate) host: H,
@@ -55,6 +62,11 @@ impl<H> Confined<H> {
         let begin = Instant::now();
         let result = call(self);
         self.clock.host += begin.elapsed();
+        self.clock.used += CALL_PRICE;
+        let result = match result {
+            Ok(_) if self.clock.is_over() => Err(self.stopped(GuestFailure::TimeOut)),
+            other => other,
+        };
         result.map_err(|error| {
             self.failure.get_or_insert(error);
             wasmtime::Error::msg("a host call failed")
@@ -168,8 +180,13 @@ impl GuestClock {
             self.used += wall.min(now.1.saturating_sub(processor));
         }
         self.host = Duration::ZERO;
+        !self.is_over()
+    }
+
+    /// Whether more was used than there is.
+    fn is_over(&self) -> bool {
         let earned = self.per_mib.saturating_mul(u32::try_from(self.moved >> 20).unwrap_or(u32::MAX));
-        self.used <= self.budget.saturating_add(earned)
+        self.used > self.budget.saturating_add(earned)
     }
 }
 

@@ -7,11 +7,15 @@ use std::time::{Duration, Instant};
 use wasmtime::component::{Component, types::ComponentItem};
 use wasmtime::{Cache, CacheConfig, Config, Engine, OptLevel, Store};
 
-use super::confine::{Confined, call_fuel, on_tick};
+use super::confine::{Confined, HANDLES, call_fuel, on_tick};
 use super::embedded::Guest;
 use super::ticker::{Running, Ticker};
 use crate::error::{Error, GuestFailure, Result};
 use crate::limits::Limits;
+
+/// Stack that a guest may use, of the thread that it runs on. Host calls need some beneath it: a quarter of the 2 MiB of
+/// Rust's threads leaves enough, and half of the smallest on which a layer may be unpacked.
+const WASM_STACK: usize = 512 << 10;
 
 /// How a [`Sandbox`] is set up.
 #[derive(Clone, Debug, Default)]
@@ -126,6 +130,7 @@ impl Sandbox {
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(on_tick);
         store.set_hostcall_fuel(call_fuel(limits));
+        store.set_max_component_handles(HANDLES);
         store
     }
 }
@@ -151,7 +156,7 @@ fn config(options: &SandboxOptions) -> Result<Config> {
         .concurrency_support(false)
         .cranelift_opt_level(OptLevel::Speed)
         .epoch_interruption(true)
-        .max_wasm_stack(1 << 20)
+        .max_wasm_stack(WASM_STACK)
         .wasm_backtrace_max_frames(None);
     if let Some(directory) = &options.cache {
         let mut cache = CacheConfig::new();

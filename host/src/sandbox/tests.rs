@@ -143,6 +143,14 @@ fn as_many_idle_calls_as_the_limit_says_are_served() {
     assert!(matches!(stopped(&body(limit + 1)), GuestFailure::Misuse(rule) if rule.contains("move nothing")));
 }
 
+/// The host's work is not charged to a guest, but each call has a price: 50 ms buy 50 000 of them.
+#[test]
+fn single_bytes_do_not_keep_the_host_busy() {
+    let (outcome, host) = run("(loop (call $write (i32.const 0) (i32.const 1)) (br 0)) (i32.const 64)");
+    assert!(matches!(outcome, Err(Error::Guest { failure: GuestFailure::TimeOut, .. })), "{outcome:?}");
+    assert!(host.written <= 50_001, "{} calls were served", host.written);
+}
+
 #[test]
 fn transfers_have_a_size() {
     for body in [

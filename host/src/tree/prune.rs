@@ -15,6 +15,7 @@ use super::ids::{IdSet, PathId};
 use super::metadata::{IMPLIED, Owners, UNLISTED};
 use super::sweep::{Left, Sweep, Visitor};
 use super::sys::{self, Explain as _, join, open_directory};
+use super::times::Budget;
 use super::writer::TreeWriter;
 use crate::error::Result;
 
@@ -25,12 +26,14 @@ impl TreeWriter {
             return Ok(());
         }
         self.note(dir)?;
-        let Self { own: Some(own), fresh, ids, owners, .. } = self else { return Ok(()) };
+        let Self { own: Some(own), fresh, ids, owners, budget, strict, .. } = self else { return Ok(()) };
         let mut pruning = Prune {
             own,
             fresh,
             owners: *owners,
+            budget,
             path: &dir.path,
+            watch_links: strict.is_some(),
             kept: Vec::new(),
             links: Vec::new(),
             removed_any: false,
@@ -80,10 +83,13 @@ struct Prune<'a> {
     own: &'a mut IdSet,
     fresh: &'a mut IdSet,
     owners: Owners,
+    /// Pays for what is kept: one deep entry of the layer's own keeps many lower directories.
+    budget: &'a mut Budget,
     path: &'a [u8],
+    watch_links: bool,
     /// Lower directories that stay because something of the layer's own lies in them.
     kept: Vec<(PathId, Vec<u8>)>,
-    /// Symbolic links that were removed.
+    /// Symbolic links that were removed, if anybody wants to know.
     links: Vec<PathId>,
     removed_any: bool,
     /// Things that were looked at.
@@ -96,7 +102,7 @@ impl Visitor for Prune<'_> {
         if self.own.contains(&id) {
             return Ok(());
         }
-        if kind == FileType::Symlink {
+        if self.watch_links && kind == FileType::Symlink {
             self.links.push(id);
         }
         self.removed_any = true;
@@ -126,7 +132,9 @@ impl Visitor for Prune<'_> {
                 self.owners.restamp(&fd, &implied(), self.path)?;
                 self.own.insert(left.id);
                 self.fresh.insert(left.id);
-                self.kept.push((left.id, left.path()));
+                let path = left.path();
+                self.budget.charge(&path)?;
+                self.kept.push((left.id, path));
                 Ok(())
             }
             Err(errno) => Err(sys::failed("remove something in", self.path, errno)),

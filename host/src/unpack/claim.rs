@@ -52,6 +52,16 @@ pub(super) fn check(claimed: claim::Entry, limits: &Limits, budget: Budget) -> R
     Ok(Entry { path, node, metadata: Metadata { mode, uid, gid, mtime, xattrs } })
 }
 
+/// How many bytes of names, targets and attributes a claim holds.
+pub(super) fn bytes(claimed: &claim::Entry) -> u64 {
+    let target = match &claimed.node {
+        claim::Node::Symlink(target) | claim::Node::HardLink(target) => target.len(),
+        _ => 0,
+    };
+    let attributes = claimed.attributes.iter().map(|attribute| attribute.name.len() + attribute.value.len());
+    (claimed.path.len() + target + attributes.sum::<usize>()) as u64
+}
+
 /// A canonical path. Names that begin with `.wh.` are the markers' own: whoever means one says so with its node.
 fn checked_path(bytes: Vec<u8>, limits: &Limits) -> Result<TreePath> {
     let path = TreePath::parse(bytes, limits)?;

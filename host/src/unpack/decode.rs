@@ -31,7 +31,7 @@ pub(super) fn run(
     layer: Layer,
     consumers: Vec<Sender<Message>>,
 ) -> Result<Decoded> {
-    let mut blob = Blob::new(layer.blob, layer.blob_algorithm);
+    let mut blob = Blob::new(layer.blob, layer.blob_algorithm, limits);
     let seen = Compression::sniff(blob.peek(Compression::MAGIC_BYTES)?);
     let compression = layer.compression.unwrap_or(seen);
     if seen != compression {
@@ -64,11 +64,14 @@ struct Blob {
     peeked: Vec<u8>,
     hasher: Option<Hasher>,
     bytes: u64,
+    /// A stream without an end may decode to nothing: that has to end too. No compressor doubles what it is given.
+    most: u64,
 }
 
 impl Blob {
-    fn new(source: Box<dyn Read + Send>, algorithm: Option<Algorithm>) -> Self {
-        Self { source, peeked: Vec::new(), hasher: algorithm.map(Hasher::new), bytes: 0 }
+    fn new(source: Box<dyn Read + Send>, algorithm: Option<Algorithm>, limits: &Limits) -> Self {
+        let most = limits.layer_bytes.saturating_mul(2).max(1 << 20);
+        Self { source, peeked: Vec::new(), hasher: algorithm.map(Hasher::new), bytes: 0, most }
     }
 
     /// The first bytes, fewer only if there are fewer. To be called once, before anything is read.
@@ -96,6 +99,9 @@ impl Blob {
         }
         let read = &buffer[start..];
         self.bytes += read.len() as u64;
+        if self.bytes > self.most {
+            return Err(Error::Limit { subject: "the layer".into(), what: "bytes of the blob", limit: self.most });
+        }
         if let Some(hasher) = &mut self.hasher {
             hasher.update(read);
         }

@@ -26,6 +26,9 @@ const PROGRESS_ENTRIES: u64 = 512;
 /// Bytes between two events of progress.
 const PROGRESS_BYTES: u64 = 8 << 20;
 
+/// Stack of a stage's thread, whatever the environment says.
+const STACK: usize = 2 << 20;
+
 /// Turns layers into entries, within limits. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Unpacker {
@@ -49,7 +52,8 @@ impl Unpacker {
         &self.sandbox
     }
 
-    /// Decodes, verifies and unpacks a layer into `sink`, and gives the sink back. Blocks; uses two more threads.
+    /// Decodes, verifies and unpacks a layer into `sink`, and gives the sink back. Blocks; uses two more threads. The
+    /// calling thread needs 1 MiB of stack, of which a guest may use half.
     ///
     /// The sink has been fed from the first byte on: only when this returns `Ok` may what it holds be shown to anybody.
     ///
@@ -124,6 +128,7 @@ impl Unpacker {
             limits: self.limits.clone(),
             total,
             entries: 0,
+            metadata: 0,
             digest: facts.digest.clone(),
             progress: facts.progress.clone(),
             reported: (0, 0),
@@ -156,6 +161,7 @@ fn spawn<'scope, T: Send + 'scope>(
 ) -> Result<ScopedJoinHandle<'scope, T>> {
     thread::Builder::new()
         .name(name.into())
+        .stack_size(STACK)
         .spawn_scoped(scope, work)
         .map_err(|source| Error::Io { action: "start a thread".into(), source })
 }
@@ -173,6 +179,9 @@ struct TreeHost<S> {
     limits: Limits,
     total: Total,
     entries: u64,
+    /// Bytes of paths, targets and attributes so far. An honest extractor has them from the stream; a hostile one could
+    /// fill the disk with what no stream holds.
+    metadata: u64,
     digest: Option<Digest>,
     progress: Progress,
     reported: (u64, u64),
@@ -210,6 +219,11 @@ impl<S: Sink + 'static> ExtractorHost for TreeHost<S> {
             return Err(Error::Limit { subject: "the layer".into(), what: "entries", limit: self.limits.entries });
         }
         self.entries += 1;
+        self.metadata = self.metadata.saturating_add(claim::bytes(&entry));
+        if self.metadata > self.limits.layer_bytes {
+            let limit = self.limits.layer_bytes;
+            return Err(Error::Limit { subject: "the layer".into(), what: "bytes of metadata", limit });
+        }
         let before = self.stream.position();
         let left = Budget { bytes: self.total.bytes.saturating_sub(before), what: self.total.claimed() };
         let entry = claim::check(entry, &self.limits, left)?;
