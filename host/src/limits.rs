@@ -127,6 +127,11 @@ limits! {
     ratio_from ("ratio-from", Bytes, ["decoded bytes for so small a blob", "bytes that so small a blob may still decode to"]): u64 = GIB64;
     /// Entries of one layer.
     entries ("entries", Count, ["entries"]): u64 = 4_000_000;
+    /// Entries, and stretches of sparse files, that a layer may hold however small its blob is; each further one needs 64
+    /// bytes of blob.
+    free_entries ("free-entries", Count, ["entries for a blob of this size"]): u64 = 1_000_000;
+    /// Directories that a layer may have made without listing them; each entry adds 2.
+    implied_directories ("implied-directories", Count, ["directories that are made without being listed"]): u64 = 200_000;
     /// Bytes in a path or a hard link's target.
     path_bytes ("path-bytes", Bytes, ["bytes in a path", "bytes in a resolved path"]): usize = 4096;
     /// Bytes in one component of a path.
@@ -167,7 +172,7 @@ limits! {
     /// Processor time of a guest, whatever its input.
     guest_time ("guest-time", Time, []): Duration = Duration::from_secs(5);
     /// Further processor time of a guest for each MiB that passes through it.
-    guest_time_per_mib ("guest-time-per-mib", Time, []): Duration = Duration::from_millis(100);
+    guest_time_per_mib ("guest-time-per-mib", Time, []): Duration = Duration::from_millis(25);
     /// Host calls of a guest that move nothing: empty reads and writes.
     idle_calls ("idle-calls", Count, []): u64 = 1024;
     /// Messages of a guest that reach the log; the others are dropped.

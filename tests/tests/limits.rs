@@ -30,6 +30,7 @@ struct Bench {
 }
 
 /// A member of an archive to be.
+#[derive(Clone)]
 struct Member<'a> {
     name: &'a str,
     kind: EntryType,
@@ -147,6 +148,13 @@ impl Bench {
                 }
             }
             "entries" => Case::Needs(2, self.list(name, &two)?),
+            "free-entries" => {
+                let blob = layers::gzip(&archive(&vec![FILE; 100])?)?;
+                let file = self.file(name, &blob)?;
+                Case::Needs(100 - blob.len() as u64 / 64, ["layer".into(), "list".into(), file].into())
+            }
+            // Three directories, of which the entry pays for two.
+            "implied-directories" => Case::Needs(1, self.extract(name, &[Member { name: "a/b/c/f", ..FILE }])?),
             "path-bytes" => Case::Needs(7, self.list(name, &[Member { name: "abc/def", ..FILE }])?),
             "component-bytes" => Case::Needs(4, self.list(name, &[Member { name: "a/abcd/b", ..FILE }])?),
             "depth" => Case::Needs(300, self.deep(name)?),

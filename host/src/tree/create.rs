@@ -106,6 +106,7 @@ impl TreeWriter {
     /// Makes a directory that no entry has mentioned so far.
     pub(super) fn imply(&mut self, parent: &Arc<Dir>, name: &[u8], absent: Absent, path: &[u8]) -> Result<Arc<Dir>> {
         debug_assert!(!is_marker_name(name));
+        self.pay_for_implied(path)?;
         let spot = Spot { dir: Arc::clone(parent), name, id: self.ids.child(parent.id, name), path };
         let metadata = Metadata { mode: IMPLIED, mtime: UNLISTED, ..Metadata::default() };
         let dir = self.make_directory(&spot, &metadata, false)?;
@@ -125,6 +126,19 @@ impl TreeWriter {
         }
         self.cache.insert(&dir.path, &dir);
         Ok(dir)
+    }
+
+    /// Counts a directory that no entry mentions. A short name can be made of hundreds of them, and be replaced again and
+    /// again.
+    fn pay_for_implied(&mut self, path: &[u8]) -> Result<()> {
+        const PER_ENTRY: u64 = 2;
+        self.implied_so_far += 1;
+        let limit = self.options.limits.implied_directories.saturating_add(PER_ENTRY * self.record.counts.entries);
+        if self.implied_so_far > limit {
+            let what = "directories that are made without being listed";
+            return Err(Error::Limit { subject: format!("`{}`", Escaped(path)), what, limit });
+        }
+        Ok(())
     }
 
     /// Something other than a marker is going into a directory: that implies it, and those around it.

@@ -64,6 +64,8 @@ pub struct TreeWriter {
     pub(super) opaque: IdMap<Opaque>,
     /// Steps spent on following links.
     pub(super) steps: u64,
+    /// Directories that were made without being listed, whatever became of them.
+    pub(super) implied_so_far: u64,
     /// Things that markers made it look at, in all layers: the tests' measure of what markers cost.
     pub(super) visited: u64,
     /// Present when merging.
@@ -114,6 +116,7 @@ impl TreeWriter {
             marked: IdSet::default(),
             opaque: IdMap::default(),
             steps: 0,
+            implied_so_far: 0,
             visited: 0,
             strict: None,
             dirty: false,
@@ -144,6 +147,7 @@ impl TreeWriter {
         self.opaque.clear();
         self.budget.reset();
         self.steps = 0;
+        self.implied_so_far = 0;
         self.layer += 1;
         if self.options.mode == Mode::Apply {
             self.own = Some(IdSet::default());

@@ -83,7 +83,7 @@ fn checked_node(node: claim::Node, path: &TreePath, limits: &Limits, budget: Bud
         claim::Node::SparseFile(sparse) => {
             size_fits(sparse.size, path, limits)?;
             let extents = checked_extents(&sparse, path, limits)?;
-            content_fits(extents.iter().map(|extent| extent.length).sum(), path, budget)?;
+            content_fits(allocated(&extents), path, budget)?;
             Node::Sparse { size: sparse.size, extents }
         }
         claim::Node::Symlink(target) => match target.len() {
@@ -144,6 +144,21 @@ fn checked_extents(sparse: &claim::Sparse, path: &TreePath, limits: &Limits) -> 
         }
     }
     Ok(sparse.extents.iter().map(|extent| Extent { offset: extent.offset, length: extent.length }).collect())
+}
+
+/// What a sparse file takes on disk: whole blocks of 4 KiB, of which one may hold several extents.
+pub(super) fn allocated(extents: &[Extent]) -> u64 {
+    const BLOCK: u64 = 4096;
+    let mut free = 0;
+    let mut blocks = 0_u64;
+    for extent in extents.iter().filter(|extent| extent.length > 0) {
+        let first = (extent.offset / BLOCK).max(free);
+        // Extents end within a file's size, which is far below the end of 64 bits.
+        let end = extent.offset.saturating_add(extent.length).div_ceil(BLOCK);
+        blocks = blocks.saturating_add(end.saturating_sub(first));
+        free = free.max(end);
+    }
+    blocks.saturating_mul(BLOCK)
 }
 
 fn checked_attributes(attributes: Vec<claim::Attribute>, path: &TreePath, limits: &Limits) -> Result<Vec<Xattr>> {
@@ -278,8 +293,21 @@ mod tests {
         refused(entry(b"a", claim::Node::File(1001)));
         refused(entry(b"a", claim::Node::File(u64::MAX)));
         refused(entry(b"a", sparse(2000, &[(0, 1001)])));
+        refused(entry(b"a", sparse(2000, &[(0, 1)])));
         refused(entry(b"a", sparse((1 << 40) + 1, &[])));
-        assert!(check(entry(b"a", sparse(1 << 40, &[(5000, 1000)])), &Limits::default(), 1000).is_ok());
+        assert!(check(entry(b"a", sparse(1 << 40, &[(5000, 1000)])), &Limits::default(), 8192).is_ok());
+    }
+
+    #[test]
+    fn a_block_that_extents_share_counts_once() {
+        let extents = |all: &[(u64, u64)]| {
+            allocated(&all.iter().map(|&(offset, length)| Extent { offset, length }).collect::<Vec<_>>())
+        };
+        assert_eq!(extents(&[]), 0);
+        assert_eq!(extents(&[(5, 0)]), 0);
+        assert_eq!(extents(&[(0, 1), (10, 1), (4095, 1)]), 4096);
+        assert_eq!(extents(&[(0, 1), (4095, 2), (8191, 1)]), 8192);
+        assert_eq!(extents(&[(0, 1), (8192, 1), (1 << 30, 4097)]), 4 * 4096);
     }
 
     #[test]

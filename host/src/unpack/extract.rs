@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::progress::{Event, Progress};
 use crate::sandbox::{self, ExtractorHost, Guest, InputHost, Sandbox};
-use crate::tree::entry::Sink;
+use crate::tree::entry::{Node, Sink};
 
 /// Entries between two events of progress.
 const PROGRESS_ENTRIES: u64 = 512;
@@ -128,6 +128,9 @@ impl Unpacker {
             limits: self.limits.clone(),
             total,
             entries: 0,
+            pieces: 0,
+            admitted: facts.size.map_or(u64::MAX, |size| self.limits.free_entries.saturating_add(size / PER_PIECE)),
+            rounding: 0,
             metadata: 0,
             digest: facts.digest.clone(),
             progress: facts.progress.clone(),
@@ -172,6 +175,9 @@ fn join<T>(handle: ScopedJoinHandle<'_, T>) -> Result<T> {
         .map_err(|_| Error::Io { action: "decode the layer".into(), source: io::Error::other("a thread panicked") })
 }
 
+/// Bytes of blob that pay for one entry beyond those that are free. Real layers have several hundred.
+const PER_PIECE: u64 = 64;
+
 /// Serves the untar guest.
 struct TreeHost<S> {
     stream: DecodedStream,
@@ -179,6 +185,12 @@ struct TreeHost<S> {
     limits: Limits,
     total: Total,
     entries: u64,
+    /// Entries, and stretches of sparse files: what makes work. A few hundred bytes of blob can hold millions of them.
+    pieces: u64,
+    /// How many pieces a blob of this size may hold.
+    admitted: u64,
+    /// Bytes that sparse files take on disk beyond their data.
+    rounding: u64,
     /// Bytes of paths, targets and attributes so far. An honest extractor has them from the stream; a hostile one could
     /// fill the disk with what no stream holds.
     metadata: u64,
@@ -219,14 +231,27 @@ impl<S: Sink + 'static> ExtractorHost for TreeHost<S> {
             return Err(Error::Limit { subject: "the layer".into(), what: "entries", limit: self.limits.entries });
         }
         self.entries += 1;
+        self.pieces += match &entry.node {
+            sandbox::claim::Node::SparseFile(sparse) => sparse.extents.len().max(1) as u64,
+            _ => 1,
+        };
+        if self.pieces > self.admitted {
+            let what = "entries for a blob of this size";
+            return Err(Error::Limit { subject: "the layer".into(), what, limit: self.admitted });
+        }
         self.metadata = self.metadata.saturating_add(claim::bytes(&entry));
         if self.metadata > self.limits.layer_bytes {
             let limit = self.limits.layer_bytes;
             return Err(Error::Limit { subject: "the layer".into(), what: "bytes of metadata", limit });
         }
         let before = self.stream.position();
-        let left = Budget { bytes: self.total.bytes.saturating_sub(before), what: self.total.claimed() };
+        let used = before.saturating_add(self.rounding);
+        let left = Budget { bytes: self.total.bytes.saturating_sub(used), what: self.total.claimed() };
         let entry = claim::check(entry, &self.limits, left)?;
+        if let Node::Sparse { extents, .. } = &entry.node {
+            let data: u64 = extents.iter().map(|extent| extent.length).sum();
+            self.rounding = self.rounding.saturating_add(claim::allocated(extents).saturating_sub(data));
+        }
         self.sink.put(entry, &mut self.stream)?;
         let after = self.stream.position();
         if self.entries - self.reported.0 >= PROGRESS_ENTRIES || after - self.reported.1 >= PROGRESS_BYTES {
