@@ -122,7 +122,7 @@ limits! {
     /// Decoded bytes of one layer, all of the stream: what follows the archive's end marker counts too.
     layer_bytes ("layer-bytes", Bytes, ["decoded bytes", "bytes that the layer may still decode to", "bytes in a layer"]): u64 = 32 * GIB64;
     /// Decoded bytes per byte of the blob, once `ratio-from` bytes are decoded.
-    ratio ("ratio", Count, ["decoded bytes for each byte of the blob", "decoded bytes for a blob of this size", "bytes that a blob of this size may still decode to"]): u64 = 512;
+    ratio ("ratio", Count, ["decoded bytes for each byte of the blob", "decoded bytes for a blob of this size", "bytes that a blob of this size may still decode to", "bytes that sparse files of a blob of this size may take"]): u64 = 512;
     /// Decoded bytes from which `ratio` holds.
     ratio_from ("ratio-from", Bytes, ["decoded bytes for so small a blob", "bytes that so small a blob may still decode to"]): u64 = GIB64;
     /// Entries of one layer.
@@ -366,6 +366,6 @@ mod tests {
             let hint = Limits::named(wrong).unwrap_err().hint().unwrap();
             assert_eq!(hint, format!("did you mean {right}?"));
         }
-        assert!(Limits::named("nonsense").unwrap_err().hint().unwrap().contains("entries, path-bytes"));
+        assert!(Limits::named("nonsense").unwrap_err().hint().unwrap().contains("entries, free-entries"));
     }
 }

@@ -130,7 +130,10 @@ impl Unpacker {
             entries: 0,
             pieces: 0,
             admitted: facts.size.map_or(u64::MAX, |size| self.limits.free_entries.saturating_add(size / PER_PIECE)),
-            rounding: 0,
+            sparse: 0,
+            room: facts.size.map_or(u64::MAX, |size| {
+                size.saturating_mul(self.limits.ratio).max(self.limits.ratio_from).min(self.limits.layer_bytes)
+            }),
             metadata: 0,
             digest: facts.digest.clone(),
             progress: facts.progress.clone(),
@@ -189,8 +192,10 @@ struct TreeHost<S> {
     pieces: u64,
     /// How many pieces a blob of this size may hold.
     admitted: u64,
-    /// Bytes that sparse files take on disk beyond their data.
-    rounding: u64,
+    /// Bytes that sparse files take on disk.
+    sparse: u64,
+    /// How many bytes they may take.
+    room: u64,
     /// Bytes of paths, targets and attributes so far. An honest extractor has them from the stream; a hostile one could
     /// fill the disk with what no stream holds.
     metadata: u64,
@@ -245,12 +250,14 @@ impl<S: Sink + 'static> ExtractorHost for TreeHost<S> {
             return Err(Error::Limit { subject: "the layer".into(), what: "bytes of metadata", limit });
         }
         let before = self.stream.position();
-        let used = before.saturating_add(self.rounding);
-        let left = Budget { bytes: self.total.bytes.saturating_sub(used), what: self.total.claimed() };
+        let left = Budget { bytes: self.total.bytes.saturating_sub(before), what: self.total.claimed() };
         let entry = claim::check(entry, &self.limits, left)?;
         if let Node::Sparse { extents, .. } = &entry.node {
-            let data: u64 = extents.iter().map(|extent| extent.length).sum();
-            self.rounding = self.rounding.saturating_add(claim::allocated(extents).saturating_sub(data));
+            self.sparse = self.sparse.saturating_add(claim::allocated(extents));
+            if self.sparse > self.room {
+                let what = "bytes that sparse files of a blob of this size may take";
+                return Err(Error::Limit { subject: format!("`{}`", entry.path), what, limit: self.room });
+            }
         }
         self.sink.put(entry, &mut self.stream)?;
         let after = self.stream.position();
