@@ -39,7 +39,7 @@ impl ImageStorage {
         let digest: Digest = digest.parse()?;
         let failed = |e: serde_json::Error| Error::io("write", digest.to_string().as_bytes(), e);
         let _lock = self.locks().acquire(&blob_lock(KIND, &digest))?;
-        if self.load(&digest).is_ok_and(|manifest| manifest.is_some()) {
+        if self.is_saved(&digest)? {
             return Ok(());
         }
         // A manifest that was made here, or written by a program with the same habits, can be restored to its very bytes.
@@ -101,6 +101,18 @@ impl ImageStorage {
             Err(error) => return Err(error),
         };
         parse(&bytes, digest).map(Some)
+    }
+
+    /// Whether what is there must stay: exact bytes, whether they can be read or not, or a typed manifest as it was saved.
+    /// Anything else than bytes that are absent or wrong is no leave to write over them.
+    fn is_saved(&self, digest: &Digest) -> Result<bool> {
+        match self.read_document(KIND, digest) {
+            Ok(bytes) => Ok(bytes.is_some()),
+            Err(Error::DigestMismatch { .. }) => {
+                Ok(self.read_as_saved(digest)?.is_some_and(|bytes| parse(&bytes, digest).is_ok()))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The bytes that [`ImageStorage::save_manifest`] wrote, if they still are what it wrote.
