@@ -11,7 +11,7 @@ use crate::store::hashing::HashingWriter;
 use crate::store::lock::blocking;
 use crate::store::stage::{Draft, Expected};
 
-/// How far a download may run past its declared size before writing fails, in bytes. It has failed already at the first
+/// How far a download may run past its declared size, or the limit where none is declared, before writing fails, in bytes. It has failed already at the first
 /// byte too many; this only leaves the verdict to [`StagedDownload::commit`], where callers of the reference expect it,
 /// without letting an endless stream fill the disk.
 const OVERRUN: u64 = 8 << 20;
@@ -38,10 +38,9 @@ struct Rest {
 }
 
 impl StagedDownload {
-    /// `limit` holds where no size is declared.
-    pub(super) fn new(draft: Draft, dir_path: &Path, limit: u64) -> Self {
+    pub(super) fn new(draft: Draft, dir_path: &Path) -> Self {
         let Draft { slot, file, dir, expected, lock: _ } = draft;
-        let limit = expected.size.unwrap_or(limit).saturating_add(OVERRUN);
+        let limit = expected.most().saturating_add(OVERRUN);
         Self {
             staged_path: dir_path.join(slot.name()),
             final_path: dir_path.join(expected.kind.file_name(&expected.digest)),
@@ -67,7 +66,8 @@ impl StagedDownload {
     }
 
     /// Verifies what was written and gives it its name. `Ok(true)`: it is right, and durable. `Ok(false)`: size or hash
-    /// are wrong, and the staged file is gone. An error: the system failed; the staged file is gone too.
+    /// are wrong, and the staged file is gone. An error: the system failed, or nobody declared a size and there are more
+    /// bytes than the limit allows ([`Error::Limit`]); the staged file is gone too.
     pub async fn commit(self) -> Result<bool> {
         let Self { staged_path, final_path: _, mut writer, slot, rest: Rest { dir, expected } } = self;
         // What the file holds back is part of the verdict: a write that failed late is reported here.

@@ -46,6 +46,15 @@ impl BlobKind {
         }
     }
 
+    /// What a limit on its size counts.
+    pub(super) fn counted(self) -> &'static str {
+        match self {
+            Self::Manifest => "bytes in a manifest",
+            Self::Config => "bytes in an image configuration",
+            Self::Layer => "bytes in a layer",
+        }
+    }
+
     /// The final file name. A layer's ends in `.tar.gz` whatever its compression: that is the contract.
     pub(super) fn file_name(self, digest: &Digest) -> String {
         match self {

@@ -16,7 +16,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::store::file::{self, Durability};
 use crate::store::layout::{self, BlobKind};
-use crate::store::stage::{Draft, Expected, Staged};
+use crate::store::stage::{Draft, Staged};
 use crate::store::storage::{ImageStorage, blob_lock, check_bytes};
 
 const KIND: BlobKind = BlobKind::Manifest;
@@ -119,8 +119,7 @@ impl ImageStorage {
     fn read_as_saved(&self, digest: &Digest) -> Result<Option<Vec<u8>>> {
         let Some(note) = file::read(&self.rooms().records, &note_name(digest), 64 << 10)? else { return Ok(None) };
         let Ok(note) = serde_json::from_slice::<AsSaved>(&note) else { return Ok(None) };
-        let (_, limit) = self.document_limit(KIND);
-        let bytes = file::read(self.rooms().blobs(KIND), &KIND.file_name(digest), limit)?;
+        let bytes = file::read(self.rooms().blobs(KIND), &KIND.file_name(digest), self.limit_of(KIND))?;
         Ok(bytes.filter(|bytes| note.digest == *digest && note.saved == Digest::of(bytes)))
     }
 
@@ -129,7 +128,7 @@ impl ImageStorage {
         if self.read_verified(KIND, digest)?.is_some() {
             return Ok(());
         }
-        let expected = Expected { kind: KIND, digest: digest.clone(), size: Some(bytes.len() as u64) };
+        let expected = self.expect(KIND, digest.clone(), Some(bytes.len() as u64))?;
         let mut staged = Staged::new(Draft::create(self.rooms().blobs(KIND), expected, None)?);
         staged.write_all(bytes).map_err(|e| Error::io("write", KIND.file_name(digest).as_bytes(), e))?;
         staged.verify()?.commit()?;
@@ -137,11 +136,7 @@ impl ImageStorage {
     }
 
     fn check_length(&self, bytes: &[u8], digest: &Digest) -> Result<()> {
-        let (what, limit) = self.document_limit(KIND);
-        if bytes.len() as u64 > limit {
-            return Err(Error::Limit { subject: format!("manifest {digest}"), what, limit });
-        }
-        Ok(())
+        self.expect(KIND, digest.clone(), Some(bytes.len() as u64)).map(drop)
     }
 }
 

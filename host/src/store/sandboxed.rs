@@ -21,6 +21,10 @@ impl LayerUnpacker for Unpacker {
         let (report, record) = preserve(self, source, dest)?;
         Unpacked::new(report, &record)
     }
+
+    fn with_limits(self: Arc<Self>, limits: &Limits) -> Arc<dyn LayerUnpacker> {
+        Arc::new(Self::new(Arc::clone(self.sandbox()), limits.clone()))
+    }
 }
 
 impl Unpacked {
@@ -63,32 +67,41 @@ pub fn preserve(unpacker: &Unpacker, layer: Layer, dest: OwnedFd) -> Result<(Lay
 pub(super) struct Deferred {
     /// The store, in which compiled guests are kept too: it is its owner's alone.
     images_dir: PathBuf,
-    unpacker: Mutex<Option<Arc<Unpacker>>>,
+    /// One for all limits.
+    sandbox: Arc<Mutex<Option<Arc<Sandbox>>>>,
+    limits: Limits,
 }
 
 impl Deferred {
-    pub(super) fn new(images_dir: PathBuf) -> Self {
-        Self { images_dir, unpacker: Mutex::new(None) }
+    pub(super) fn new(images_dir: PathBuf, limits: Limits) -> Self {
+        Self { images_dir, sandbox: Arc::default(), limits }
     }
 
-    fn unpacker(&self) -> Result<Arc<Unpacker>> {
-        let mut slot = self.unpacker.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(unpacker) = &*slot {
-            return Ok(Arc::clone(unpacker));
+    fn sandbox(&self) -> Result<Arc<Sandbox>> {
+        let mut slot = self.sandbox.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sandbox) = &*slot {
+            return Ok(Arc::clone(sandbox));
         }
         let options = match ambient::canonical(&self.images_dir) {
             Ok(store) => SandboxOptions::default().with_cache(store.join("guests")),
             Err(_) => SandboxOptions::default(),
         };
-        let sandbox = Sandbox::new(&options)?;
-        let unpacker = Arc::new(Unpacker::new(Arc::new(sandbox), Limits::default()));
-        *slot = Some(Arc::clone(&unpacker));
-        Ok(unpacker)
+        let sandbox = Arc::new(Sandbox::new(&options)?);
+        *slot = Some(Arc::clone(&sandbox));
+        Ok(sandbox)
     }
 }
 
 impl LayerUnpacker for Deferred {
     fn unpack(&self, blob: File, layer: &LayerDescriptor, dest: OwnedFd) -> Result<Unpacked> {
-        self.unpacker()?.unpack(blob, layer, dest)
+        Unpacker::new(self.sandbox()?, self.limits.clone()).unpack(blob, layer, dest)
+    }
+
+    fn with_limits(self: Arc<Self>, limits: &Limits) -> Arc<dyn LayerUnpacker> {
+        Arc::new(Self {
+            images_dir: self.images_dir.clone(),
+            sandbox: Arc::clone(&self.sandbox),
+            limits: limits.clone(),
+        })
     }
 }

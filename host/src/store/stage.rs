@@ -48,9 +48,20 @@ pub(super) struct Expected {
     pub(super) digest: Digest,
     /// Its size in bytes, if declared.
     pub(super) size: Option<u64>,
+    /// The most bytes that it may have, declared or not.
+    pub(super) limit: u64,
 }
 
 impl Expected {
+    /// The most bytes that may be written.
+    pub(super) fn most(&self) -> u64 {
+        self.size.unwrap_or(self.limit).min(self.limit)
+    }
+
+    fn over_limit(&self) -> Error {
+        Error::Limit { subject: self.subject(), what: self.kind.counted(), limit: self.limit }
+    }
+
     pub(super) fn subject(&self) -> String {
         format!("{} {}", self.kind.noun(), self.digest)
     }
@@ -99,6 +110,9 @@ impl Draft {
     /// Judges what was written: `digest` and `written` are what the writer measured, and the file must agree.
     pub(super) fn verify(self, digest: Digest, written: u64) -> Result<Verified> {
         let subject = || self.expected.subject();
+        if self.expected.size.is_none() && written > self.expected.limit {
+            return Err(self.expected.over_limit());
+        }
         let held = self.file.metadata().map_err(|e| Error::io("look at", self.slot.name().as_bytes(), e))?.len();
         let expected = self.expected.size.unwrap_or(written);
         for actual in [written, held] {
@@ -149,10 +163,13 @@ impl Staged {
 
 impl Write for Staged {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if let Some(size) = self.draft.expected.size
-            && self.written + bytes.len() as u64 > size
-        {
-            let text = format!("{} has more than the declared {size} bytes", self.draft.expected.subject());
+        let expected = &self.draft.expected;
+        let most = expected.most();
+        if self.written.saturating_add(bytes.len() as u64) > most {
+            let text = match expected.size {
+                Some(size) => format!("{} has more than the declared {size} bytes", expected.subject()),
+                None => expected.over_limit().to_string(),
+            };
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
         }
         let count = self.draft.file.write(bytes)?;

@@ -2,9 +2,11 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use crate::digest::Digest;
 use crate::error::Result;
+use crate::limits::Limits;
 use crate::store::image::LayerDescriptor;
 
 /// Turns a layer's blob into its tree, in preserve mode.
@@ -15,6 +17,9 @@ pub trait LayerUnpacker: Send + Sync {
     /// digest of the blob with the algorithm of `layer.digest`, and the SHA-256 (or the algorithm of `layer.diff_id`) of
     /// the decoded stream. `dest` is removed by the caller if this fails. Blocks.
     fn unpack(&self, blob: File, layer: &LayerDescriptor, dest: OwnedFd) -> Result<Unpacked>;
+
+    /// The same under other limits: [`crate::store::ImageStorage::with_limits`] holds for layers as for documents.
+    fn with_limits(self: Arc<Self>, limits: &Limits) -> Arc<dyn LayerUnpacker>;
 }
 
 /// What was measured while a layer was unpacked.

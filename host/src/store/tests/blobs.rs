@@ -317,3 +317,32 @@ async fn declared_sizes_have_limits() {
         assert!(fixture.storage.begin_blob(kind, &digest, Some(limit)).await.is_ok());
     }
 }
+
+/// A limit holds whether a size is declared or not: what is stored can be read again.
+#[tokio::test]
+async fn undeclared_sizes_have_limits_too() {
+    let fixture = Fixture::new();
+    let digest = Digest::of(TEXT);
+    let limits = |bytes| Limits { config_bytes: bytes, manifest_bytes: bytes, layer_bytes: bytes, ..Limits::default() };
+    let storage = fixture.storage.clone().with_limits(limits(10));
+    for kind in BlobKind::ALL {
+        let mut staged = storage.begin_blob(kind, &digest, None).await.unwrap().granted().unwrap();
+        assert_eq!(staged.write_all(TEXT).unwrap_err().kind(), std::io::ErrorKind::FileTooLarge, "{kind:?}");
+    }
+    for layer in [false, true] {
+        let begin = async |storage: &ImageStorage| {
+            let digest = digest.to_string();
+            let staged = match layer {
+                true => storage.stage_layer_download(&digest, 0).await,
+                false => storage.stage_config_download(&digest).await,
+            };
+            let mut staged = staged.unwrap();
+            staged.file().write_all(TEXT).await.unwrap();
+            staged.commit().await
+        };
+        assert!(matches!(begin(&storage).await, Err(Error::Limit { limit: 10, .. })));
+        assert!(begin(&storage.clone().with_limits(limits(11))).await.unwrap());
+    }
+    assert!(matches!(storage.stage_layer_download(&digest.to_string(), 11).await, Err(Error::Limit { .. })));
+    assert_nothing_staged(&fixture);
+}

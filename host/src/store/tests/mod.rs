@@ -97,6 +97,10 @@ impl LayerUnpacker for Toy {
             record: serde_json::json!({ "links": [] }),
         })
     }
+
+    fn with_limits(self: Arc<Self>, _: &Limits) -> Arc<dyn LayerUnpacker> {
+        self
+    }
 }
 
 fn toy_diff_id(bytes: &[u8]) -> Digest {

@@ -280,3 +280,24 @@ fn local_layouts_have_trees_of_their_own() {
     assert!(!trees.is_ready(&layer.digest));
     drop(staged);
 }
+
+/// Limits that were set on the store hold in the store's own unpacker too.
+#[test]
+fn limits_reach_the_layers() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("layer.tar");
+    let mut tar = tar::Builder::new(File::create(&path).unwrap());
+    for name in ["one", "two"] {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(0);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, std::io::empty()).unwrap();
+    }
+    tar.into_inner().unwrap();
+    let digest = Digest::of(&std::fs::read(&path).unwrap()).to_string();
+    let storage = ImageStorage::new(temp.path().join("images")).unwrap();
+    let few = storage.clone().with_limits(Limits { entries: 1, ..Limits::default() });
+    let refused = few.extract_layer(&digest, &path).unwrap_err();
+    assert!(matches!(refused.root(), Error::Limit { what: "entries", limit: 1, .. }), "{refused}");
+    storage.extract_layer(&digest, &path).unwrap();
+}
