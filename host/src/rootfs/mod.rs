@@ -3,6 +3,7 @@
 //! [`unpack`] makes one from an image, by merging the trees of its layers or by applying their blobs; both give the same.
 
 mod copy;
+mod in_place;
 mod local;
 mod merge;
 mod provide;
