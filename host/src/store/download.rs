@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt as _;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::file::Slot;
 use crate::store::hashing::HashingWriter;
-use crate::store::lock::blocking;
+use crate::store::lock::{Locks, blocking};
 use crate::store::stage::{Draft, Expected};
 
 /// How far a download may run past its declared size, or the limit where none is declared, before writing fails, in bytes. It has failed already at the first
@@ -35,18 +35,19 @@ pub struct StagedDownload {
 struct Rest {
     dir: std::sync::Arc<cap_std::fs::Dir>,
     expected: Expected,
+    locks: Locks,
 }
 
 impl StagedDownload {
     pub(super) fn new(draft: Draft, dir_path: &Path) -> Self {
-        let Draft { slot, file, dir, expected, lock: _ } = draft;
+        let Draft { slot, file, dir, expected, locks, lock: _ } = draft;
         let limit = expected.most().saturating_add(OVERRUN);
         Self {
             staged_path: dir_path.join(slot.name()),
             final_path: dir_path.join(expected.kind.file_name(&expected.digest)),
             writer: HashingWriter::bounded(File::from_std(file), expected.digest.algorithm(), limit),
             slot,
-            rest: Rest { dir, expected },
+            rest: Rest { dir, expected, locks },
         }
     }
 
@@ -69,14 +70,14 @@ impl StagedDownload {
     /// are wrong, and the staged file is gone. An error: the system failed, or nobody declared a size and there are more
     /// bytes than the limit allows ([`Error::Limit`]); the staged file is gone too.
     pub async fn commit(self) -> Result<bool> {
-        let Self { staged_path, final_path: _, mut writer, slot, rest: Rest { dir, expected } } = self;
+        let Self { staged_path, final_path: _, mut writer, slot, rest: Rest { dir, expected, locks } } = self;
         // What the file holds back is part of the verdict: a write that failed late is reported here.
         let failed = |e| Error::io("write", staged_path.as_os_str().as_encoded_bytes(), e);
         writer.flush().await.map_err(failed)?;
         let (file, digest, written) = writer.into_parts();
         let file = file.into_std().await;
         let subject = expected.subject();
-        let draft = Draft { slot, file, dir, expected, lock: None };
+        let draft = Draft { slot, file, dir, expected, locks, lock: None };
         blocking(move || match draft.verify(digest, written) {
             Ok(verified) => verified.commit().map(|_| true),
             Err(error) if error.kind() == ErrorKind::Integrity => {

@@ -129,7 +129,7 @@ impl ImageStorage {
             return Ok(());
         }
         let expected = self.expect(KIND, digest.clone(), Some(bytes.len() as u64))?;
-        let mut staged = Staged::new(Draft::create(self.rooms().blobs(KIND), expected, None)?);
+        let mut staged = Staged::new(Draft::create(self.rooms().blobs(KIND), expected, self.locks(), None)?);
         staged.write_all(bytes).map_err(|e| Error::io("write", KIND.file_name(digest).as_bytes(), e))?;
         staged.verify()?.commit()?;
         file::remove(&self.rooms().records, &note_name(digest)).map(drop)

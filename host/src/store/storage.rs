@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::ambient;
+use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Escaped, Result};
 use crate::limits::Limits;
@@ -53,18 +54,19 @@ impl ImageStorage {
         let (root, new) = ambient::create_private_dir(&path)?;
         let root = Arc::new(root);
         let shown = path.as_os_str().as_bytes();
-        let fresh = !root.exists(meta::NAME);
-        let adopted = fresh && root.is_dir("layers") && root.is_dir("manifests");
-        // Before anything else is touched: a later version's store is not ours to change.
-        let access = meta::open(&root, shown)?;
+        // Before anything is touched: a later version's store is not ours to change.
+        let known = meta::read(&root, shown)?;
+        let adopted = known.is_none() && root.is_dir("layers") && root.is_dir("manifests");
         // Never for a directory that merely holds the store: that may be anything, `/` included.
         if new || adopted {
             layout::close_to_others(&root, &Escaped(shown).to_string())?;
         }
         let rooms = Rooms::open(root)?;
-        if fresh {
-            file::sync_dir(&rooms.root)?;
-        }
+        // Last: who finds it finds a store that is whole, and closed to others.
+        let access = match known {
+            Some(access) => access,
+            None => meta::write(&rooms.root, shown)?,
+        };
         let locks = Locks::new(Arc::clone(&rooms.locks));
         let refs = Refs::new(Arc::clone(&rooms.refs));
         let boot_id = ambient::boot_id();
@@ -79,10 +81,11 @@ impl ImageStorage {
         );
         let inner = Arc::new(Inner { path, access, rooms, locks, refs, trees, boot_id });
         let storage = Self { inner, limits: Arc::new(limits), unpacker };
-        if storage.writable().is_ok()
-            && let Err(error) = storage.sweep()
-        {
-            tracing::warn!(%error, "cannot remove all that dead processes left in the store");
+        if storage.writable().is_ok() {
+            if let Err(error) = storage.sweep() {
+                tracing::warn!(%error, "cannot remove all that dead processes left in the store");
+            }
+            storage.promote_old();
         }
         Ok(storage)
     }
@@ -118,12 +121,17 @@ impl ImageStorage {
     /// Says that the caller relies on what is in the store. See [`InUse`].
     pub async fn in_use(&self) -> Result<InUse> {
         let locks = self.locks().clone();
-        waiting(move || locks.share()).await
+        waiting(move || locks.share(None)).await
     }
 
     /// As [`ImageStorage::in_use`], blocking the thread while another process frees space.
     pub fn in_use_blocking(&self) -> Result<InUse> {
-        self.locks().share()
+        self.locks().share(None)
+    }
+
+    /// As [`ImageStorage::in_use_blocking`], until the wait is given up.
+    pub fn in_use_unless(&self, cancel: &Cancel) -> Result<InUse> {
+        self.locks().share(Some(cancel))
     }
 
     /// Begins to write a blob, unless it is there: waits for others who write it, in any process. A manifest or a config
@@ -140,8 +148,11 @@ impl ImageStorage {
             return Ok(Claim::Present);
         }
         let dir = Arc::clone(self.rooms().blobs(kind));
-        blocking(move || Draft::create(&dir, expected, Some(lock)).map(|draft| Claim::Granted(Staged::new(draft))))
-            .await
+        let locks = self.locks().clone();
+        blocking(move || {
+            Draft::create(&dir, expected, &locks, Some(lock)).map(|draft| Claim::Granted(Staged::new(draft)))
+        })
+        .await
     }
 
     /// Stages the download of a layer. `expected_size` is its declared size in bytes; 0 or less means unknown.
@@ -160,7 +171,11 @@ impl ImageStorage {
         let expected = self.expect(kind, digest.parse()?, size)?;
         let dir = Arc::clone(self.rooms().blobs(kind));
         let path = self.images_dir().join(kind.directory());
-        blocking(move || Ok(StagedDownload::new(Draft::create(&dir, expected, None)?, &path))).await
+        let storage = self.clone();
+        blocking(move || {
+            Ok(StagedDownload::new(Draft::create(&dir, expected, storage.locks(), None)?, &path))
+        })
+        .await
     }
 
     async fn has_expected(self, Expected { kind, digest, size, .. }: Expected) -> Result<bool> {

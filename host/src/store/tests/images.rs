@@ -4,19 +4,23 @@ use super::*;
 
 /// An image of these layers in the store, published under a name.
 fn publish(fixture: &Fixture, reference: &str, layers: &[&LayerDescriptor]) -> Result<ImageObject> {
+    fixture.storage.publish(add(fixture, reference, layers), &fixture.storage.in_use_blocking()?)
+}
+
+/// Manifest and configuration of an image of these layers in the store; the reference is yet to be published.
+pub(super) fn add(fixture: &Fixture, reference: &str, layers: &[&LayerDescriptor]) -> ImageRef {
     let (manifest, config) = documents(reference, layers);
     let config_digest = Digest::of(config.as_bytes());
     std::fs::write(fixture.storage.config_path(&config_digest.to_string()), &config).unwrap();
     let digest = Digest::of(manifest.as_bytes());
     fixture.storage.save_manifest_bytes(manifest.as_bytes(), &digest.to_string()).unwrap();
-    let image = ImageRef {
+    ImageRef {
         reference: reference.into(),
         manifest: digest,
         index: None,
         platform: Some("linux/amd64".into()),
         pulled_at: 0,
-    };
-    fixture.storage.publish(image, &fixture.storage.in_use_blocking()?)
+    }
 }
 
 fn documents(author: &str, layers: &[&LayerDescriptor]) -> (String, String) {
