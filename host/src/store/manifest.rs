@@ -37,6 +37,7 @@ impl ImageStorage {
     pub fn save_manifest(&self, manifest: &OciManifest, digest: &str) -> Result<()> {
         self.writable()?;
         let digest: Digest = digest.parse()?;
+        self.keep_unreferenced()?;
         let failed = |e: serde_json::Error| Error::io("write", digest.to_string().as_bytes(), e);
         let _lock = self.locks().acquire(&blob_lock(KIND, &digest))?;
         if self.is_saved(&digest)? {

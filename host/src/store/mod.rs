@@ -3,6 +3,7 @@
 //! ```text
 //! <images>/                                 0700, as is every directory below
 //!   meta.json                               version and feature flags of the store           (meta.rs)
+//!   keep-unreferenced                       there if others keep content that no reference names (keep.rs)
 //!   layers/sha256-<hex>.tar.gz              a layer's blob, exactly as fetched               (stage.rs, layer.rs)
 //!   configs/sha256-<hex>.json               an image configuration, exact bytes              (config.rs)
 //!   manifests/sha256-<hex>.json             a manifest or an index, exact bytes              (manifest.rs)
@@ -41,6 +42,7 @@ mod file;
 mod hashing;
 mod image;
 mod images;
+mod keep;
 mod layer;
 mod layout;
 mod lock;

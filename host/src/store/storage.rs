@@ -18,7 +18,7 @@ use crate::store::sandboxed::Deferred;
 use crate::store::stage::{Claim, Draft, Expected, Staged};
 use crate::store::trees::Trees;
 use crate::store::unpacker::LayerUnpacker;
-use crate::store::{StagedDownload, file};
+use crate::store::{StagedDownload, file, keep};
 
 /// An image store in a directory. Cheap to clone; may be used by many threads, and by many processes at once.
 #[derive(Clone)]
@@ -62,6 +62,9 @@ impl ImageStorage {
             layout::close_to_others(&root, &Escaped(shown).to_string())?;
         }
         let rooms = Rooms::open(root)?;
+        if adopted {
+            keep::mark(&rooms.root)?;
+        }
         // Last: who finds it finds a store that is whole, and closed to others.
         let access = match known {
             Some(access) => access,
@@ -173,6 +176,7 @@ impl ImageStorage {
         let path = self.images_dir().join(kind.directory());
         let storage = self.clone();
         blocking(move || {
+            storage.keep_unreferenced()?;
             Ok(StagedDownload::new(Draft::create(&dir, expected, storage.locks(), None)?, &path))
         })
         .await

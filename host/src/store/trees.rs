@@ -130,6 +130,12 @@ impl Trees {
         Ok(self.vouched(digest)?.is_some_and(|(_, record)| record.synced))
     }
 
+    /// The layers whose trees are there, vouched for or not.
+    pub(super) fn stored(&self) -> Result<Vec<Digest>> {
+        let names = layout::names(&self.0.extracted, "extracted")?;
+        Ok(names.iter().filter_map(|name| Digest::from_file_stem(name)).collect())
+    }
+
     /// Whether there is a directory under a tree's name, vouched for or not.
     pub(super) fn path_exists(&self, digest: &Digest) -> bool {
         matches!(self.directory(&digest.file_stem(), OFlags::PATH), Ok(Some(_)))
