@@ -54,7 +54,8 @@ impl Merge {
     /// Into the empty directory `root`.
     pub(super) fn new(root: OwnedFd, options: WriterOptions) -> Result<Self> {
         let writer = TreeWriter::unordered(root, options.clone())?;
-        Ok(Self { writer, copier: Copier::new(), options, layers: 0 })
+        let copier = Copier::new(options.cancel.clone());
+        Ok(Self { writer, copier, options, layers: 0 })
     }
 
     /// Puts the next layer on top.
