@@ -24,29 +24,30 @@ pub fn open_dir(path: &Path) -> Result<Dir> {
 }
 
 /// Makes the directory at `path` and its parents where they are missing, each for its owner alone, and opens it. Says
-/// whether the last one was made just now.
+/// whether the last one was made just now. What was made outlives a power cut, as what will be in it does.
 pub fn create_private_dir(path: &Path) -> Result<(Dir, bool)> {
     use std::os::unix::fs::DirBuilderExt as _;
     let mut builder = std::fs::DirBuilder::new();
     builder.mode(0o700);
-    let mut created = builder.create(path);
-    if let (Err(error), Some(parent)) = (&created, path.parent())
-        && error.kind() == io::ErrorKind::NotFound
-        && !parent.as_os_str().is_empty()
-    {
-        builder.recursive(true).create(parent).map_err(|e| failed("create", parent, e))?;
-        created = builder.recursive(false).create(path);
-    }
-    let new = match created {
-        Ok(()) => {
-            // The new name must outlive a power cut as what will be in the directory does.
-            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            rustix::fs::fsync(open_dir(parent)?).map_err(|e| failed("sync", parent, e))?;
-            true
+    // From the inside out, until one is there.
+    let mut missing = vec![path];
+    let mut new = false;
+    while let Some(&innermost) = missing.last() {
+        let parent = innermost.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        match builder.create(innermost) {
+            Ok(()) => {
+                rustix::fs::fsync(open_dir(parent)?).map_err(|e| failed("sync", parent, e))?;
+                new = true;
+                missing.pop();
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                new = false;
+                missing.pop();
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound && parent != Path::new(".") => missing.push(parent),
+            Err(error) => return Err(failed("create", innermost, error)),
         }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
-        Err(error) => return Err(failed("create", path, error)),
-    };
+    }
     Ok((open_dir(path)?, new))
 }
 
@@ -138,11 +139,12 @@ pub fn open_parent(path: &Path) -> Result<(Dir, OsString)> {
     Ok((open_dir(parent)?, resolved.file_name().ok_or_else(nameless)?.to_owned()))
 }
 
-/// Makes sure that `path` is a directory of this user's that is closed to others.
+/// Makes sure that `path` is a directory of this user's, made for this user alone if it is absent, to which nobody else can
+/// write. Others may be able to read it.
 ///
 /// # Errors
 ///
-/// [`Error::Io`], also when the directory belongs to somebody else or is open to others.
+/// [`Error::Io`], also when the directory belongs to somebody else or others can write to it.
 pub fn private_dir(path: &Path) -> Result<()> {
     let (dir, _) = create_private_dir(path)?;
     let stat = rustix::fs::fstat(&dir).map_err(|e| failed("look at", path, e))?;
@@ -207,6 +209,23 @@ mod tests {
         for made in [temp.path().join("a"), path] {
             assert_eq!(made.metadata().unwrap().permissions().mode() & 0o077, 0, "{}", made.display());
         }
+    }
+
+    #[test]
+    fn what_others_may_write_to_is_not_trusted() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("a/b/c");
+        for (mode, trusted) in [(0o700, true), (0o755, true), (0o775, false), (0o757, false)] {
+            private_dir(&path).unwrap();
+            path.metadata().unwrap();
+            let dir = open_dir(&path).unwrap();
+            rustix::fs::fchmod(&dir, Mode::from_raw_mode(mode)).unwrap();
+            assert_eq!(private_dir(&path).is_ok(), trusted, "{mode:o}");
+            rustix::fs::fchmod(&dir, Mode::RWXU).unwrap();
+        }
+        let file = temp.path().join("file");
+        drop(File::create_new(&file).unwrap());
+        assert!(create_private_dir(&file).is_err() && create_private_dir(&file.join("x/y")).is_err());
     }
 
     #[test]

@@ -113,6 +113,16 @@ pub enum Error {
         /// What was found.
         reason: String,
     },
+    /// A file in which the store keeps account is not what the store wrote.
+    #[error("{subject} is damaged: {reason}")]
+    Damaged {
+        /// Which file.
+        subject: String,
+        /// What was found.
+        reason: String,
+        /// What would help.
+        hint: &'static str,
+    },
     /// An entry or a document breaks a rule.
     #[error("refused {subject}: {reason}")]
     Refused {
@@ -244,7 +254,9 @@ impl Error {
     /// The error's class.
     pub fn kind(&self) -> ErrorKind {
         match self.root() {
-            Self::DigestMismatch { .. } | Self::SizeMismatch { .. } | Self::Corrupt { .. } => ErrorKind::Integrity,
+            Self::DigestMismatch { .. } | Self::SizeMismatch { .. } | Self::Corrupt { .. } | Self::Damaged { .. } => {
+                ErrorKind::Integrity
+            }
             Self::InvalidDigest { .. }
             | Self::Refused { .. }
             | Self::Limit { .. }
@@ -265,8 +277,9 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self.root() {
             Self::NotFound { hint, .. } | Self::Usage { hint, .. } => hint.clone(),
+            Self::Damaged { hint, .. } => Some((*hint).into()),
             Self::DigestMismatch { .. } | Self::SizeMismatch { .. } | Self::Corrupt { .. } => {
-                Some("nothing of it was kept; fetch it again, and if that fails too, ask whoever published it".into())
+                Some("fetch it again, and if that fails too, ask whoever published it".into())
             }
             Self::StoreFeature { .. } => {
                 Some("use the newer cofferdam that wrote this store, or choose another directory".into())

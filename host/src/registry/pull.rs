@@ -123,6 +123,7 @@ pub async fn pull(
     };
     let (store, reference) = (storage.clone(), published.clone());
     let image = tasks.spawn(move || store.publish(reference, &in_use)).join().await?;
+    storage.promote_later();
     let downloaded = brought.iter().filter_map(|brought| match brought {
         Brought::Downloaded(bytes) => Some(bytes),
         Brought::Cached | Brought::Unpacked => None,

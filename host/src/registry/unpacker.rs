@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::tasks::Stop;
+use crate::cancel::Cancel;
 use crate::digest::{Digest, Hasher};
 use crate::error::Result;
 use crate::progress::Progress;
@@ -33,8 +34,8 @@ pub trait StreamUnpacker: Send + Sync {
 pub struct Decoded {
     /// The digest of all decoded bytes.
     pub diff_id: Digest,
-    /// What the merge needs to know beyond the tree itself. Kept in the tree's record as it is.
-    pub record: serde_json::Value,
+    /// What the merge needs to know beyond the tree itself, as JSON. Kept beside the tree's record as it is.
+    pub record: Vec<u8>,
 }
 
 impl StreamUnpacker for Unpacker {
@@ -50,8 +51,8 @@ impl StreamUnpacker for Unpacker {
         if let Some(size) = layer.size {
             source = source.with_size(size);
         }
-        let (report, record) = preserve(self, source, dest)?;
-        Ok(Decoded { diff_id: report.diff_id, record: record.to_value()? })
+        let (report, record) = preserve(self, source, dest, &Cancel::new())?;
+        Ok(Decoded { diff_id: report.diff_id, record: record.to_json()? })
     }
 }
 

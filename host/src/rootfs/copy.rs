@@ -5,22 +5,27 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{SeekFrom, Stat};
 use rustix::io::Errno;
 
+use crate::cancel::Cancel;
 use crate::error::{Error, Escaped, Result};
 use crate::tree::Explain as _;
 
 /// Bytes that are read at a time where the kernel cannot copy.
 const BUFFER: usize = 128 << 10;
 
+/// Bytes that the kernel is asked to copy at a time: between two, the work can be given up.
+const STEP: usize = 64 << 20;
+
 /// What was learned about the file systems so far.
 #[derive(Debug)]
 pub(super) struct Copier {
     can_share: bool,
     can_copy: bool,
+    cancel: Cancel,
 }
 
 impl Copier {
-    pub(super) fn new() -> Self {
-        Self { can_share: true, can_copy: true }
+    pub(super) fn new(cancel: Cancel) -> Self {
+        Self { can_share: true, can_copy: true, cancel }
     }
 
     /// Fills the new, empty file `to` with the content of `from`; tells how many bytes of data that were.
@@ -78,7 +83,8 @@ impl Copier {
     fn range(&mut self, from: &OwnedFd, to: &OwnedFd, at: u64, length: u64, path: &[u8]) -> Result<()> {
         let (mut input, mut output, end) = (at, at, at + length);
         while self.can_copy && input < end {
-            let most = usize::try_from(end - input).unwrap_or(1 << 30);
+            self.cancel.check()?;
+            let most = usize::try_from(end - input).unwrap_or(STEP).min(STEP);
             match rustix::fs::copy_file_range(from, Some(&mut input), to, Some(&mut output), most) {
                 Ok(0) => return Err(shorter(path)),
                 Ok(_) | Err(Errno::INTR) => {}
@@ -88,13 +94,14 @@ impl Copier {
                 Err(errno) => return Err(Error::io("copy the content of", path, errno)),
             }
         }
-        if input < end { through_memory(from, to, input, end, path) } else { Ok(()) }
+        if input < end { through_memory(from, to, input, end, path, &self.cancel) } else { Ok(()) }
     }
 }
 
-fn through_memory(from: &OwnedFd, to: &OwnedFd, mut at: u64, end: u64, path: &[u8]) -> Result<()> {
+fn through_memory(from: &OwnedFd, to: &OwnedFd, mut at: u64, end: u64, path: &[u8], cancel: &Cancel) -> Result<()> {
     let mut buffer = vec![0; BUFFER];
     while at < end {
+        cancel.check()?;
         let most = usize::try_from(end - at).unwrap_or(BUFFER).min(BUFFER);
         let room = buffer.get_mut(..most).unwrap_or_default();
         let read = rustix::io::retry_on_intr(|| rustix::io::pread(from, &mut *room, at)).explain("read", path)?;
@@ -146,15 +153,32 @@ mod tests {
         let data: Vec<u8> = (0..300_000_u32).map(|i| u8::try_from(i % 251).unwrap()).collect();
         for can_share in [false, true] {
             for can_copy in [false, true] {
-                let (content, _, bytes) = copied(Copier { can_share, can_copy }, |file| file.write_all(&data).unwrap());
+                let (content, _, bytes) = copied(Copier { can_share, can_copy, cancel: Cancel::new() }, |file| {
+                    file.write_all(&data).unwrap();
+                });
                 assert_eq!((content == data, bytes), (true, data.len() as u64));
             }
         }
     }
 
+    /// One file may be most of an image.
+    #[test]
+    fn a_copy_can_be_given_up_within_a_file() {
+        let mut from = tempfile::tempfile().unwrap();
+        from.write_all(&[1; 4096]).unwrap();
+        let (from, to) = (OwnedFd::from(from), OwnedFd::from(tempfile::tempfile().unwrap()));
+        let stat = rustix::fs::fstat(&from).unwrap();
+        for can_copy in [false, true] {
+            let cancel = Cancel::new();
+            cancel.cancel();
+            let mut copier = Copier { can_share: false, can_copy, cancel };
+            assert!(matches!(copier.copy(&from, &to, &stat, b"x"), Err(Error::Interrupted)));
+        }
+    }
+
     #[test]
     fn holes_stay() {
-        let (content, stat, _) = copied(Copier { can_share: false, can_copy: true }, |file| {
+        let (content, stat, _) = copied(Copier { can_share: false, can_copy: true, cancel: Cancel::new() }, |file| {
             file.set_len(64 << 20).unwrap();
             file.seek(std::io::SeekFrom::Start(32 << 20)).unwrap();
             file.write_all(b"island").unwrap();

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::provide::LayerProvider;
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::store::{Claim, ImageObject, ImageStorage, LayerDescriptor, LayerUnpacker, Tree, Trees};
+use crate::store::{ImageObject, ImageStorage, InUse, LayerDescriptor, LayerUnpacker, Tree, Trees, Watch};
 use crate::transport::{
     ConfigHead, Descriptor, Documents, ImageSource, OciLayout, PlatformChoice, RawDocument, resolve_image,
 };
@@ -18,6 +19,7 @@ pub struct LocalImage {
     /// The image.
     pub image: ImageObject,
     layout: OciLayout,
+    storage: ImageStorage,
     trees: Trees,
     unpacker: Arc<dyn LayerUnpacker>,
 }
@@ -53,7 +55,7 @@ impl LocalImage {
         platform.check_config(&name, head.platform.as_ref())?;
         let image = ImageObject::parse(&name, &resolved.raw.digest, &resolved.raw.bytes, &config, limits)?;
         let trees = storage.local_trees(path, &resolved.raw.digest)?;
-        Ok(Self { image, layout, trees, unpacker })
+        Ok(Self { image, layout, storage: storage.clone(), trees, unpacker })
     }
 }
 
@@ -64,18 +66,12 @@ impl std::fmt::Debug for LocalImage {
 }
 
 impl LayerProvider for LocalImage {
-    fn tree(&self, layer: &LayerDescriptor) -> Result<Tree> {
-        let extracting = |error: Error| error.context(format!("extracting layer {}", layer.digest));
-        loop {
-            if let Some(tree) = self.trees.open(layer).map_err(extracting)? {
-                return Ok(tree);
-            }
-            if let Claim::Granted(staged) = self.trees.begin(layer).map_err(extracting)? {
-                let dest = staged.directory_handle()?;
-                let unpacked = self.blob(layer).and_then(|blob| self.unpacker.unpack(blob, layer, dest));
-                return unpacked.and_then(|unpacked| staged.verify(unpacked)?.commit()).map_err(extracting);
-            }
-        }
+    fn in_use(&self, cancel: &Cancel) -> Result<InUse> {
+        self.storage.in_use_unless(cancel)
+    }
+
+    fn tree(&self, layer: &LayerDescriptor, watch: &Watch) -> Result<Tree> {
+        self.trees.ensure(layer, &*self.unpacker, || self.blob(layer), watch)
     }
 
     fn blob(&self, layer: &LayerDescriptor) -> Result<File> {

@@ -34,23 +34,61 @@ pub struct PreservedLayer<'a> {
 /// Content is shared with the trees where the file system can (reflinks), and never by hard links: changing the result
 /// changes no tree. Fails with [`Error::Unsupported`] on the rare layers that only applying gets right; see above.
 pub fn merge(layers: &[PreservedLayer<'_>], root: OwnedFd, options: WriterOptions, progress: &Progress) -> Result<()> {
-    let mut writer = TreeWriter::unordered(root, options.clone())?;
-    let mut copier = Copier::new();
+    let mut merge = Merge::new(root, options)?;
     for (index, layer) in layers.iter().enumerate() {
         progress.emit(Event::Merging { layer: index + 1, of: layers.len() });
+        merge.add(*layer)?;
+    }
+    merge.finish()
+}
+
+/// A merge under way, for whoever wants to hold one layer's record at a time.
+pub(super) struct Merge {
+    writer: TreeWriter,
+    copier: Copier,
+    options: WriterOptions,
+    layers: usize,
+}
+
+impl Merge {
+    /// Into the empty directory `root`.
+    pub(super) fn new(root: OwnedFd, options: WriterOptions) -> Result<Self> {
+        let writer = TreeWriter::unordered(root, options.clone())?;
+        let copier = Copier::new(options.cancel.clone());
+        Ok(Self { writer, copier, options, layers: 0 })
+    }
+
+    /// Puts the next layer on top.
+    pub(super) fn add(&mut self, layer: PreservedLayer<'_>) -> Result<()> {
+        self.layers += 1;
         let tree = layer.tree.try_clone_to_owned().map_err(|source| Error::io("hold", b"/", source))?;
         let merging = Merging {
-            writer: &mut writer,
-            copier: &mut copier,
-            options: &options,
-            tree: SafeRoot::new(tree, options.resolver),
+            writer: &mut self.writer,
+            copier: &mut self.copier,
+            options: &self.options,
+            tree: SafeRoot::new(tree, self.options.resolver),
             unlisted: layer.record.implied.iter().map(|path| (path.as_bytes(), true)).collect(),
             groups: HashMap::new(),
             remembered: 0,
         };
-        merging.run(layer.record).map_err(|error| error.context(format!("merging layer {}", index + 1)))?;
+        let merged = merging.run(layer.record);
+        // First of all: what went wrong in a directory that is gone, or did not, means nothing.
+        let merged = still_there(layer.tree).and(merged);
+        merged.map_err(|error| error.context(format!("merging layer {}", self.layers)))
     }
-    writer.finish()
+
+    /// Ends it: sets what comes last.
+    pub(super) fn finish(self) -> Result<()> {
+        self.writer.finish()
+    }
+}
+
+/// A directory that was removed lists nothing and says nothing: its layer would be missing without a word.
+fn still_there(tree: BorrowedFd<'_>) -> Result<()> {
+    if rustix::fs::fstat(tree).explain("examine", b"/")?.st_nlink > 0 {
+        return Ok(());
+    }
+    Err(Error::Busy { what: "the tree of a layer, which was removed meanwhile,".into() })
 }
 
 /// The merge of one layer.

@@ -1,13 +1,17 @@
-//! Root filesystems: an image's layers put together, whole or not at all.
+//! Root filesystems: an image's layers put together, whole or not at all (a mount point, which
+//! cannot be replaced in one step, as nearly as can be).
 //!
 //! [`unpack`] makes one from an image, by merging the trees of its layers or by applying their blobs; both give the same.
 
 mod copy;
+mod in_place;
 mod local;
 mod merge;
 mod provide;
 mod source;
 mod stage;
+#[cfg(test)]
+mod tests;
 mod unpack;
 
 pub use local::LocalImage;

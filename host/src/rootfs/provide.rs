@@ -2,21 +2,30 @@
 
 use std::fs::File;
 
+use crate::cancel::Cancel;
 use crate::error::Result;
-use crate::store::{ImageStorage, LayerDescriptor, Tree};
+use crate::store::{ImageStorage, InUse, LayerDescriptor, Tree, Watch};
 
 /// Gives layers, verified: as trees for the merge, as blobs for applying.
 pub trait LayerProvider: Sync {
-    /// The layer's tree, extracted first if it is not there. Blocks.
-    fn tree(&self, layer: &LayerDescriptor) -> Result<Tree>;
+    /// Says that somebody relies on the store in which the layers are: [`crate::rootfs::unpack`] holds this to its end. Blocks
+    /// while space is being freed, until the wait is given up.
+    fn in_use(&self, cancel: &Cancel) -> Result<InUse>;
+
+    /// The layer's tree, extracted first if it is not there, until that is given up. Blocks.
+    fn tree(&self, layer: &LayerDescriptor, watch: &Watch) -> Result<Tree>;
 
     /// The layer's blob. Its bytes are not verified yet.
     fn blob(&self, layer: &LayerDescriptor) -> Result<File>;
 }
 
 impl LayerProvider for ImageStorage {
-    fn tree(&self, layer: &LayerDescriptor) -> Result<Tree> {
-        self.ensure_tree(layer)
+    fn in_use(&self, cancel: &Cancel) -> Result<InUse> {
+        self.in_use_unless(cancel)
+    }
+
+    fn tree(&self, layer: &LayerDescriptor, watch: &Watch) -> Result<Tree> {
+        self.ensure_tree_watched(layer, watch)
     }
 
     fn blob(&self, layer: &LayerDescriptor) -> Result<File> {

@@ -5,6 +5,8 @@
 //! PARENT/NAME/                     absent, or an empty directory, until the one rename
 //! ```
 //!
+//! A destination that is a mount point is filled in place: see `in_place.rs`.
+//!
 //! A staging directory that nobody holds belongs to the dead, and whoever stages beside it next removes it.
 
 use std::ffi::OsStr;
@@ -17,6 +19,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::in_place::InPlace;
 use crate::ambient;
 use crate::error::{Error, Result};
 use crate::tree::remove_tree;
@@ -27,11 +30,19 @@ const SUFFIX: &[u8] = b".staging";
 
 /// A directory that becomes the destination, or disappears.
 #[derive(Debug)]
-pub(super) struct StagedRoot {
+pub(super) enum StagedRoot {
+    /// A directory of its own.
+    Beside(Beside),
+    /// The destination itself.
+    InPlace(InPlace),
+}
+
+/// A staging directory.
+#[derive(Debug)]
+pub(super) struct Beside {
     parent: OwnedFd,
     dest: Vec<u8>,
-    /// Nothing when the destination is a mount point: a rename cannot replace it, so it is filled in place.
-    staging: Option<Vec<u8>>,
+    staging: Vec<u8>,
     root: OwnedFd,
     done: bool,
 }
@@ -41,77 +52,95 @@ impl StagedRoot {
     ///
     /// # Errors
     ///
-    /// [`Error::Usage`] for a destination that holds something or is no directory.
+    /// [`Error::Usage`] for a destination that holds something or is no directory, [`Error::Busy`] for a mount point that
+    /// somebody else fills.
     pub(super) fn create(dest: &Path) -> Result<Self> {
         let (parent, name) = ambient::open_parent(dest)?;
         let parent: OwnedFd = parent.into_std_file().into();
         sweep(&parent);
         let dest = name.as_bytes().to_vec();
-        if let Some(root) = existing(&parent, &dest)?
-            && is_mount_point(&root)?
-        {
-            tracing::info!("the destination is a mount point: it is filled in place, not in one step");
-            return Ok(Self { parent, dest, staging: None, root, done: false });
+        if let Some(root) = directory(&parent, &dest)? {
+            if is_mount_point(&root)? {
+                tracing::info!("the destination is a mount point: it is filled in place, not in one step");
+                return InPlace::take(root, &dest).map(Self::InPlace);
+            }
+            if !is_empty(&root)? {
+                return Err(taken(&dest));
+            }
         }
         let (staging, root) = make(&parent, &name)?;
-        Ok(Self { parent, dest, staging: Some(staging), root, done: false })
+        Ok(Self::Beside(Beside { parent, dest, staging, root, done: false }))
     }
 
     /// The empty directory to fill.
     pub(super) fn root(&self) -> Result<OwnedFd> {
-        self.root.try_clone().map_err(|error| Error::io("open", &self.dest, error))
+        let root = match self {
+            Self::Beside(beside) => &beside.root,
+            Self::InPlace(in_place) => in_place.root(),
+        };
+        root.try_clone().map_err(|error| Error::io("open", b"the destination", error))
     }
 
-    /// Gives the directory the destination's name, in one step.
-    pub(super) fn publish(mut self) -> Result<()> {
-        if let Some(staging) = &self.staging {
-            let renamed = match existing(&self.parent, &self.dest)? {
-                // An empty directory is replaced; one that is not empty any more is not.
-                Some(_) => rustix::fs::renameat(&self.parent, staging.as_slice(), &self.parent, self.dest.as_slice()),
-                None => rename_new(&self.parent, staging, &self.dest),
-            };
-            renamed.map_err(|error| match error {
-                Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR => taken(&self.dest),
-                other => Error::io("give its name to", &self.dest, other),
-            })?;
+    /// Gives the directory the destination's name, in one step, unless it has it already.
+    pub(super) fn publish(self) -> Result<()> {
+        match self {
+            Self::Beside(beside) => beside.publish(),
+            Self::InPlace(in_place) => {
+                in_place.publish();
+                Ok(())
+            }
         }
+    }
+}
+
+impl Beside {
+    fn publish(mut self) -> Result<()> {
+        let Self { parent, dest, staging, .. } = &self;
+        let renamed = match directory(parent, dest)? {
+            // An empty directory is replaced; one that is not empty any more is not.
+            Some(_) => rustix::fs::renameat(parent, staging.as_slice(), parent, dest.as_slice()),
+            None => rename_new(parent, staging, dest),
+        };
+        renamed.map_err(|error| match error {
+            Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR => taken(dest),
+            other => Error::io("give its name to", dest, other),
+        })?;
         self.done = true;
         Ok(())
     }
 }
 
-impl Drop for StagedRoot {
+impl Drop for Beside {
     fn drop(&mut self) {
-        if self.done {
-            return;
-        }
-        let removed = match &self.staging {
-            Some(staging) => remove_tree(&self.parent, staging),
-            None => clear(&self.root),
-        };
-        if let Err(error) = removed {
-            tracing::warn!(%error, "cannot remove what was staged; the next run will");
+        if !self.done
+            && let Err(error) = remove_tree(&self.parent, &self.staging)
+        {
+            tracing::warn!(%error, "cannot remove what was staged; the next run beside it will");
         }
     }
 }
 
-/// The destination, if there is one and it is an empty directory.
-fn existing(parent: &OwnedFd, name: &[u8]) -> Result<Option<OwnedFd>> {
-    let dir = match rustix::fs::openat(parent, name, DIRECTORY, Mode::empty()) {
-        Ok(dir) => dir,
-        Err(Errno::NOENT) => return Ok(None),
-        Err(Errno::NOTDIR | Errno::LOOP) => return Err(taken(name)),
-        Err(error) => return Err(Error::io("open", name, error)),
-    };
-    let mut holds_something = false;
-    each(&dir, |_| {
-        holds_something = true;
-        false
-    })?;
-    if holds_something { Err(taken(name)) } else { Ok(Some(dir)) }
+/// The destination, if it is a directory.
+fn directory(parent: &OwnedFd, name: &[u8]) -> Result<Option<OwnedFd>> {
+    match rustix::fs::openat(parent, name, DIRECTORY, Mode::empty()) {
+        Ok(dir) => Ok(Some(dir)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(Errno::NOTDIR | Errno::LOOP) => Err(taken(name)),
+        Err(error) => Err(Error::io("open", name, error)),
+    }
 }
 
-fn taken(name: &[u8]) -> Error {
+/// Whether a directory holds nothing.
+pub(super) fn is_empty(dir: &OwnedFd) -> Result<bool> {
+    let mut empty = true;
+    each(dir, |_| {
+        empty = false;
+        false
+    })?;
+    Ok(empty)
+}
+
+pub(super) fn taken(name: &[u8]) -> Error {
     Error::Usage {
         reason: format!("the destination `{}` is not an empty directory", crate::error::Escaped(name)),
         hint: Some("choose one that does not exist yet, or empty it".into()),
@@ -155,7 +184,7 @@ fn make(parent: &OwnedFd, name: &OsStr) -> Result<(Vec<u8>, OwnedFd)> {
 }
 
 /// What a root is that no layer lists: as directories that are only implied, 0755 and of 1970, whatever umask and clock say.
-fn plain(root: &OwnedFd) -> rustix::io::Result<()> {
+pub(super) fn plain(root: &OwnedFd) -> rustix::io::Result<()> {
     rustix::fs::fchmod(root, Mode::from_raw_mode(0o755))?;
     let never = Timespec { tv_sec: 0, tv_nsec: 0 };
     rustix::fs::futimens(root, &Timestamps { last_access: never, last_modification: never })
@@ -186,7 +215,7 @@ fn is_staging(name: &[u8]) -> bool {
 }
 
 /// Removes what is in a directory.
-fn clear(dir: &OwnedFd) -> Result<()> {
+pub(super) fn clear(dir: &OwnedFd) -> Result<()> {
     let mut names = Vec::new();
     each(dir, |name| {
         names.push(name.to_vec());

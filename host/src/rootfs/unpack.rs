@@ -8,13 +8,13 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use super::merge::{PreservedLayer, merge};
+use super::merge::{Merge, PreservedLayer};
 use super::provide::LayerProvider;
 use super::stage::StagedRoot;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
-use crate::store::{ImageObject, LayerDescriptor, Tree, described};
+use crate::store::{Cancellable, ImageObject, LayerDescriptor, Tree, Watch, described};
 use crate::tree::{LayerRecord, Mode, TreeWriter, WriterOptions};
 use crate::unpack::{Layer, Unpacker};
 
@@ -57,7 +57,10 @@ impl Default for UnpackOptions {
 ///
 /// # Errors
 ///
-/// [`Error::Usage`] for a destination that holds something; else those of extracting layers. The destination is then as it was.
+/// [`Error::Usage`] for a destination that holds something, [`Error::Busy`] for one that is being filled or when a layer was
+/// removed meanwhile; else those of extracting layers. The destination is then as it was.
+///
+/// A destination that is a mount point is filled in place. If the process is killed meanwhile, part of it stays there.
 pub fn unpack(
     image: &ImageObject,
     layers: &dyn LayerProvider,
@@ -65,22 +68,25 @@ pub fn unpack(
     dest: &Path,
     options: &UnpackOptions,
 ) -> Result<Strategy> {
+    let _in_use = layers.in_use(&options.cancel)?;
     let strategy = match options.strategy {
         Strategy::Apply => Strategy::Apply,
-        Strategy::Copy => match by_copy(image, layers, unpacker, dest, options) {
-            Err(error) if matches!(error.root(), Error::Unsupported { .. }) && is_of_merge(&error) => {
+        Strategy::Copy => match by_copy(image, layers, unpacker, dest, options)? {
+            Copied::Done => return Ok(Strategy::Copy),
+            Copied::Ambiguous(error) => {
                 tracing::info!("{}: {}; applying the layers instead", image.reference, error.root());
                 Strategy::Apply
             }
-            other => return other.map(|()| Strategy::Copy),
         },
     };
     by_apply(image, layers, unpacker, dest, options).map(|()| strategy)
 }
 
-/// Whether an error says that a merge would not be right, and not that a layer is of an unknown kind.
-fn is_of_merge(error: &Error) -> bool {
-    matches!(error, Error::Context { context, .. } if context.starts_with("merging layer"))
+/// What became of a merge that did not fail.
+enum Copied {
+    Done,
+    /// It would not be right.
+    Ambiguous(Error),
 }
 
 fn writer_options(unpacker: &Unpacker, cancel: &Cancel) -> WriterOptions {
@@ -93,25 +99,33 @@ fn by_copy(
     unpacker: &Unpacker,
     dest: &Path,
     options: &UnpackOptions,
-) -> Result<()> {
+) -> Result<Copied> {
     let staged = StagedRoot::create(dest)?;
     let trees = trees(image, layers, options)?;
-    let records = trees.iter().map(|tree| LayerRecord::from_value(&tree.record().layer)).collect::<Result<Vec<_>>>()?;
-    let preserved: Vec<_> =
-        trees.iter().zip(&records).map(|(tree, record)| PreservedLayer { tree: tree.directory(), record }).collect();
-    merge(&preserved, staged.root()?, writer_options(unpacker, &options.cancel), &options.progress)?;
-    staged.publish()
+    let mut merge = Merge::new(staged.root()?, writer_options(unpacker, &options.cancel))?;
+    for (index, tree) in trees.iter().enumerate() {
+        options.progress.emit(Event::Merging { layer: index + 1, of: trees.len() });
+        let record = LayerRecord::from_json(&tree.layer_record()?)?;
+        match merge.add(PreservedLayer { tree: tree.directory(), record: &record }) {
+            Err(error) if matches!(error.root(), Error::Unsupported { .. }) => return Ok(Copied::Ambiguous(error)),
+            merged => merged?,
+        }
+    }
+    merge.finish()?;
+    trees.iter().try_for_each(Tree::check_whole)?;
+    staged.publish().map(|()| Copied::Done)
 }
 
 /// The trees of all layers, in order, several extracted at once.
 fn trees(image: &ImageObject, layers: &dyn LayerProvider, options: &UnpackOptions) -> Result<Vec<Tree>> {
+    let watch = Watch { progress: options.progress.clone(), cancel: options.cancel.clone() };
     let next = AtomicUsize::new(0);
     let slots: Vec<Mutex<Option<Result<Tree>>>> = image.layers.iter().map(|_| Mutex::default()).collect();
     let work = || {
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some((layer, slot)) = image.layers.get(index).zip(slots.get(index)) else { return };
-            let tree = options.cancel.check().and_then(|()| layers.tree(layer));
+            let tree = layers.tree(layer, &watch);
             if tree.is_err() {
                 next.store(image.layers.len(), Ordering::Relaxed); // the others need not begin
             }
@@ -154,7 +168,7 @@ fn apply(
         let blob = layers.blob(descriptor)?;
         let size = blob.metadata().map_err(|e| Error::io("look at", descriptor.digest.hex().as_bytes(), e))?.len();
         check_size(descriptor, size)?;
-        let layer = described(Layer::new(blob), descriptor)?
+        let layer = described(Layer::new(Cancellable::new(blob, options.cancel.clone())), descriptor)?
             .with_size(size)
             .hashing_blob(descriptor.digest.algorithm())
             .with_progress(Some(descriptor.digest.clone()), options.progress.clone());

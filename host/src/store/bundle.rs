@@ -31,13 +31,15 @@ impl ImageStorage {
     }
 }
 
-/// The trees of all local layouts.
-pub(super) fn all(storage: &ImageStorage) -> Result<Vec<Trees>> {
-    let keys = layout::names(&storage.rooms().local, "local")?;
-    keys.iter().filter(|key| is_key(key)).map(|key| open(storage, key)).collect()
+/// The keys of all local layouts.
+pub(super) fn keys(storage: &ImageStorage) -> Result<Vec<String>> {
+    let mut keys = layout::names(&storage.rooms().local, "local")?;
+    keys.retain(|key| is_key(key));
+    Ok(keys)
 }
 
-fn open(storage: &ImageStorage, key: &str) -> Result<Trees> {
+/// The trees of a local layout.
+pub(super) fn open(storage: &ImageStorage, key: &str) -> Result<Trees> {
     let bundle = layout::private_dir(&storage.rooms().local, key)?;
     Ok(Trees::new(
         storage.images_dir().join("local").join(key).join("extracted"),

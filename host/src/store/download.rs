@@ -8,10 +8,10 @@ use tokio::io::AsyncWriteExt as _;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::file::Slot;
 use crate::store::hashing::HashingWriter;
-use crate::store::lock::blocking;
+use crate::store::lock::{Locks, blocking};
 use crate::store::stage::{Draft, Expected};
 
-/// How far a download may run past its declared size before writing fails, in bytes. It has failed already at the first
+/// How far a download may run past its declared size, or the limit where none is declared, before writing fails, in bytes. It has failed already at the first
 /// byte too many; this only leaves the verdict to [`StagedDownload::commit`], where callers of the reference expect it,
 /// without letting an endless stream fill the disk.
 const OVERRUN: u64 = 8 << 20;
@@ -35,19 +35,19 @@ pub struct StagedDownload {
 struct Rest {
     dir: std::sync::Arc<cap_std::fs::Dir>,
     expected: Expected,
+    locks: Locks,
 }
 
 impl StagedDownload {
-    /// `limit` holds where no size is declared.
-    pub(super) fn new(draft: Draft, dir_path: &Path, limit: u64) -> Self {
-        let Draft { slot, file, dir, expected, lock: _ } = draft;
-        let limit = expected.size.unwrap_or(limit).saturating_add(OVERRUN);
+    pub(super) fn new(draft: Draft, dir_path: &Path) -> Self {
+        let Draft { slot, file, dir, expected, locks, lock: _ } = draft;
+        let limit = expected.most().saturating_add(OVERRUN);
         Self {
             staged_path: dir_path.join(slot.name()),
             final_path: dir_path.join(expected.kind.file_name(&expected.digest)),
             writer: HashingWriter::bounded(File::from_std(file), expected.digest.algorithm(), limit),
             slot,
-            rest: Rest { dir, expected },
+            rest: Rest { dir, expected, locks },
         }
     }
 
@@ -67,16 +67,17 @@ impl StagedDownload {
     }
 
     /// Verifies what was written and gives it its name. `Ok(true)`: it is right, and durable. `Ok(false)`: size or hash
-    /// are wrong, and the staged file is gone. An error: the system failed; the staged file is gone too.
+    /// are wrong, and the staged file is gone. An error: the system failed, or nobody declared a size and there are more
+    /// bytes than the limit allows ([`Error::Limit`]); the staged file is gone too.
     pub async fn commit(self) -> Result<bool> {
-        let Self { staged_path, final_path: _, mut writer, slot, rest: Rest { dir, expected } } = self;
+        let Self { staged_path, final_path: _, mut writer, slot, rest: Rest { dir, expected, locks } } = self;
         // What the file holds back is part of the verdict: a write that failed late is reported here.
         let failed = |e| Error::io("write", staged_path.as_os_str().as_encoded_bytes(), e);
         writer.flush().await.map_err(failed)?;
         let (file, digest, written) = writer.into_parts();
         let file = file.into_std().await;
         let subject = expected.subject();
-        let draft = Draft { slot, file, dir, expected, lock: None };
+        let draft = Draft { slot, file, dir, expected, locks, lock: None };
         blocking(move || match draft.verify(digest, written) {
             Ok(verified) => verified.commit().map(|_| true),
             Err(error) if error.kind() == ErrorKind::Integrity => {

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::store::names::{self, Staging};
+use crate::store::trace::step;
 
 /// Bytes that are read at a time when a file is hashed.
 const CHUNK: usize = 256 << 10;
@@ -107,6 +108,7 @@ impl Slot {
 
     /// Gives the file its final name in the place of whatever has it.
     pub(super) fn publish_over(&mut self, name: &str, durability: Durability) -> Result<()> {
+        step("name", &*self.dir, name);
         rustix::fs::renameat(&*self.dir, &self.name, &*self.dir, name)
             .map_err(|e| Error::io("replace", name.as_bytes(), e))?;
         self.published = true;
@@ -133,8 +135,9 @@ pub(super) enum Publication {
 
 /// Renames a file without replacing anything, also where `RENAME_NOREPLACE` is unknown (some network and FUSE file
 /// systems): there by a hard link, which does not replace either.
-fn publish_new(dir: &Dir, from: &str, to: &str) -> Result<Publication> {
+pub(super) fn publish_new(dir: &Dir, from: &str, to: &str) -> Result<Publication> {
     let failed = |e: Errno| Error::io("give the final name to", to.as_bytes(), e);
+    step("name", dir, to);
     match rustix::fs::renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(Publication::Done),
         Err(Errno::EXIST) => Ok(Publication::Taken),
@@ -180,7 +183,7 @@ pub(super) fn write(dir: &Arc<Dir>, name: &str, bytes: &[u8], durability: Durabi
     let (slot, mut file) = Slot::create(dir, Staging::Small, None)?;
     file.write_all(bytes).map_err(failed)?;
     if durability == Durability::Synced {
-        file.sync_all().map_err(failed)?;
+        sync_file(&file, name)?;
     }
     Ok(slot)
 }
@@ -194,8 +197,23 @@ pub(super) fn remove(dir: &Dir, name: &str) -> Result<bool> {
     }
 }
 
+/// Makes the bytes of an open file durable.
+pub(super) fn sync_file(file: &File, name: &str) -> Result<()> {
+    step("sync", file, "");
+    file.sync_all().map_err(|e| Error::io("sync", name.as_bytes(), e))
+}
+
+/// Makes the bytes of a file durable, if there is one; says whether there is.
+pub(super) fn sync(dir: &Dir, name: &str) -> Result<bool> {
+    match open(dir, name)? {
+        Some(file) => sync_file(&file, name).map(|()| true),
+        None => Ok(false),
+    }
+}
+
 /// Makes the names in a directory durable.
 pub(super) fn sync_dir(dir: &Dir) -> Result<()> {
+    step("sync", dir, "");
     rustix::fs::fsync(dir).map_err(|e| Error::io("sync the directory of", b"the store", e))
 }
 

@@ -5,6 +5,7 @@ use std::time::UNIX_EPOCH;
 use crate::ambient;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::store::file;
 use crate::store::image::ImageObject;
 use crate::store::layout::{self, BlobKind};
 use crate::store::lock::InUse;
@@ -14,7 +15,7 @@ use crate::store::storage::ImageStorage;
 
 impl ImageStorage {
     /// Lets a reference stand for an image, last of all: manifest and configuration must be there and right, and each layer
-    /// as a blob or a tree. Replaces what the reference stood for. `pulled_at` is set by this. `in_use` is
+    /// as a blob of the declared size or as a tree. All of that is on disk before the reference is. Replaces what the reference stood for. `pulled_at` is set by this. `in_use` is
     /// [`ImageStorage::in_use`], held since before the caller looked for the first blob: what it found must still be there.
     pub fn publish(&self, image: ImageRef, _in_use: &InUse) -> Result<ImageObject> {
         self.writable()?;
@@ -24,16 +25,42 @@ impl ImageStorage {
         {
             return Err(not_found(index));
         }
-        let layers = self.rooms().blobs(BlobKind::Layer);
-        for digest in object.layer_digests() {
-            let blob = layout::file_size(layers, &BlobKind::Layer.file_name(digest));
-            if blob.is_none() && !self.trees().is_ready(digest) {
-                return Err(Error::NotFound { what: format!("layer {digest}"), hint: None });
-            }
-        }
+        self.make_durable(&image, &object)?;
         let pulled_at = ambient::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         self.refs().set(&ImageRef { pulled_at, ..image })?;
         Ok(object)
+    }
+
+    /// Makes all that an image consists of durable, whoever wrote it, and whether that was done before or not.
+    fn make_durable(&self, image: &ImageRef, object: &ImageObject) -> Result<()> {
+        let manifests = [Some(&image.manifest), image.index.as_ref()].into_iter().flatten();
+        let documents = manifests.map(|digest| (BlobKind::Manifest, digest));
+        for (kind, digest) in documents.chain([(BlobKind::Config, &object.config_digest)]) {
+            if !file::sync(self.rooms().blobs(kind), &kind.file_name(digest))? {
+                return Err(not_found(digest));
+            }
+        }
+        let blobs = self.rooms().blobs(BlobKind::Layer);
+        let mut trees = Vec::new();
+        for layer in &object.layers {
+            let name = BlobKind::Layer.file_name(&layer.digest);
+            let held = layout::file_size(blobs, &name);
+            let right = held.is_some() && layer.size.is_none_or(|size| held == Some(size));
+            if !right || !file::sync(blobs, &name)? {
+                trees.push(&layer.digest);
+            }
+        }
+        BlobKind::ALL.into_iter().try_for_each(|kind| file::sync_dir(self.rooms().blobs(kind)))?;
+        // A tree is as good as a blob, if a power cut leaves it.
+        for digest in trees {
+            if !self.trees().is_synced(digest)? {
+                self.trees().promote()?;
+            }
+            if !self.trees().is_synced(digest)? {
+                return Err(Error::NotFound { what: format!("layer {digest}"), hint: None });
+            }
+        }
+        Ok(())
     }
 
     /// All references in the store, in order. One that cannot be read is logged and left out.

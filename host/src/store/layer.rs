@@ -9,9 +9,9 @@ use crate::store::file;
 use crate::store::image::LayerDescriptor;
 use crate::store::layout::{self, BlobKind};
 use crate::store::lock::blocking;
-use crate::store::stage::Claim;
 use crate::store::storage::ImageStorage;
 use crate::store::trees::Tree;
+use crate::store::unpacker::Watch;
 
 const KIND: BlobKind = BlobKind::Layer;
 
@@ -64,17 +64,20 @@ impl ImageStorage {
     /// On failure nothing is left. Blocks the thread.
     pub fn extract_layer(&self, digest: &str, tarball_path: &Path) -> Result<()> {
         let layer = LayerDescriptor::of(digest.parse()?);
-        self.extract(&layer, || ambient::open_file(tarball_path)).map(drop)
+        self.writable()?;
+        self.trees().ensure(&layer, self.unpacker(), || ambient::open_file(tarball_path), &Watch::default()).map(drop)
     }
 
     /// The tree of a layer: as it is there, or else extracted from the layer's blob in the store. All that the descriptor
     /// claims is checked, also against a tree that is there. [`Error::NotFound`] if neither tree nor blob is there. Blocks
     /// the thread.
     pub fn ensure_tree(&self, layer: &LayerDescriptor) -> Result<Tree> {
-        if let Some(tree) = self.trees().open(layer)? {
-            return Ok(tree);
-        }
-        self.extract(layer, || self.open_layer(&layer.digest))
+        self.ensure_tree_watched(layer, &Watch::default())
+    }
+
+    /// As [`ImageStorage::ensure_tree`], watched by somebody who may give it up.
+    pub fn ensure_tree_watched(&self, layer: &LayerDescriptor, watch: &Watch) -> Result<Tree> {
+        self.trees().ensure(layer, self.unpacker(), || self.open_layer(&layer.digest), watch)
     }
 
     /// Opens a layer's blob. Its bytes are not verified.
@@ -83,25 +86,5 @@ impl ImageStorage {
             what: format!("layer {digest}"),
             hint: Some("pull the image again: cofferdam pull REF".into()),
         })
-    }
-
-    fn extract(&self, layer: &LayerDescriptor, blob: impl Fn() -> Result<std::fs::File>) -> Result<Tree> {
-        self.writable()?;
-        let extracting = |e: Error| e.context(format!("extracting layer {}", layer.digest));
-        loop {
-            match self.trees().begin(layer).map_err(extracting)? {
-                Claim::Granted(staged) => {
-                    let dest = staged.directory_handle()?;
-                    let unpacked = blob().and_then(|blob| self.unpacker().unpack(blob, layer, dest));
-                    return unpacked.and_then(|unpacked| staged.verify(unpacked)?.commit()).map_err(extracting);
-                }
-                Claim::Present => {
-                    // Gone in the meantime only if somebody freed it.
-                    if let Some(tree) = self.trees().open(layer).map_err(extracting)? {
-                        return Ok(tree);
-                    }
-                }
-            }
-        }
     }
 }

@@ -46,6 +46,15 @@ impl BlobKind {
         }
     }
 
+    /// What a limit on its size counts.
+    pub(super) fn counted(self) -> &'static str {
+        match self {
+            Self::Manifest => "bytes in a manifest",
+            Self::Config => "bytes in an image configuration",
+            Self::Layer => "bytes in a layer",
+        }
+    }
+
     /// The final file name. A layer's ends in `.tar.gz` whatever its compression: that is the contract.
     pub(super) fn file_name(self, digest: &Digest) -> String {
         match self {
@@ -117,7 +126,9 @@ impl Rooms {
 /// CVE-2024-25621). A link in its place is refused.
 pub(super) fn private_dir(parent: &Dir, name: &str) -> Result<Dir> {
     match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
-        Ok(()) | Err(Errno::EXIST) => {}
+        // What will be in it is to outlive a power cut, so must its name.
+        Ok(()) => super::file::sync_dir(parent)?,
+        Err(Errno::EXIST) => {}
         Err(error) => return Err(Error::io("create", name.as_bytes(), error)),
     }
     let dir = open_dir(parent, name).map_err(|e| Error::io("open the directory", name.as_bytes(), e))?;

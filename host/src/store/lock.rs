@@ -9,19 +9,32 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
-use std::sync::Arc;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use cap_std::fs::Dir;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::store::sweep::Sweep;
+use crate::store::trace::step;
+
+/// How often a wait that can be given up looks whether it was.
+const LOOK: Duration = Duration::from_millis(20);
 
 const STORE: &str = "store.lock";
 
 /// The directory of locks.
 #[derive(Clone, Debug)]
-pub(super) struct Locks(Arc<Dir>);
+pub(super) struct Locks {
+    dir: Arc<Dir>,
+    /// The share of the store's use that this process has, if it has one: an image of many layers opens many trees, each
+    /// of which holds one, and files that may be open are few.
+    shared: Arc<Mutex<Weak<File>>>,
+}
 
 /// A lock that is held. Dropping it frees it and removes its file.
 #[derive(Debug)]
@@ -33,10 +46,10 @@ pub(super) struct Lock {
 
 /// Says that somebody relies on what is in the store: as long as it lives, nothing in the store is freed, in any process.
 /// To be held from the first look into the store to the publication of a reference, and while trees are read.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[must_use = "the store is in use only for as long as this lives"]
 pub struct InUse {
-    _file: File,
+    _file: Arc<File>,
 }
 
 /// The store is in nobody's use but ours.
@@ -47,7 +60,7 @@ pub(super) struct Alone {
 
 impl Locks {
     pub(super) fn new(dir: Arc<Dir>) -> Self {
-        Self(dir)
+        Self { dir, shared: Arc::default() }
     }
 
     /// Takes a lock, waiting for its holder. Blocks the thread.
@@ -57,6 +70,7 @@ impl Locks {
             let file = self.open(name).map_err(failed)?;
             lock_exclusively(&file).map_err(failed)?;
             if let Some(lock) = self.settle(name, file)? {
+                step("lock", &*self.dir, name);
                 return Ok(lock);
             }
         }
@@ -76,6 +90,12 @@ impl Locks {
         }
     }
 
+    /// Takes a lock, waiting for its holder until that is given up. Blocks the thread.
+    pub(super) fn acquire_unless(&self, name: &str, cancel: Option<&Cancel>) -> Result<Lock> {
+        let Some(cancel) = cancel else { return self.acquire(name) };
+        until(cancel, || self.try_acquire(name))
+    }
+
     /// Takes a lock without blocking the executor. The wait has a thread of its own, so that giving up (dropping the
     /// future) never holds up the end of the runtime.
     pub(super) async fn acquire_async(&self, name: String) -> Result<Lock> {
@@ -83,11 +103,24 @@ impl Locks {
         waiting(move || locks.acquire(&name)).await
     }
 
-    /// Shares the use of the store, waiting while space is being freed. Blocks the thread.
-    pub(super) fn share(&self) -> Result<InUse> {
+    /// Shares the use of the store, waiting while space is being freed, or until that is given up. Blocks the thread.
+    pub(super) fn share(&self, cancel: Option<&Cancel>) -> Result<InUse> {
         let failed = |e| Error::io("lock", STORE.as_bytes(), e);
+        let shared = || self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = shared().upgrade() {
+            return Ok(InUse { _file: file });
+        }
         let file = self.open(STORE).map_err(failed)?;
-        uninterrupted(|| file.lock_shared()).map_err(failed)?;
+        match cancel {
+            None => uninterrupted(|| file.lock_shared()).map_err(failed)?,
+            Some(cancel) => until(cancel, || match file.try_lock_shared() {
+                Ok(()) => Ok(Some(())),
+                Err(TryLockError::WouldBlock) => Ok(None),
+                Err(TryLockError::Error(error)) => Err(failed(error)),
+            })?,
+        }
+        let file = Arc::new(file);
+        *shared() = Arc::downgrade(&file);
         Ok(InUse { _file: file })
     }
 
@@ -99,31 +132,30 @@ impl Locks {
     }
 
     /// Removes the files of locks whose holders died.
-    pub(super) fn sweep(&self) -> Result<()> {
-        for name in super::layout::names(&self.0, "locks")? {
+    pub(super) fn sweep(&self, sweep: &mut Sweep) {
+        for name in sweep.list(super::layout::names(&self.dir, "locks")) {
             if name != STORE && name.strip_suffix(".lock").is_some() {
-                drop(self.try_acquire(&name)?);
+                sweep.note(self.try_acquire(&name).map(drop));
             }
         }
-        Ok(())
     }
 
     fn open(&self, name: &str) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(File::from(rustix::fs::openat(&*self.0, name, flags, Mode::RUSR | Mode::WUSR)?))
+        Ok(File::from(rustix::fs::openat(&*self.dir, name, flags, Mode::RUSR | Mode::WUSR)?))
     }
 
     /// The lock, if the name still means the file that was locked.
     fn settle(&self, name: &str, file: File) -> Result<Option<Lock>> {
         let failed = |e: Errno| Error::io("lock", name.as_bytes(), e);
         let held = rustix::fs::fstat(&file).map_err(failed)?;
-        let named = match rustix::fs::statat(&*self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
+        let named = match rustix::fs::statat(&*self.dir, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(named) => named,
             Err(Errno::NOENT) => return Ok(None),
             Err(error) => return Err(failed(error)),
         };
         let same = (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino);
-        Ok(same.then(|| Lock { dir: Arc::clone(&self.0), name: name.to_owned(), _file: file }))
+        Ok(same.then(|| Lock { dir: Arc::clone(&self.dir), name: name.to_owned(), _file: file }))
     }
 }
 
@@ -134,14 +166,30 @@ impl Drop for Lock {
     }
 }
 
+/// Tries until it works, or until it is given up.
+fn until<T>(cancel: &Cancel, mut attempt: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    loop {
+        cancel.check()?;
+        if let Some(done) = attempt()? {
+            return Ok(done);
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
 /// Runs a wait of unknown length on a thread of its own.
 pub(super) async fn waiting<T: Send + 'static>(wait: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     std::thread::Builder::new()
         .name("cofferdam-lock".into())
-        .spawn(move || drop(sender.send(wait())))
+        .spawn(move || drop(sender.send(std::panic::catch_unwind(AssertUnwindSafe(wait)))))
         .map_err(|e| Error::io("start a thread for", b"a lock", e))?;
-    receiver.await.map_err(|_| Error::Interrupted)?
+    match receiver.await {
+        Ok(Ok(result)) => result,
+        // As in `blocking`: a defect of ours is not an interruption.
+        Ok(Err(panic)) => std::panic::resume_unwind(panic),
+        Err(_) => Err(Error::Interrupted),
+    }
 }
 
 /// Runs short blocking work beside the executor.
@@ -234,7 +282,7 @@ mod tests {
         assert!(locks.try_acquire("a.lock").unwrap().is_some());
         drop(locks.open("b.lock").unwrap());
         let held = locks.acquire("c.lock").unwrap();
-        locks.sweep().unwrap();
+        locks.sweep(&mut Sweep::new(0));
         assert!(!temp.path().join("b.lock").exists());
         assert!(temp.path().join("c.lock").exists());
         drop(held);
@@ -243,12 +291,47 @@ mod tests {
     #[test]
     fn a_store_in_use_is_nobodys_alone() {
         let (_temp, locks) = temp();
-        let (first, second) = (locks.share().unwrap(), locks.share().unwrap());
+        let (first, second) = (locks.share(None).unwrap(), locks.share(None).unwrap());
         assert!(locks.try_alone().unwrap().is_none());
         drop(first);
         assert!(locks.try_alone().unwrap().is_none());
         drop(second);
         assert!(locks.try_alone().unwrap().is_some());
+        let third = locks.share(None).unwrap();
+        assert!(locks.try_alone().unwrap().is_none());
+        let fourth = locks.clone().share(None).unwrap();
+        assert_eq!(locks.shared.lock().unwrap().strong_count(), 2, "one file for all of a process");
+        drop((third, fourth));
+    }
+
+    #[test]
+    fn a_wait_ends_when_it_is_given_up() {
+        let (temp, locks) = temp();
+        let held = locks.acquire("a.lock").unwrap();
+        let alone = locks.try_alone().unwrap().unwrap();
+        for wait in [
+            &(|cancel: &Cancel| locks.acquire_unless("a.lock", Some(cancel)).map(drop))
+                as &(dyn Fn(&Cancel) -> _ + Sync),
+            &|cancel| locks.share(Some(cancel)).map(drop),
+        ] {
+            let cancel = Cancel::new();
+            std::thread::scope(|scope| {
+                let waiter = scope.spawn(|| wait(&cancel));
+                cancel.cancel();
+                assert!(matches!(waiter.join().unwrap(), Err(Error::Interrupted)));
+            });
+        }
+        drop((held, alone));
+        let cancel = Cancel::new();
+        locks.acquire_unless("a.lock", Some(&cancel)).map(drop).unwrap();
+        locks.share(Some(&cancel)).map(drop).unwrap();
+        drop(temp);
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "a defect")]
+    async fn a_panic_in_a_wait_is_a_panic() {
+        let _ = waiting(|| -> Result<()> { panic!("a defect") }).await;
     }
 
     #[tokio::test]
@@ -256,7 +339,7 @@ mod tests {
         let (_temp, locks) = temp();
         let held = locks.acquire("a.lock").unwrap();
         let wait = locks.acquire_async("a.lock".into());
-        assert!(tokio::time::timeout(std::time::Duration::from_millis(20), wait).await.is_err());
+        assert!(tokio::time::timeout(Duration::from_millis(20), wait).await.is_err());
         drop(held);
         // The abandoned waiter may get the lock first, and frees it at once.
         drop(locks.acquire_async("a.lock".into()).await.unwrap());

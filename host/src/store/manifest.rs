@@ -16,7 +16,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::store::file::{self, Durability};
 use crate::store::layout::{self, BlobKind};
-use crate::store::stage::{Draft, Expected, Staged};
+use crate::store::stage::{Draft, Staged};
 use crate::store::storage::{ImageStorage, blob_lock, check_bytes};
 
 const KIND: BlobKind = BlobKind::Manifest;
@@ -37,9 +37,10 @@ impl ImageStorage {
     pub fn save_manifest(&self, manifest: &OciManifest, digest: &str) -> Result<()> {
         self.writable()?;
         let digest: Digest = digest.parse()?;
+        self.keep_unreferenced()?;
         let failed = |e: serde_json::Error| Error::io("write", digest.to_string().as_bytes(), e);
         let _lock = self.locks().acquire(&blob_lock(KIND, &digest))?;
-        if self.load(&digest).is_ok_and(|manifest| manifest.is_some()) {
+        if self.is_saved(&digest)? {
             return Ok(());
         }
         // A manifest that was made here, or written by a program with the same habits, can be restored to its very bytes.
@@ -103,12 +104,23 @@ impl ImageStorage {
         parse(&bytes, digest).map(Some)
     }
 
+    /// Whether what is there must stay: exact bytes, whether they can be read or not, or a typed manifest as it was saved.
+    /// Anything else than bytes that are absent or wrong is no leave to write over them.
+    fn is_saved(&self, digest: &Digest) -> Result<bool> {
+        match self.read_document(KIND, digest) {
+            Ok(bytes) => Ok(bytes.is_some()),
+            Err(Error::DigestMismatch { .. }) => {
+                Ok(self.read_as_saved(digest)?.is_some_and(|bytes| parse(&bytes, digest).is_ok()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// The bytes that [`ImageStorage::save_manifest`] wrote, if they still are what it wrote.
     fn read_as_saved(&self, digest: &Digest) -> Result<Option<Vec<u8>>> {
         let Some(note) = file::read(&self.rooms().records, &note_name(digest), 64 << 10)? else { return Ok(None) };
         let Ok(note) = serde_json::from_slice::<AsSaved>(&note) else { return Ok(None) };
-        let (_, limit) = self.document_limit(KIND);
-        let bytes = file::read(self.rooms().blobs(KIND), &KIND.file_name(digest), limit)?;
+        let bytes = file::read(self.rooms().blobs(KIND), &KIND.file_name(digest), self.limit_of(KIND))?;
         Ok(bytes.filter(|bytes| note.digest == *digest && note.saved == Digest::of(bytes)))
     }
 
@@ -117,19 +129,15 @@ impl ImageStorage {
         if self.read_verified(KIND, digest)?.is_some() {
             return Ok(());
         }
-        let expected = Expected { kind: KIND, digest: digest.clone(), size: Some(bytes.len() as u64) };
-        let mut staged = Staged::new(Draft::create(self.rooms().blobs(KIND), expected, None)?);
+        let expected = self.expect(KIND, digest.clone(), Some(bytes.len() as u64))?;
+        let mut staged = Staged::new(Draft::create(self.rooms().blobs(KIND), expected, self.locks(), None)?);
         staged.write_all(bytes).map_err(|e| Error::io("write", KIND.file_name(digest).as_bytes(), e))?;
         staged.verify()?.commit()?;
         file::remove(&self.rooms().records, &note_name(digest)).map(drop)
     }
 
     fn check_length(&self, bytes: &[u8], digest: &Digest) -> Result<()> {
-        let (what, limit) = self.document_limit(KIND);
-        if bytes.len() as u64 > limit {
-            return Err(Error::Limit { subject: format!("manifest {digest}"), what, limit });
-        }
-        Ok(())
+        self.expect(KIND, digest.clone(), Some(bytes.len() as u64)).map(drop)
     }
 }
 

@@ -54,24 +54,22 @@ impl Access {
     }
 }
 
-/// Reads the store's `meta.json`, or writes one if there is none. `shown` is the store's path, for messages.
-pub(super) fn open(root: &Arc<Dir>, shown: &[u8]) -> Result<Access> {
-    loop {
-        if let Some(text) = file::read(root, NAME, LIMIT)? {
-            return judge(&text, shown);
-        }
-        let meta =
-            Meta { format: 1, compatible: Vec::new(), read_only_compatible: Vec::new(), incompatible: Vec::new() };
-        let mut text = serde_json::to_vec_pretty(&meta).map_err(|e| corrupt(shown, &e))?;
-        text.push(b'\n');
-        // Somebody else may open the same new store: the first to write is the one to be read.
-        if file::create(root, NAME, &text)? == file::Publication::Done {
-            return Ok(Access { path: Escaped(shown).to_string(), read_only: None });
-        }
-        if file::read(root, NAME, LIMIT)?.is_none() {
-            return Err(corrupt(shown, &"it is not a regular file"));
-        }
+/// Reads the store's `meta.json`; nothing if there is none. `shown` is the store's path, for messages.
+pub(super) fn read(root: &Dir, shown: &[u8]) -> Result<Option<Access>> {
+    file::read(root, NAME, LIMIT)?.map(|text| judge(&text, shown)).transpose()
+}
+
+/// Writes the `meta.json` of a new store, unless somebody else has, and reads it then. To be done last of all that makes a
+/// store: where it is, everything else is.
+pub(super) fn write(root: &Arc<Dir>, shown: &[u8]) -> Result<Access> {
+    let meta = Meta { format: 1, compatible: Vec::new(), read_only_compatible: Vec::new(), incompatible: Vec::new() };
+    let mut text = serde_json::to_vec_pretty(&meta).map_err(|e| corrupt(shown, &e))?;
+    text.push(b'\n');
+    // Somebody else may open the same new store: the first to write is the one to be read.
+    if file::create(root, NAME, &text)? == file::Publication::Done {
+        return Ok(Access { path: Escaped(shown).to_string(), read_only: None });
     }
+    read(root, shown)?.ok_or_else(|| corrupt(shown, &"it is not a regular file"))
 }
 
 fn judge(text: &[u8], shown: &[u8]) -> Result<Access> {
@@ -94,7 +92,11 @@ fn judge(text: &[u8], shown: &[u8]) -> Result<Access> {
 }
 
 fn corrupt(shown: &[u8], reason: &dyn std::fmt::Display) -> Error {
-    Error::Corrupt { subject: format!("`{}/{NAME}`", Escaped(shown)), reason: reason.to_string() }
+    Error::Damaged {
+        subject: format!("`{}/{NAME}`", Escaped(shown)),
+        reason: reason.to_string(),
+        hint: "restore it, or choose another directory",
+    }
 }
 
 #[cfg(test)]
@@ -118,7 +120,7 @@ mod tests {
         assert!(refused.to_string().contains("`packs`"), "{refused}");
         assert!(refused.hint().is_some());
         assert!(matches!(judged(r#"{"format":2}"#), Err(Error::StoreFeature { .. })));
-        assert!(matches!(judged(""), Err(Error::Corrupt { .. })));
+        assert!(matches!(judged(""), Err(Error::Damaged { .. })));
     }
 
     #[test]
@@ -127,7 +129,7 @@ mod tests {
         let root = Arc::new(crate::ambient::open_dir(temp.path()).unwrap());
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| open(&root, b"/store").unwrap().writable().unwrap());
+                scope.spawn(|| write(&root, b"/store").unwrap().writable().unwrap());
             }
         });
         let names: Vec<_> = temp.path().read_dir().unwrap().map(|e| e.unwrap().file_name()).collect();

@@ -3,6 +3,7 @@
 //! ```text
 //! <images>/                                 0700, as is every directory below
 //!   meta.json                               version and feature flags of the store           (meta.rs)
+//!   keep-unreferenced                       there if others keep content that no reference names (keep.rs)
 //!   layers/sha256-<hex>.tar.gz              a layer's blob, exactly as fetched               (stage.rs, layer.rs)
 //!   configs/sha256-<hex>.json               an image configuration, exact bytes              (config.rs)
 //!   manifests/sha256-<hex>.json             a manifest or an index, exact bytes              (manifest.rs)
@@ -10,10 +11,12 @@
 //!   extracted/sha256-<hex>/                 a layer's tree, markers kept as files            (trees.rs)
 //!   extracted/sha256-<hex>.<uuid>.extracting/   a tree that is being written                 (stage_tree.rs)
 //!   records/sha256-<hex>.json               what vouches for a tree                          (record.rs)
+//!   records/sha256-<hex>.layer.json         what a merge must know beside the tree           (record.rs)
 //!   records/manifest.sha256-<hex>.json      what vouches for a re-serialised manifest        (manifest.rs)
 //!   refs/<escaped reference>.json           which manifest a name stands for                 (refs.rs)
 //!   locks/…                                 who is at work on what                           (lock.rs)
 //!   local/<key>/extracted/…, records/…      trees of local OCI layouts                       (bundle.rs)
+//!   guests/                                 compiled guests, of the store's own unpacker     (sandboxed.rs)
 //! ```
 //!
 //! # Invariants
@@ -24,26 +27,29 @@
 //! * The order of every commit: write, sync the file, rename without replacing, sync the directory; a reference comes
 //!   last. What a reader finds under a final name is whole.
 //! * A staged file is locked by its owner for as long as it lives, a staged tree by its layer's lock. The system frees
-//!   both when the owner dies; the next [`ImageStorage::open`] or [`ImageStorage::sweep`] removes what is left.
+//!   both when the owner dies; the next [`ImageStorage::open`] or [`ImageStorage::sweep`] removes what is left. An open tree is locked by its readers.
 //! * Manifests and configurations are verified each time they are read, layers each time they are extracted. So a
 //!   directory that another runtime wrote can be taken over as it is: nothing in it is believed.
 //! * A tree is derived data. It counts only when its record vouches for it: see `record.rs`.
-//! * Locks are taken in one order: the use of the store, then a tree, then a blob. No code waits for a second lock of the
+//! * Locks are taken in one order: the use of the store, then a tree, then a blob, then a blob's name. No code waits for a second lock of the
 //!   same kind while it holds one.
 
 mod bundle;
 mod config;
 mod download;
+mod ensure;
 mod file;
 mod hashing;
 mod image;
 mod images;
+mod keep;
 mod layer;
 mod layout;
 mod lock;
 mod manifest;
 mod meta;
 mod names;
+mod promote;
 mod record;
 mod refs;
 mod remove;
@@ -55,6 +61,7 @@ mod storage;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod trees;
 mod unpacker;
 mod withdraw;
@@ -67,9 +74,9 @@ pub use lock::InUse;
 pub use record::TreeRecord;
 pub use refs::ImageRef;
 pub use remove::Removed;
-pub use sandboxed::{described, preserve};
+pub use sandboxed::{Cancellable, described, preserve};
 pub use stage::{Claim, Committed, Staged, Verified};
 pub use stage_tree::{StagedTree, VerifiedTree};
 pub use storage::ImageStorage;
 pub use trees::{Tree, Trees};
-pub use unpacker::{LayerUnpacker, Unpacked};
+pub use unpacker::{LayerUnpacker, Unpacked, Watch};

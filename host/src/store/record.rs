@@ -4,61 +4,74 @@
 //! whole. So each tree that was verified gets a record beside it, and a tree without a record that vouches for it is
 //! leftover data: it is removed and extracted again. A record vouches when
 //!
-//! * it is of this very directory: same inode, same time of birth. A tree that was copied here, restored from a backup, or
-//!   put in the place of ours by another program is another directory;
+//! * it is of this very directory: same inode, same time of birth, and the same random mark, which is an attribute of the
+//!   tree's root where the file system has attributes (inodes and times are used again, marks are not). A tree that was
+//!   copied here, restored from a backup, or put in the place of ours by another program is another directory;
 //! * and the machine has not been started since (same boot id), or a sync of the whole file system came after the tree
-//!   was written (`synced`, see [`super::Trees::promote`]). After a power cut the files of an unsynced tree may be empty.
+//!   was written (`synced`, see [`super::Trees::promote`]). After a power cut the files of an unsynced tree may be empty;
+//! * and what the merge needs to know about the layer is there in the form that this version reads. That may be large and is
+//!   a file of its own, `<digest>.layer.json`, which the record names by its hash.
 
 use std::fs::File;
 
-use rustix::fs::{AtFlags, StatxFlags};
+use rustix::fs::{AtFlags, StatxFlags, XattrFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::store::image::LayerDescriptor;
+use crate::tree::LayerRecord;
 
 /// The version of the form below. Another one vouches for nothing.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
-/// The largest record that is read, in bytes: a record may list the hard links that the merge has to make.
-pub(super) const LIMIT: u64 = 256 << 20;
+/// The largest record that is read, in bytes.
+pub(super) const LIMIT: u64 = 64 << 10;
+
+/// The attribute of a tree's root that holds its mark. No layer can set it, and no merge copies it.
+const MARK: &str = "user.cofferdam.tree";
 
 /// What is known about a tree.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TreeRecord {
     version: u32,
+    /// The version of the layer's record.
+    layer_version: u32,
     /// The digest of the layer's blob.
     pub digest: Digest,
-    /// The digest of the decoded layer.
-    pub diff_id: Digest,
+    /// The digests of the decoded layer that were verified, each by another algorithm.
+    pub diff_ids: Vec<Digest>,
     /// The size of the blob in bytes.
     pub blob_bytes: u64,
     /// The boot during which the tree was written, if the system told.
     pub boot_id: Option<String>,
+    /// When it was written: seconds since 1970, UTC.
+    pub written_at: u64,
     /// Whether the file system was synced after that.
     pub synced: bool,
+    /// Tells this tree from every other one of the same layer.
+    pub(super) mark: String,
     pub(super) directory: Identity,
     /// What the unpacker recorded for the merge.
-    pub layer: serde_json::Value,
+    pub(super) layer: LayerPart,
 }
 
-/// A record without its large part.
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct Head {
-    version: u32,
-    digest: Digest,
-    pub(super) diff_id: Digest,
-    boot_id: Option<String>,
-    pub(super) synced: bool,
-    directory: Identity,
+/// Hash and size of the file beside the record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct LayerPart {
+    pub(super) digest: Digest,
+    pub(super) bytes: u64,
 }
 
 /// Which directory a tree is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Identity {
     inode: u64,
     /// Seconds and nanoseconds, where the file system keeps it.
     born: Option<(i64, u32)>,
+    /// The mark, where the file system keeps attributes.
+    mark: Option<String>,
 }
 
 impl Identity {
@@ -68,26 +81,71 @@ impl Identity {
         let stat = rustix::fs::statx(directory, c"", AtFlags::EMPTY_PATH, mask)
             .map_err(|e| Error::io("look at", b"a tree", e))?;
         let known = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
-        Ok(Self { inode: stat.stx_ino, born: known.then_some((stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec)) })
+        let born = known.then_some((stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec));
+        let mut mark = [0; 64];
+        let mark = match rustix::fs::fgetxattr(directory, MARK, &mut mark) {
+            Ok(length) => mark.get(..length).map(|mark| String::from_utf8_lossy(mark).into_owned()),
+            // Not there, not one of ours, or of a directory that can only be held.
+            Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE | Errno::BADF | Errno::ACCESS) => None,
+            Err(error) => return Err(Error::io("read the mark of", b"a tree", error)),
+        };
+        Ok(Self { inode: stat.stx_ino, born, mark })
+    }
+}
+
+/// Marks the root of a tree. Where that cannot be, inode and time of birth have to do.
+pub(super) fn mark(directory: &File) -> Result<String> {
+    let mark = uuid::Uuid::new_v4().simple().to_string();
+    match rustix::fs::fsetxattr(directory, MARK, mark.as_bytes(), XattrFlags::empty()) {
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSPC | Errno::TOOBIG) => Ok(mark),
+        Err(error) => Err(Error::io("mark", b"a tree", error)),
     }
 }
 
 impl TreeRecord {
-    pub(super) fn new(digest: Digest, unpacked: super::Unpacked, boot_id: Option<String>, directory: Identity) -> Self {
-        let super::Unpacked { blob: _, blob_bytes, diff_id, record } = unpacked;
-        Self { version: VERSION, digest, diff_id, blob_bytes, boot_id, synced: false, directory, layer: record }
-    }
-}
-
-impl Head {
-    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
-        serde_json::from_slice(bytes).ok()
+    pub(super) fn new(digest: Digest, unpacked: &super::Unpacked, mark: String, directory: Identity) -> Self {
+        Self {
+            version: VERSION,
+            layer_version: LayerRecord::VERSION,
+            digest,
+            diff_ids: vec![unpacked.diff_id.clone()],
+            blob_bytes: unpacked.blob_bytes,
+            boot_id: None,
+            written_at: 0,
+            synced: false,
+            mark,
+            directory,
+            layer: LayerPart { digest: Digest::of(&unpacked.record), bytes: unpacked.record.len() as u64 },
+        }
     }
 
     /// Whether this record vouches for a directory as the tree of `digest`.
-    pub(super) fn vouches(&self, digest: &Digest, directory: Identity, boot_id: Option<&str>) -> bool {
+    pub(super) fn vouches(&self, digest: &Digest, directory: &Identity, boot_id: Option<&str>) -> bool {
         let same_boot = self.boot_id.is_some() && self.boot_id.as_deref() == boot_id;
-        self.version == VERSION && self.digest == *digest && self.directory == directory && (self.synced || same_boot)
+        self.version == VERSION
+            && self.layer_version == LayerRecord::VERSION
+            && self.digest == *digest
+            && self.directory == *directory
+            && (self.synced || same_boot)
+    }
+
+    /// Whether the tree is what the layer claims; not known if it was measured by other algorithms only.
+    pub(super) fn fits(&self, layer: &LayerDescriptor) -> Result<Option<bool>> {
+        let Some(claimed) = &layer.diff_id else { return Ok(Some(true)) };
+        let known = self.diff_ids.iter().find(|known| known.algorithm() == claimed.algorithm());
+        known.map(|known| check_diff_id(layer, known).map(|()| true)).transpose()
+    }
+}
+
+/// Compares a decoded layer's digest with what the layer claims, if it does.
+pub(super) fn check_diff_id(layer: &LayerDescriptor, actual: &Digest) -> Result<()> {
+    match &layer.diff_id {
+        Some(expected) if expected != actual => Err(Error::DigestMismatch {
+            subject: format!("layer {}, decoded,", layer.digest),
+            expected: expected.clone(),
+            actual: actual.clone(),
+        }),
+        _ => Ok(()),
     }
 }
 
@@ -98,24 +156,35 @@ mod tests {
     #[test]
     fn a_record_vouches_for_one_directory_in_one_boot_unless_synced() {
         let digest = Digest::of(b"blob");
-        let here = Identity { inode: 7, born: Some((1, 2)) };
-        let head = Head {
-            version: VERSION,
-            digest: digest.clone(),
+        let here = Identity { inode: 7, born: Some((1, 2)), mark: Some("x".into()) };
+        let unpacked = super::super::Unpacked {
+            blob: digest.clone(),
+            blob_bytes: 4,
             diff_id: Digest::of(b"tar"),
-            boot_id: Some("monday".into()),
-            synced: false,
-            directory: here,
+            record: Vec::new(),
         };
-        assert!(head.vouches(&digest, here, Some("monday")));
-        assert!(!head.vouches(&digest, here, Some("tuesday")), "a power cut may lie between");
-        assert!(!head.vouches(&digest, here, None));
-        assert!(!head.vouches(&Digest::of(b"other"), here, Some("monday")));
-        assert!(!head.vouches(&digest, Identity { inode: 8, ..here }, Some("monday")));
-        assert!(!head.vouches(&digest, Identity { born: Some((1, 3)), ..here }, Some("monday")), "a reused inode");
-        let synced = Head { synced: true, ..head.clone() };
-        assert!(synced.vouches(&digest, here, Some("tuesday")));
-        assert!(!Head { boot_id: None, ..head.clone() }.vouches(&digest, here, None), "unknown is not the same");
-        assert!(!Head { version: 2, ..synced }.vouches(&digest, here, Some("monday")));
+        let record = TreeRecord {
+            boot_id: Some("monday".into()),
+            ..TreeRecord::new(digest.clone(), &unpacked, "x".into(), here.clone())
+        };
+        assert!(record.vouches(&digest, &here, Some("monday")));
+        assert!(!record.vouches(&digest, &here, Some("tuesday")), "a power cut may lie between");
+        assert!(!record.vouches(&digest, &here, None));
+        assert!(!record.vouches(&Digest::of(b"other"), &here, Some("monday")));
+        let others = [
+            Identity { inode: 8, ..here.clone() },
+            Identity { born: Some((1, 3)), ..here.clone() },
+            Identity { mark: Some("y".into()), ..here.clone() },
+            Identity { mark: None, ..here.clone() },
+        ];
+        for other in others {
+            assert!(!record.vouches(&digest, &other, Some("monday")), "{other:?}");
+        }
+        let synced = TreeRecord { synced: true, ..record.clone() };
+        assert!(synced.vouches(&digest, &here, Some("tuesday")));
+        let nowhere = TreeRecord { boot_id: None, ..record.clone() };
+        assert!(!nowhere.vouches(&digest, &here, None), "unknown is not the same");
+        assert!(!TreeRecord { version: 1, ..synced.clone() }.vouches(&digest, &here, Some("monday")));
+        assert!(!TreeRecord { layer_version: 0, ..synced }.vouches(&digest, &here, Some("monday")));
     }
 }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use cap_std::fs::Dir;
+use rustix::fs::AtFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
@@ -88,8 +89,14 @@ impl Refs {
             let text = match file::read(&self.0, &name, LIMIT) {
                 Ok(Some(text)) => text,
                 // Removed between the listing and the look.
-                Ok(None) if !self.0.exists(&name) => continue,
-                Ok(None) | Err(_) => {
+                Ok(None) if rustix::fs::statat(&*self.0, &name, AtFlags::SYMLINK_NOFOLLOW).is_err() => continue,
+                Ok(None) => {
+                    tracing::warn!(name, "a reference is not a regular file");
+                    listing.unreadable.push(name);
+                    continue;
+                }
+                Err(error) => {
+                    tracing::warn!(name, %error, "a reference cannot be read");
                     listing.unreadable.push(name);
                     continue;
                 }
@@ -97,7 +104,7 @@ impl Refs {
             match parse(&name, &text) {
                 Ok(image) => listing.refs.push(image),
                 Err(error) => {
-                    tracing::warn!(%error, "a reference cannot be read");
+                    tracing::warn!(name, %error, "a reference cannot be read");
                     listing.unreadable.push(name);
                 }
             }
@@ -108,7 +115,11 @@ impl Refs {
 }
 
 fn parse(name: &str, text: &[u8]) -> Result<ImageRef> {
-    let corrupt = |reason: String| Error::Corrupt { subject: format!("the reference in `refs/{name}`"), reason };
+    let corrupt = |reason: String| Error::Damaged {
+        subject: format!("the reference in `refs/{name}`"),
+        reason,
+        hint: "remove the image and pull it again: cofferdam rm REF; cofferdam pull REF",
+    };
     let image: ImageRef = serde_json::from_slice(text).map_err(|e| corrupt(e.to_string()))?;
     if file_name(&image.reference).is_ok_and(|expected| expected == name) {
         Ok(image)
@@ -223,7 +234,7 @@ mod tests {
         refs.set(&image("a:1")).unwrap();
         refs.0.rename("a%3A1.json", &refs.0, "b%3A1.json").unwrap();
         refs.0.write("c.json", "{").unwrap();
-        assert!(matches!(refs.get("b:1"), Err(Error::Corrupt { .. })));
+        assert!(matches!(refs.get("b:1"), Err(Error::Damaged { .. })));
         let listing = refs.list().unwrap();
         assert_eq!((listing.refs.len(), listing.unreadable.len()), (0, 2));
     }

@@ -1,25 +1,35 @@
 //! The store's own unpacker: the sandboxed pipeline, into a tree writer in preserve mode.
 
 use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::ambient;
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::sandbox::{Sandbox, SandboxOptions};
 use crate::store::image::LayerDescriptor;
-use crate::store::unpacker::{LayerUnpacker, Unpacked};
+use crate::store::unpacker::{LayerUnpacker, Unpacked, Watch};
 use crate::tree::{LayerRecord, Mode, TreeWriter, WriterOptions};
 use crate::unpack::{Compression, Layer, LayerReport, Unpacker};
 
 impl LayerUnpacker for Unpacker {
-    fn unpack(&self, blob: File, layer: &LayerDescriptor, dest: OwnedFd) -> Result<Unpacked> {
+    fn unpack(&self, blob: File, layer: &LayerDescriptor, dest: OwnedFd, watch: &Watch) -> Result<Unpacked> {
         let size = blob.metadata().map_err(|e| Error::io("look at", layer.digest.file_stem().as_bytes(), e))?.len();
-        let source = described(Layer::new(blob), layer)?.with_size(size).hashing_blob(layer.digest.algorithm());
-        let (report, record) = preserve(self, source, dest)?;
+        let blob = Cancellable::new(blob, watch.cancel.clone());
+        let source = described(Layer::new(blob), layer)?
+            .with_size(size)
+            .hashing_blob(layer.digest.algorithm())
+            .with_progress(Some(layer.digest.clone()), watch.progress.clone());
+        let (report, record) = preserve(self, source, dest, &watch.cancel)?;
         Unpacked::new(report, &record)
+    }
+
+    fn with_limits(self: Arc<Self>, limits: &Limits) -> Arc<dyn LayerUnpacker> {
+        Arc::new(Self::new(Arc::clone(self.sandbox()), limits.clone()))
     }
 }
 
@@ -29,7 +39,27 @@ impl Unpacked {
         let blob = report
             .blob
             .ok_or_else(|| Error::Corrupt { subject: "the layer".into(), reason: "nobody hashed its blob".into() })?;
-        Ok(Self { blob, blob_bytes: report.blob_bytes, diff_id: report.diff_id, record: record.to_value()? })
+        Ok(Self { blob, blob_bytes: report.blob_bytes, diff_id: report.diff_id, record: record.to_json()? })
+    }
+}
+
+/// A blob that ends in an error when the work is given up: the writer looks between two entries only, and one may be large.
+pub struct Cancellable<R> {
+    blob: R,
+    cancel: Cancel,
+}
+
+impl<R> Cancellable<R> {
+    /// Reads this until `cancel` is set.
+    pub fn new(blob: R, cancel: Cancel) -> Self {
+        Self { blob, cancel }
+    }
+}
+
+impl<R: Read> Read for Cancellable<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.cancel.check().map_err(io::Error::other)?;
+        self.blob.read(buffer)
     }
 }
 
@@ -50,8 +80,14 @@ pub fn described(mut layer: Layer, descriptor: &LayerDescriptor) -> Result<Layer
 }
 
 /// Unpacks a layer alone into the empty directory `dest`, markers kept: the form of `extracted/`.
-pub fn preserve(unpacker: &Unpacker, layer: Layer, dest: OwnedFd) -> Result<(LayerReport, LayerRecord)> {
-    let options = WriterOptions { limits: unpacker.limits().clone(), ..WriterOptions::new(Mode::Preserve) };
+pub fn preserve(
+    unpacker: &Unpacker,
+    layer: Layer,
+    dest: OwnedFd,
+    cancel: &Cancel,
+) -> Result<(LayerReport, LayerRecord)> {
+    let (limits, cancel) = (unpacker.limits().clone(), cancel.clone());
+    let options = WriterOptions { limits, cancel, ..WriterOptions::new(Mode::Preserve) };
     let (outcome, mut writer) = unpacker.extract(layer, TreeWriter::new(dest, options)?);
     let report = outcome?;
     let record = writer.finish_layer()?;
@@ -63,32 +99,41 @@ pub fn preserve(unpacker: &Unpacker, layer: Layer, dest: OwnedFd) -> Result<(Lay
 pub(super) struct Deferred {
     /// The store, in which compiled guests are kept too: it is its owner's alone.
     images_dir: PathBuf,
-    unpacker: Mutex<Option<Arc<Unpacker>>>,
+    /// One for all limits.
+    sandbox: Arc<Mutex<Option<Arc<Sandbox>>>>,
+    limits: Limits,
 }
 
 impl Deferred {
-    pub(super) fn new(images_dir: PathBuf) -> Self {
-        Self { images_dir, unpacker: Mutex::new(None) }
+    pub(super) fn new(images_dir: PathBuf, limits: Limits) -> Self {
+        Self { images_dir, sandbox: Arc::default(), limits }
     }
 
-    fn unpacker(&self) -> Result<Arc<Unpacker>> {
-        let mut slot = self.unpacker.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(unpacker) = &*slot {
-            return Ok(Arc::clone(unpacker));
+    fn sandbox(&self) -> Result<Arc<Sandbox>> {
+        let mut slot = self.sandbox.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sandbox) = &*slot {
+            return Ok(Arc::clone(sandbox));
         }
         let options = match ambient::canonical(&self.images_dir) {
             Ok(store) => SandboxOptions::default().with_cache(store.join("guests")),
             Err(_) => SandboxOptions::default(),
         };
-        let sandbox = Sandbox::new(&options)?;
-        let unpacker = Arc::new(Unpacker::new(Arc::new(sandbox), Limits::default()));
-        *slot = Some(Arc::clone(&unpacker));
-        Ok(unpacker)
+        let sandbox = Arc::new(Sandbox::new(&options)?);
+        *slot = Some(Arc::clone(&sandbox));
+        Ok(sandbox)
     }
 }
 
 impl LayerUnpacker for Deferred {
-    fn unpack(&self, blob: File, layer: &LayerDescriptor, dest: OwnedFd) -> Result<Unpacked> {
-        self.unpacker()?.unpack(blob, layer, dest)
+    fn unpack(&self, blob: File, layer: &LayerDescriptor, dest: OwnedFd, watch: &Watch) -> Result<Unpacked> {
+        Unpacker::new(self.sandbox()?, self.limits.clone()).unpack(blob, layer, dest, watch)
+    }
+
+    fn with_limits(self: Arc<Self>, limits: &Limits) -> Arc<dyn LayerUnpacker> {
+        Arc::new(Self {
+            images_dir: self.images_dir.clone(),
+            sandbox: Arc::clone(&self.sandbox),
+            limits: limits.clone(),
+        })
     }
 }

@@ -19,7 +19,7 @@ use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::store::file::{self, Publication, Slot};
 use crate::store::layout::BlobKind;
-use crate::store::lock::Lock;
+use crate::store::lock::{Lock, Locks};
 use crate::store::names::Staging;
 
 /// The answer of somebody who wanted to do a piece of work once.
@@ -48,9 +48,20 @@ pub(super) struct Expected {
     pub(super) digest: Digest,
     /// Its size in bytes, if declared.
     pub(super) size: Option<u64>,
+    /// The most bytes that it may have, declared or not.
+    pub(super) limit: u64,
 }
 
 impl Expected {
+    /// The most bytes that may be written.
+    pub(super) fn most(&self) -> u64 {
+        self.size.unwrap_or(self.limit).min(self.limit)
+    }
+
+    fn over_limit(&self) -> Error {
+        Error::Limit { subject: self.subject(), what: self.kind.counted(), limit: self.limit }
+    }
+
     pub(super) fn subject(&self) -> String {
         format!("{} {}", self.kind.noun(), self.digest)
     }
@@ -72,6 +83,7 @@ pub(super) struct Draft {
     pub(super) file: File,
     pub(super) dir: Arc<Dir>,
     pub(super) expected: Expected,
+    pub(super) locks: Locks,
     pub(super) lock: Option<Lock>,
 }
 
@@ -91,14 +103,17 @@ pub struct Committed {
 }
 
 impl Draft {
-    pub(super) fn create(dir: &Arc<Dir>, expected: Expected, lock: Option<Lock>) -> Result<Self> {
+    pub(super) fn create(dir: &Arc<Dir>, expected: Expected, locks: &Locks, lock: Option<Lock>) -> Result<Self> {
         let (slot, file) = Slot::create(dir, Staging::Blob, Some(&expected.digest))?;
-        Ok(Self { slot, file, dir: Arc::clone(dir), expected, lock })
+        Ok(Self { slot, file, dir: Arc::clone(dir), expected, locks: locks.clone(), lock })
     }
 
     /// Judges what was written: `digest` and `written` are what the writer measured, and the file must agree.
     pub(super) fn verify(self, digest: Digest, written: u64) -> Result<Verified> {
         let subject = || self.expected.subject();
+        if self.expected.size.is_none() && written > self.expected.limit {
+            return Err(self.expected.over_limit());
+        }
         let held = self.file.metadata().map_err(|e| Error::io("look at", self.slot.name().as_bytes(), e))?.len();
         let expected = self.expected.size.unwrap_or(written);
         for actual in [written, held] {
@@ -149,10 +164,13 @@ impl Staged {
 
 impl Write for Staged {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if let Some(size) = self.draft.expected.size
-            && self.written + bytes.len() as u64 > size
-        {
-            let text = format!("{} has more than the declared {size} bytes", self.draft.expected.subject());
+        let expected = &self.draft.expected;
+        let most = expected.most();
+        if self.written.saturating_add(bytes.len() as u64) > most {
+            let text = match expected.size {
+                Some(size) => format!("{} has more than the declared {size} bytes", expected.subject()),
+                None => expected.over_limit().to_string(),
+            };
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
         }
         let count = self.draft.file.write(bytes)?;
@@ -170,9 +188,11 @@ impl Verified {
     /// Makes the blob durable and gives it its name. If the name is taken already, what has it is verified: it stays if
     /// it is right and is replaced if it is not.
     pub fn commit(self) -> Result<Committed> {
-        let Draft { mut slot, file, dir, expected, lock } = self.draft;
+        let Draft { mut slot, file, dir, expected, locks, lock } = self.draft;
         let name = expected.kind.file_name(&expected.digest);
-        file.sync_all().map_err(|e| Error::io("sync", name.as_bytes(), e))?;
+        file::sync_file(&file, &name)?;
+        // Held by whoever gives the name or takes it away, downloads without a lock of the blob included: never for long.
+        let naming = locks.acquire(&naming_lock(expected.kind, &expected.digest))?;
         if slot.publish_new(&name)? == Publication::Taken {
             if holds(&dir, &name, &expected)? {
                 // Ours goes; theirs may be so new that its name is not on disk yet.
@@ -182,16 +202,21 @@ impl Verified {
                 slot.publish_over(&name, file::Durability::Synced)?;
             }
         }
-        drop((slot, file, lock));
+        drop((naming, slot, file, lock));
         Ok(Committed { digest: expected.digest, size: self.size })
     }
+}
+
+/// The name of the lock under which a blob gets its name or loses it.
+pub(super) fn naming_lock(kind: BlobKind, digest: &Digest) -> String {
+    format!("{}.{}.naming.lock", kind.directory(), digest.file_stem())
 }
 
 /// Whether the file of this name has the expected bytes.
 fn holds(dir: &Dir, name: &str, expected: &Expected) -> Result<bool> {
     let Some(mut file) = file::open(dir, name)? else { return Ok(false) };
     let (digest, _) = file::hash(&mut file, expected.digest.algorithm(), name)?;
-    file.sync_all().map_err(|e| Error::io("sync", name.as_bytes(), e))?;
+    file::sync_file(&file, name)?;
     Ok(digest == expected.digest)
 }
 

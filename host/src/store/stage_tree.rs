@@ -7,15 +7,18 @@ use cap_std::fs::Dir;
 use rustix::fs::{AtFlags, Mode, RenameFlags};
 use rustix::io::Errno;
 
+use crate::cancel::Cancel;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::store::file::Durability;
 use crate::store::image::LayerDescriptor;
 use crate::store::layout;
-use crate::store::lock::{Lock, waiting};
+use crate::store::lock::{InUse, Lock, waiting};
 use crate::store::names::{self, Staging};
-use crate::store::record::{Identity, TreeRecord};
+use crate::store::promote;
+use crate::store::record::{self, Identity, TreeRecord, check_diff_id};
 use crate::store::stage::Claim;
-use crate::store::trees::{Tree, Trees, check_diff_id};
+use crate::store::trace::step;
+use crate::store::trees::{Look, Tree, Trees};
 use crate::store::unpacker::Unpacked;
 use crate::tree::remove_tree;
 
@@ -32,6 +35,7 @@ pub struct StagedTree {
     directory: File,
     committed: bool,
     _lock: Lock,
+    in_use: InUse,
 }
 
 /// A staged tree whose layer hashes to its digest, decoded and not.
@@ -48,16 +52,24 @@ impl Trees {
     ///
     /// Who calls this twice for one layer, without dropping the first, waits for themselves.
     pub fn begin(&self, layer: &LayerDescriptor) -> Result<Claim<StagedTree>> {
-        if self.present(layer)? {
+        self.begin_unless(layer, None)
+    }
+
+    /// As [`Trees::begin`]; waits until that is given up.
+    pub(crate) fn begin_unless(&self, layer: &LayerDescriptor, cancel: Option<&Cancel>) -> Result<Claim<StagedTree>> {
+        let in_use = self.0.locks.share(cancel)?;
+        if matches!(self.look(layer)?, Look::Ready(..)) {
             return Ok(Claim::Present);
         }
         self.0.access.writable()?;
-        let lock = self.0.locks.acquire(&self.lock_name(&layer.digest))?;
-        if self.present(layer)? {
-            return Ok(Claim::Present);
+        let lock = self.0.locks.acquire_unless(&self.lock_name(&layer.digest), cancel)?;
+        match self.look(layer)? {
+            Look::Ready(..) => return Ok(Claim::Present),
+            // It stays: others may count on it, and the commit will know whether it is right.
+            Look::Unmeasured => {}
+            Look::Absent => self.clear(&layer.digest)?,
         }
-        self.clear(&layer.digest)?;
-        self.stage(layer, lock).map(Claim::Granted)
+        self.stage(layer, lock, in_use).map(Claim::Granted)
     }
 
     /// As [`Trees::begin`], without blocking the executor. To be given up by dropping the future.
@@ -66,7 +78,7 @@ impl Trees {
         waiting(move || trees.begin(&layer)).await
     }
 
-    fn stage(&self, layer: &LayerDescriptor, lock: Lock) -> Result<StagedTree> {
+    fn stage(&self, layer: &LayerDescriptor, lock: Lock, in_use: InUse) -> Result<StagedTree> {
         let name = names::fresh(Staging::Tree, Some(&layer.digest));
         let failed = |e: Errno| Error::io("create the directory", name.as_bytes(), e);
         rustix::fs::mkdirat(&*self.0.extracted, &name, Mode::from_raw_mode(0o755)).map_err(failed)?;
@@ -77,8 +89,8 @@ impl Trees {
                 return Err(failed(error));
             }
         };
-        let staged =
-            StagedTree { trees: self.clone(), layer: layer.clone(), name, directory, committed: false, _lock: lock };
+        let (trees, layer) = (self.clone(), layer.clone());
+        let staged = StagedTree { trees, layer, name, directory, committed: false, _lock: lock, in_use };
         // The mode of a root that no entry mentions, whatever the umask. `extracted/` itself is closed to others.
         rustix::fs::fchmod(&staged.directory, Mode::from_raw_mode(0o755))
             .map_err(|e| Error::io("set the mode of", staged.name.as_bytes(), e))?;
@@ -120,6 +132,19 @@ impl StagedTree {
     }
 }
 
+impl StagedTree {
+    /// Notes of a tree that is there already by which other digest its layer was verified just now. It came from the same
+    /// blob and may be in use, so it stays, and what was staged goes.
+    fn confirm(self, directory: File, mut record: TreeRecord, diff_id: Digest) -> Result<Tree> {
+        if !record.diff_ids.contains(&diff_id) {
+            record.diff_ids.push(diff_id);
+            self.trees.write_record(&record)?;
+        }
+        let digest = &self.layer.digest;
+        self.trees.hold(directory, record, self.in_use.clone())?.ok_or_else(|| busy(digest))
+    }
+}
+
 impl Drop for StagedTree {
     fn drop(&mut self) {
         if !self.committed
@@ -137,25 +162,42 @@ impl VerifiedTree {
         let Self { mut staged, unpacked } = self;
         let trees = staged.trees.clone();
         let digest = staged.layer.digest.clone();
-        let name = digest.file_stem();
-        let identity = Identity::of(&staged.directory)?;
-        let record = TreeRecord::new(digest.clone(), unpacked, trees.0.boot_id.clone(), identity);
+        if let Some((directory, record)) = trees.vouched(&digest)? {
+            return staged.confirm(directory, record, unpacked.diff_id);
+        }
+        let mark = record::mark(&staged.directory)?;
+        let mut record = TreeRecord::new(digest.clone(), &unpacked, mark, Identity::of(&staged.directory)?);
+        record.boot_id.clone_from(&trees.0.boot_id);
+        record.written_at = promote::seconds();
+        trees.write_layer(&digest, &unpacked.record)?;
+        if record.boot_id.is_none() {
+            // Nobody could tell a power cut from none later.
+            trees.sync_all()?;
+            record.synced = true;
+        }
         for _ in 0..ATTEMPTS {
-            trees.write_record(&record, Durability::Volatile)?;
-            if publish(&trees.0.extracted, &staged.name, &name)? {
+            trees.write_record(&record)?;
+            if publish(&trees.0.extracted, &staged.name, &digest.file_stem())? {
                 staged.committed = true;
-                let directory = staged.directory.try_clone().map_err(|e| Error::io("open", name.as_bytes(), e))?;
-                return Ok(Tree { directory, path: trees.path(&digest), record });
+                let directory =
+                    staged.directory.try_clone().map_err(|e| Error::io("open", staged.name.as_bytes(), e))?;
+                return trees.hold(directory, record, staged.in_use.clone())?.ok_or_else(|| busy(&digest));
             }
             // We hold the lock, so this is somebody's who takes none, and nothing vouches for it.
             trees.clear(&digest)?;
+            trees.write_layer(&digest, &unpacked.record)?;
         }
-        Err(Error::Busy { what: format!("the tree of layer {digest}") })
+        Err(busy(&digest))
     }
+}
+
+fn busy(digest: &Digest) -> Error {
+    Error::Busy { what: format!("the tree of layer {digest}") }
 }
 
 /// Renames a directory without replacing anything. Says whether the name was free.
 fn publish(dir: &Dir, from: &str, to: &str) -> Result<bool> {
+    step("name", dir, to);
     let renamed = match rustix::fs::renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE) {
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
             // A plain rename replaces an empty directory only; the lock keeps everybody else who takes it away.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::ambient;
+use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Escaped, Result};
 use crate::limits::Limits;
@@ -17,7 +18,7 @@ use crate::store::sandboxed::Deferred;
 use crate::store::stage::{Claim, Draft, Expected, Staged};
 use crate::store::trees::Trees;
 use crate::store::unpacker::LayerUnpacker;
-use crate::store::{StagedDownload, file};
+use crate::store::{StagedDownload, file, keep};
 
 /// An image store in a directory. Cheap to clone; may be used by many threads, and by many processes at once.
 #[derive(Clone)]
@@ -41,8 +42,9 @@ impl ImageStorage {
     /// Opens the store at `images_dir`, with the default limits and Cofferdam's own unpacker. See [`ImageStorage::open`].
     pub fn new(images_dir: impl Into<PathBuf>) -> Result<Self> {
         let images_dir = images_dir.into();
-        let unpacker = Arc::new(Deferred::new(images_dir.clone()));
-        Self::open(images_dir, Limits::default(), unpacker)
+        let limits = Limits::default();
+        let unpacker = Arc::new(Deferred::new(images_dir.clone(), limits.clone()));
+        Self::open(images_dir, limits, unpacker)
     }
 
     /// Opens the store at `images_dir`: makes what is missing, takes over a directory that the reference wrote, and removes
@@ -52,18 +54,22 @@ impl ImageStorage {
         let (root, new) = ambient::create_private_dir(&path)?;
         let root = Arc::new(root);
         let shown = path.as_os_str().as_bytes();
-        let fresh = !root.exists(meta::NAME);
-        let adopted = fresh && root.is_dir("layers") && root.is_dir("manifests");
-        // Before anything else is touched: a later version's store is not ours to change.
-        let access = meta::open(&root, shown)?;
+        // Before anything is touched: a later version's store is not ours to change.
+        let known = meta::read(&root, shown)?;
+        let adopted = known.is_none() && root.is_dir("layers") && root.is_dir("manifests");
         // Never for a directory that merely holds the store: that may be anything, `/` included.
         if new || adopted {
             layout::close_to_others(&root, &Escaped(shown).to_string())?;
         }
         let rooms = Rooms::open(root)?;
-        if fresh {
-            file::sync_dir(&rooms.root)?;
+        if adopted {
+            keep::mark(&rooms.root)?;
         }
+        // Last: who finds it finds a store that is whole, and closed to others.
+        let access = match known {
+            Some(access) => access,
+            None => meta::write(&rooms.root, shown)?,
+        };
         let locks = Locks::new(Arc::clone(&rooms.locks));
         let refs = Refs::new(Arc::clone(&rooms.refs));
         let boot_id = ambient::boot_id();
@@ -78,21 +84,23 @@ impl ImageStorage {
         );
         let inner = Arc::new(Inner { path, access, rooms, locks, refs, trees, boot_id });
         let storage = Self { inner, limits: Arc::new(limits), unpacker };
-        if storage.writable().is_ok()
-            && let Err(error) = storage.sweep()
-        {
-            tracing::warn!(%error, "cannot remove all that dead processes left in the store");
+        if storage.writable().is_ok() {
+            if let Err(error) = storage.sweep() {
+                tracing::warn!(%error, "cannot remove all that dead processes left in the store");
+            }
+            storage.promote_old();
         }
         Ok(storage)
     }
 
-    /// The same store with other limits.
+    /// The same store with other limits, for documents and for the layers that it extracts.
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
-        Self { limits: Arc::new(limits), ..self }
+        let unpacker = self.unpacker.with_limits(&limits);
+        Self { inner: self.inner, limits: Arc::new(limits), unpacker }
     }
 
-    /// The same store with another unpacker.
+    /// The same store with another unpacker, which has limits of its own.
     #[must_use]
     pub fn with_unpacker(self, unpacker: Arc<dyn LayerUnpacker>) -> Self {
         Self { unpacker, ..self }
@@ -116,12 +124,17 @@ impl ImageStorage {
     /// Says that the caller relies on what is in the store. See [`InUse`].
     pub async fn in_use(&self) -> Result<InUse> {
         let locks = self.locks().clone();
-        waiting(move || locks.share()).await
+        waiting(move || locks.share(None)).await
     }
 
     /// As [`ImageStorage::in_use`], blocking the thread while another process frees space.
     pub fn in_use_blocking(&self) -> Result<InUse> {
-        self.locks().share()
+        self.locks().share(None)
+    }
+
+    /// As [`ImageStorage::in_use_blocking`], until the wait is given up.
+    pub fn in_use_unless(&self, cancel: &Cancel) -> Result<InUse> {
+        self.locks().share(Some(cancel))
     }
 
     /// Begins to write a blob, unless it is there: waits for others who write it, in any process. A manifest or a config
@@ -129,8 +142,7 @@ impl ImageStorage {
     /// future.
     pub async fn begin_blob(&self, kind: BlobKind, digest: &Digest, size: Option<u64>) -> Result<Claim<Staged>> {
         self.writable()?;
-        self.check_declared(kind, digest, size)?;
-        let expected = Expected { kind, digest: digest.clone(), size };
+        let expected = self.expect(kind, digest.clone(), size)?;
         if self.clone().has_expected(expected.clone()).await? {
             return Ok(Claim::Present);
         }
@@ -139,36 +151,38 @@ impl ImageStorage {
             return Ok(Claim::Present);
         }
         let dir = Arc::clone(self.rooms().blobs(kind));
-        blocking(move || Draft::create(&dir, expected, Some(lock)).map(|draft| Claim::Granted(Staged::new(draft))))
-            .await
+        let locks = self.locks().clone();
+        blocking(move || {
+            Draft::create(&dir, expected, &locks, Some(lock)).map(|draft| Claim::Granted(Staged::new(draft)))
+        })
+        .await
     }
 
     /// Stages the download of a layer. `expected_size` is its declared size in bytes; 0 or less means unknown.
     pub async fn stage_layer_download(&self, digest: &str, expected_size: i64) -> Result<StagedDownload> {
         let size = u64::try_from(expected_size).ok().filter(|&size| size > 0);
-        self.stage_download(BlobKind::Layer, digest, size, u64::MAX).await
+        self.stage_download(BlobKind::Layer, digest, size).await
     }
 
     /// Stages the download of an image configuration, of unknown size.
     pub async fn stage_config_download(&self, digest: &str) -> Result<StagedDownload> {
-        self.stage_download(BlobKind::Config, digest, None, self.limits.config_bytes).await
+        self.stage_download(BlobKind::Config, digest, None).await
     }
 
-    async fn stage_download(
-        &self,
-        kind: BlobKind,
-        digest: &str,
-        size: Option<u64>,
-        limit: u64,
-    ) -> Result<StagedDownload> {
+    async fn stage_download(&self, kind: BlobKind, digest: &str, size: Option<u64>) -> Result<StagedDownload> {
         self.writable()?;
-        let expected = Expected { kind, digest: digest.parse()?, size };
+        let expected = self.expect(kind, digest.parse()?, size)?;
         let dir = Arc::clone(self.rooms().blobs(kind));
         let path = self.images_dir().join(kind.directory());
-        blocking(move || Ok(StagedDownload::new(Draft::create(&dir, expected, None)?, &path, limit))).await
+        let storage = self.clone();
+        blocking(move || {
+            storage.keep_unreferenced()?;
+            Ok(StagedDownload::new(Draft::create(&dir, expected, storage.locks(), None)?, &path))
+        })
+        .await
     }
 
-    async fn has_expected(self, Expected { kind, digest, size }: Expected) -> Result<bool> {
+    async fn has_expected(self, Expected { kind, digest, size, .. }: Expected) -> Result<bool> {
         blocking(move || match kind {
             BlobKind::Layer => {
                 let held = layout::file_size(self.rooms().blobs(kind), &kind.file_name(&digest));
@@ -179,23 +193,21 @@ impl ImageStorage {
         .await
     }
 
-    /// Refuses a declared size above the limit before anything is fetched.
-    fn check_declared(&self, kind: BlobKind, digest: &Digest, size: Option<u64>) -> Result<()> {
-        let (what, limit) = self.document_limit(kind);
-        match size {
-            Some(size) if size > limit => {
-                Err(Error::Limit { subject: format!("{} {digest}", kind.noun()), what, limit })
-            }
-            _ => Ok(()),
+    /// What a blob must be. Refuses a declared size above the limit before anything is fetched.
+    pub(super) fn expect(&self, kind: BlobKind, digest: Digest, size: Option<u64>) -> Result<Expected> {
+        let limit = self.limit_of(kind);
+        if size.is_some_and(|size| size > limit) {
+            return Err(Error::Limit { subject: format!("{} {digest}", kind.noun()), what: kind.counted(), limit });
         }
+        Ok(Expected { kind, digest, size, limit })
     }
 
-    /// What is counted, and how many of it may be, in a blob of this kind.
-    pub(super) fn document_limit(&self, kind: BlobKind) -> (&'static str, u64) {
+    /// How many bytes a blob of this kind may have. A layer is hardly larger than what it decodes to.
+    pub(super) fn limit_of(&self, kind: BlobKind) -> u64 {
         match kind {
-            BlobKind::Manifest => ("bytes in a manifest", self.limits.manifest_bytes),
-            BlobKind::Config => ("bytes in an image configuration", self.limits.config_bytes),
-            BlobKind::Layer => ("bytes in a layer", u64::MAX),
+            BlobKind::Manifest => self.limits.manifest_bytes,
+            BlobKind::Config => self.limits.config_bytes,
+            BlobKind::Layer => self.limits.layer_bytes,
         }
     }
 
@@ -214,7 +226,7 @@ impl ImageStorage {
 
     /// The same, with the reason why it does not count.
     pub(super) fn read_document(&self, kind: BlobKind, digest: &Digest) -> Result<Option<Vec<u8>>> {
-        let (what, limit) = self.document_limit(kind);
+        let (what, limit) = (kind.counted(), self.limit_of(kind));
         let subject = || format!("{} {digest}", kind.noun());
         let bytes = match file::read(self.rooms().blobs(kind), &kind.file_name(digest), limit) {
             Ok(Some(bytes)) => bytes,

@@ -1,15 +1,18 @@
-//! Extracted trees: found, opened, promoted, removed; believed only when a record vouches for them.
+//! Extracted trees: found, opened, removed; believed only when a record vouches for them.
 //!
 //! A layer's lock is held from before its staging directory exists until after it has become the tree or is gone. So
 //! whoever holds the lock knows that any staging directory of the layer belongs to the dead.
+//!
+//! An open [`Tree`] shares the use of the store, so no other process frees the tree, and a lock on its directory, so that who
+//! replaces it does not empty it: it is renamed aside, and its content goes when the last reader has.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use cap_std::fs::Dir;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::digest::Digest;
@@ -17,10 +20,11 @@ use crate::error::{Error, Result};
 use crate::store::file::{self, Durability};
 use crate::store::image::LayerDescriptor;
 use crate::store::layout;
-use crate::store::lock::Locks;
+use crate::store::lock::{InUse, Locks};
 use crate::store::meta::Access;
 use crate::store::names::{self, Staging};
-use crate::store::record::{self, Head, Identity, TreeRecord};
+use crate::store::record::{self, Identity, TreeRecord};
+use crate::store::sweep::Sweep;
 use crate::tree::remove_tree;
 
 /// A directory of trees: the registry's, or one local layout's.
@@ -31,7 +35,7 @@ pub struct Trees(pub(super) Arc<Inner>);
 pub(super) struct Inner {
     path: PathBuf,
     pub(super) extracted: Arc<Dir>,
-    records: Arc<Dir>,
+    pub(super) records: Arc<Dir>,
     pub(super) locks: Locks,
     /// Tells the locks of one directory of trees from those of another.
     scope: String,
@@ -39,12 +43,23 @@ pub(super) struct Inner {
     pub(super) access: Access,
 }
 
-/// A tree that a record vouches for.
+/// A tree that a record vouches for. Nothing takes it away while this lives.
 #[derive(Debug)]
 pub struct Tree {
-    pub(super) directory: File,
-    pub(super) path: PathBuf,
-    pub(super) record: TreeRecord,
+    directory: File,
+    trees: Trees,
+    record: TreeRecord,
+    _in_use: InUse,
+}
+
+/// What is there of a layer's tree.
+pub(super) enum Look {
+    /// A tree that is what the layer claims.
+    Ready(File, Box<TreeRecord>),
+    /// A tree, of which it is not known whether it is: the claim is of an algorithm by which nobody measured it.
+    Unmeasured,
+    /// Nothing that counts.
+    Absent,
 }
 
 impl Trees {
@@ -67,61 +82,41 @@ impl Trees {
 
     /// Whether a layer's tree is there and vouched for. Cheap.
     pub fn is_ready(&self, digest: &Digest) -> bool {
-        matches!(self.head(digest), Ok(Some(_)))
+        matches!(self.vouched(digest), Ok(Some(_)))
     }
 
     /// Opens a layer's tree if it is there and vouched for. [`Error::DigestMismatch`] if the layer claims another
-    /// `DiffID` than the one that the tree was verified against.
+    /// `DiffID` than the one that the tree was verified against. Blocks the thread while another process frees space.
     pub fn open(&self, layer: &LayerDescriptor) -> Result<Option<Tree>> {
-        let Some(bytes) = self.record(&layer.digest)? else { return Ok(None) };
-        if !self.vouched(&layer.digest, Head::parse(&bytes).as_ref())? {
-            return Ok(None);
-        }
-        let subject = || format!("the record of the tree {}", layer.digest);
-        let record: TreeRecord =
-            serde_json::from_slice(&bytes).map_err(|e| Error::Corrupt { subject: subject(), reason: e.to_string() })?;
-        check_diff_id(layer, &record.diff_id)?;
-        let directory = self.directory(&layer.digest.file_stem(), OFlags::RDONLY)?;
-        // Nobody replaces a vouched tree; but the look and the opening were two.
-        match directory {
-            Some(directory) if Identity::of(&directory)? == record.directory => {
-                Ok(Some(Tree { directory, path: self.path(&layer.digest), record }))
-            }
-            _ => Ok(None),
+        let in_use = self.0.locks.share(None)?;
+        self.open_in_use(layer, in_use)
+    }
+
+    pub(super) fn open_in_use(&self, layer: &LayerDescriptor, in_use: InUse) -> Result<Option<Tree>> {
+        match self.look(layer)? {
+            Look::Ready(directory, record) => self.hold(directory, *record, in_use),
+            Look::Unmeasured | Look::Absent => Ok(None),
         }
     }
 
-    /// Syncs the file system once and notes in the records of this boot's trees that they outlive a power cut. To be
-    /// called after a pull, outside of all locks. Returns how many trees were promoted.
-    pub fn promote(&self) -> Result<usize> {
-        self.0.access.writable()?;
-        let mut written = Vec::new();
-        for digest in self.recorded()? {
-            if let Some(head) = self.head(&digest)?
-                && !head.synced
-            {
-                written.push(digest);
-            }
+    /// Takes hold of a tree; nothing if it lost its name since it was looked at.
+    pub(super) fn hold(&self, directory: File, record: TreeRecord, in_use: InUse) -> Result<Option<Tree>> {
+        // Who clears the tree takes its name first and asks for this lock then: one of the two sees the other.
+        // Where the file system has no such locks, all that is left is to look whether the tree has its name.
+        if rustix::fs::flock(&directory, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK) {
+            return Ok(None);
         }
-        if written.is_empty() {
-            return Ok(0);
-        }
-        rustix::fs::syncfs(&*self.0.extracted).map_err(|e| Error::io("sync", b"the extracted layers", e))?;
-        let mut promoted = 0;
-        for digest in written {
-            // Who holds the lock replaces the tree; the new one was not synced.
-            let Some(_lock) = self.0.locks.try_acquire(&self.lock_name(&digest))? else { continue };
-            let Some(bytes) = self.record(&digest)? else { continue };
-            if !self.vouched(&digest, Head::parse(&bytes).as_ref())? {
-                continue;
-            }
-            let Ok(mut record) = serde_json::from_slice::<TreeRecord>(&bytes) else { continue };
-            record.synced = true;
-            self.write_record(&record, Durability::Synced)?;
-            promoted += 1;
-        }
-        file::sync_dir(&self.0.records)?;
-        Ok(promoted)
+        let tree = Tree { directory, trees: self.clone(), record, _in_use: in_use };
+        Ok(tree.has_its_name()?.then_some(tree))
+    }
+
+    /// What is there of a layer's tree.
+    pub(super) fn look(&self, layer: &LayerDescriptor) -> Result<Look> {
+        let Some((directory, record)) = self.vouched(&layer.digest)? else { return Ok(Look::Absent) };
+        Ok(match record.fits(layer)? {
+            Some(_) => Look::Ready(directory, Box::new(record)),
+            None => Look::Unmeasured,
+        })
     }
 
     /// Removes a layer's tree and its record, unless somebody is at work on it. Says whether the tree is gone.
@@ -130,74 +125,97 @@ impl Trees {
         self.clear(digest).map(|()| true)
     }
 
+    /// Whether a layer's tree outlives a power cut.
+    pub(super) fn is_synced(&self, digest: &Digest) -> Result<bool> {
+        Ok(self.vouched(digest)?.is_some_and(|(_, record)| record.synced))
+    }
+
+    /// The layers whose trees are there, vouched for or not.
+    pub(super) fn stored(&self) -> Result<Vec<Digest>> {
+        let names = layout::names(&self.0.extracted, "extracted")?;
+        Ok(names.iter().filter_map(|name| Digest::from_file_stem(name)).collect())
+    }
+
     /// Whether there is a directory under a tree's name, vouched for or not.
     pub(super) fn path_exists(&self, digest: &Digest) -> bool {
         matches!(self.directory(&digest.file_stem(), OFlags::PATH), Ok(Some(_)))
     }
 
-    /// Removes staging directories of the dead, and records whose tree is gone.
-    pub(super) fn sweep(&self) -> Result<()> {
-        for name in layout::names(&self.0.extracted, "extracted")? {
-            let Some(staged) = names::parse(&name) else { continue };
-            let (Staging::Tree, Some(digest)) = (staged.staging, &staged.digest) else { continue };
-            if staged.ours {
-                let Some(_lock) = self.0.locks.try_acquire(&self.lock_name(digest))? else { continue };
-                remove_tree(&*self.0.extracted, name.as_bytes())?;
-            } else if super::sweep::is_abandoned(&self.0.extracted, &name) {
-                remove_tree(&*self.0.extracted, name.as_bytes())?;
-            }
+    /// Removes staging directories of the dead, and records whose tree is gone. Goes on after what cannot be removed.
+    pub(super) fn sweep(&self, sweep: &mut Sweep) {
+        for name in sweep.list(layout::names(&self.0.extracted, "extracted")) {
+            let swept = self.sweep_staged(&name, sweep);
+            sweep.note(swept);
         }
-        for digest in self.recorded()? {
-            let gone = || self.directory(&digest.file_stem(), OFlags::PATH).map(|tree| tree.is_none());
-            // A record comes a moment before its tree, and in that moment the lock is held.
-            if gone()?
-                && let Some(_lock) = self.0.locks.try_acquire(&self.lock_name(&digest))?
-                && gone()?
-            {
-                file::remove(&self.0.records, &record_name(&digest))?;
+        super::sweep::sweep_files(&self.0.records, sweep);
+        for name in sweep.list(layout::names(&self.0.records, "records")) {
+            sweep.note(self.sweep_record(&name));
+        }
+    }
+
+    fn sweep_staged(&self, name: &str, sweep: &Sweep) -> Result<()> {
+        let Some(staged) = names::parse(name) else { return Ok(()) };
+        let (Staging::Tree, Some(digest)) = (staged.staging, &staged.digest) else { return Ok(()) };
+        if staged.ours {
+            match self.0.locks.try_acquire(&self.lock_name(digest))? {
+                Some(_lock) => self.discard(name).map(drop),
+                None => Ok(()),
             }
+        } else if sweep.is_abandoned(&self.0.extracted, name) {
+            remove_tree(&*self.0.extracted, name.as_bytes())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn sweep_record(&self, name: &str) -> Result<()> {
+        let stem = name.strip_suffix(LAYER_SUFFIX).or_else(|| name.strip_suffix(".json"));
+        let Some(digest) = stem.and_then(Digest::from_file_stem) else { return Ok(()) };
+        let gone = || self.directory(&digest.file_stem(), OFlags::PATH).map(|tree| tree.is_none());
+        // A record comes a moment before its tree, and in that moment the lock is held.
+        if gone()?
+            && let Some(_lock) = self.0.locks.try_acquire(&self.lock_name(&digest))?
+            && gone()?
+        {
+            file::remove(&self.0.records, name)?;
         }
         Ok(())
     }
 
-    /// Whether the tree is there and is what the layer claims.
-    pub(super) fn present(&self, layer: &LayerDescriptor) -> Result<bool> {
-        match self.head(&layer.digest)? {
-            Some(head) => check_diff_id(layer, &head.diff_id).map(|()| true),
-            None => Ok(false),
+    /// The record that vouches for a layer's tree, and the tree.
+    pub(super) fn vouched(&self, digest: &Digest) -> Result<Option<(File, TreeRecord)>> {
+        let Some(record) = self.read_record(digest)? else { return Ok(None) };
+        let Some(directory) = self.directory(&digest.file_stem(), OFlags::RDONLY)? else { return Ok(None) };
+        let layer = layout::file_size(&self.0.records, &layer_name(digest));
+        let vouched = record.vouches(digest, &Identity::of(&directory)?, self.0.boot_id.as_deref())
+            && layer == Some(record.layer.bytes);
+        Ok(vouched.then_some((directory, record)))
+    }
+
+    fn read_record(&self, digest: &Digest) -> Result<Option<TreeRecord>> {
+        match file::read(&self.0.records, &record_name(digest), record::LIMIT) {
+            Ok(bytes) => Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok())),
+            Err(Error::Limit { .. }) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
-    /// The head of the record that vouches for a layer's tree.
-    fn head(&self, digest: &Digest) -> Result<Option<Head>> {
-        let Some(bytes) = self.record(digest)? else { return Ok(None) };
-        let head = Head::parse(&bytes);
-        Ok(if self.vouched(digest, head.as_ref())? { head } else { None })
+    /// Writes what a merge needs to know, to which the record refers: to be done before that is written.
+    pub(super) fn write_layer(&self, digest: &Digest, layer: &[u8]) -> Result<()> {
+        let name = layer_name(digest);
+        file::write(&self.0.records, &name, layer, Durability::Volatile)?.publish_over(&name, Durability::Volatile)
     }
 
-    fn vouched(&self, digest: &Digest, head: Option<&Head>) -> Result<bool> {
-        let Some(head) = head else { return Ok(false) };
-        let Some(directory) = self.directory(&digest.file_stem(), OFlags::PATH)? else { return Ok(false) };
-        Ok(head.vouches(digest, Identity::of(&directory)?, self.0.boot_id.as_deref()))
-    }
-
-    fn record(&self, digest: &Digest) -> Result<Option<Vec<u8>>> {
-        file::read(&self.0.records, &record_name(digest), record::LIMIT)
-    }
-
-    pub(super) fn write_record(&self, record: &TreeRecord, durability: Durability) -> Result<()> {
+    pub(super) fn write_record(&self, record: &TreeRecord) -> Result<()> {
         let name = record_name(&record.digest);
         let text = serde_json::to_vec(record).map_err(|e| Error::io("write", name.as_bytes(), e))?;
-        if text.len() as u64 > record::LIMIT {
-            let subject = format!("the record of layer {}", record.digest);
-            return Err(Error::Limit { subject, what: "bytes in the record of a tree", limit: record::LIMIT });
-        }
         // The name is synced by who promotes; without that, the record is as volatile as its tree.
+        let durability = if record.synced { Durability::Synced } else { Durability::Volatile };
         file::write(&self.0.records, &name, &text, durability)?.publish_over(&name, Durability::Volatile)
     }
 
     /// The digests of the trees that have records.
-    fn recorded(&self) -> Result<Vec<Digest>> {
+    pub(super) fn recorded(&self) -> Result<Vec<Digest>> {
         let names = layout::names(&self.0.records, "records")?;
         Ok(names.iter().filter_map(|name| Digest::from_file_stem(name.strip_suffix(".json")?)).collect())
     }
@@ -221,13 +239,35 @@ impl Trees {
     /// Removes the record, then whatever is under the tree's name. The lock is held.
     pub(super) fn clear(&self, digest: &Digest) -> Result<()> {
         file::remove(&self.0.records, &record_name(digest))?;
+        file::remove(&self.0.records, &layer_name(digest))?;
         let (name, aside) = (digest.file_stem(), names::fresh(Staging::Tree, Some(digest)));
         // Aside first: nobody shall find a tree in the middle of its removal.
         match rustix::fs::renameat(&*self.0.extracted, &name, &*self.0.extracted, &aside) {
-            Ok(()) => remove_tree(&*self.0.extracted, aside.as_bytes()),
+            Ok(()) => self.discard(&aside).map(drop),
             Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(Error::io("set aside the tree", name.as_bytes(), error)),
         }
+    }
+
+    /// Removes a staging directory or a tree that was set aside, unless somebody still reads it; then the next sweep does.
+    fn discard(&self, name: &str) -> Result<bool> {
+        let directory = self.directory(name, OFlags::RDONLY)?;
+        if let Some(directory) = &directory
+            && rustix::fs::flock(directory, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK)
+        {
+            return Ok(false);
+        }
+        remove_tree(&*self.0.extracted, name.as_bytes()).map(|()| true)
+    }
+
+    /// Sees to it that a tree counts no more, if it still is this one.
+    fn distrust(&self, record: &TreeRecord) -> Result<()> {
+        if let Some(_lock) = self.0.locks.try_acquire(&self.lock_name(&record.digest))?
+            && self.read_record(&record.digest)?.is_some_and(|now| now.mark == record.mark)
+        {
+            file::remove(&self.0.records, &record_name(&record.digest))?;
+        }
+        Ok(())
     }
 }
 
@@ -238,28 +278,65 @@ impl Tree {
     }
 
     /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn path(&self) -> PathBuf {
+        self.trees.path(&self.record.digest)
     }
 
     /// What is known about it.
     pub fn record(&self) -> &TreeRecord {
         &self.record
     }
+
+    /// What the unpacker recorded for the merge: [`super::Unpacked::record`]. Read each time, since it may be large.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Damaged`] if it is not what was written. The tree counts no more then, and will be extracted again.
+    pub fn layer_record(&self) -> Result<Vec<u8>> {
+        let TreeRecord { digest, layer, .. } = &self.record;
+        let bytes = match file::read(&self.trees.0.records, &layer_name(digest), layer.bytes) {
+            Err(Error::Limit { .. }) => None,
+            other => other?,
+        };
+        if let Some(bytes) = bytes.filter(|bytes| Digest::of(bytes) == layer.digest) {
+            return Ok(bytes);
+        }
+        self.trees.distrust(&self.record)?;
+        Err(Error::Damaged {
+            subject: format!("what the store notes about layer {digest}"),
+            reason: "it is not what was written".into(),
+            hint: "try again: the layer will be extracted anew",
+        })
+    }
+
+    /// Fails if somebody who takes no locks has put the tree aside since it was opened: what was read of it may be part of
+    /// it only.
+    pub fn check_whole(&self) -> Result<()> {
+        if self.has_its_name()? {
+            return Ok(());
+        }
+        Err(Error::Busy { what: format!("the tree of layer {}", self.record.digest) })
+    }
+
+    fn has_its_name(&self) -> Result<bool> {
+        let failed = |e: Errno| Error::io("look at", b"a tree", e);
+        let held = rustix::fs::fstat(&self.directory).map_err(failed)?;
+        let name = self.record.digest.file_stem();
+        match rustix::fs::statat(&*self.trees.0.extracted, &name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(named) => Ok((held.st_dev, held.st_ino) == (named.st_dev, named.st_ino)),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(failed(error)),
+        }
+    }
 }
+
+/// How the names of the files end that tell a merge about layers.
+const LAYER_SUFFIX: &str = ".layer.json";
 
 fn record_name(digest: &Digest) -> String {
     format!("{}.json", digest.file_stem())
 }
 
-/// Compares a decoded layer's digest with what the layer claims, if it does.
-pub(super) fn check_diff_id(layer: &LayerDescriptor, actual: &Digest) -> Result<()> {
-    match &layer.diff_id {
-        Some(expected) if expected != actual => Err(Error::DigestMismatch {
-            subject: format!("layer {}, decoded,", layer.digest),
-            expected: expected.clone(),
-            actual: actual.clone(),
-        }),
-        _ => Ok(()),
-    }
+fn layer_name(digest: &Digest) -> String {
+    format!("{}{LAYER_SUFFIX}", digest.file_stem())
 }

@@ -2,9 +2,13 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
+use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::Result;
+use crate::limits::Limits;
+use crate::progress::Progress;
 use crate::store::image::LayerDescriptor;
 
 /// Turns a layer's blob into its tree, in preserve mode.
@@ -13,8 +17,21 @@ use crate::store::image::LayerDescriptor;
 pub trait LayerUnpacker: Send + Sync {
     /// Reads `blob` to its end and writes the layer's tree into `dest`, an empty directory. Measures on the way: the
     /// digest of the blob with the algorithm of `layer.digest`, and the SHA-256 (or the algorithm of `layer.diff_id`) of
-    /// the decoded stream. `dest` is removed by the caller if this fails. Blocks.
-    fn unpack(&self, blob: File, layer: &LayerDescriptor, dest: OwnedFd) -> Result<Unpacked>;
+    /// the decoded stream. `dest` is removed by the caller if this fails. Ends with [`crate::Error::Interrupted`] soon after
+    /// `watch` was cancelled, and emits [`crate::Event::Extracted`]. Blocks.
+    fn unpack(&self, blob: File, layer: &LayerDescriptor, dest: OwnedFd, watch: &Watch) -> Result<Unpacked>;
+
+    /// The same under other limits: [`crate::store::ImageStorage::with_limits`] holds for layers as for documents.
+    fn with_limits(self: Arc<Self>, limits: &Limits) -> Arc<dyn LayerUnpacker>;
+}
+
+/// Who watches long work: where its progress goes, and how the caller gives it up. By default, nobody.
+#[derive(Clone, Debug, Default)]
+pub struct Watch {
+    /// Where progress goes.
+    pub progress: Progress,
+    /// How the caller gives up.
+    pub cancel: Cancel,
 }
 
 /// What was measured while a layer was unpacked.
@@ -26,6 +43,6 @@ pub struct Unpacked {
     pub blob_bytes: u64,
     /// The digest of all decoded bytes.
     pub diff_id: Digest,
-    /// What the merge needs to know beyond the tree itself. Kept in the tree's record as it is.
-    pub record: serde_json::Value,
+    /// What the merge needs to know beyond the tree itself, as JSON. Kept beside the tree's record as it is.
+    pub record: Vec<u8>,
 }

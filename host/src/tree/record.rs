@@ -4,6 +4,7 @@
 //! byte and `%` as `%XX` (uppercase hex).
 
 use std::fmt::Write as _;
+use std::io;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -11,8 +12,8 @@ use super::entry::TreePath;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 
-/// The version that is written. Another version is not read: the tree is extracted again.
-const VERSION: u32 = 1;
+/// The most bytes of JSON that a record may have.
+const LIMIT: usize = 64 << 20;
 
 /// How much a layer held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,35 +72,58 @@ pub struct LayerRecord {
 }
 
 impl LayerRecord {
+    /// The version that is written. Another version is not read: the tree is extracted again.
+    pub const VERSION: u32 = 1;
+
     pub(super) fn new() -> Self {
-        Self { version: VERSION, ..Self::default() }
+        Self { version: Self::VERSION, ..Self::default() }
     }
 
     /// The record as JSON.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Limit`] for a record of more than 64 MiB.
     pub fn to_json(&self) -> Result<Vec<u8>> {
-        serde_json::to_vec(self).map_err(|error| invalid(&error))
-    }
-
-    /// The record as a JSON value, to be kept inside of another document.
-    pub fn to_value(&self) -> Result<serde_json::Value> {
-        serde_json::to_value(self).map_err(|error| invalid(&error))
-    }
-
-    /// Reads a record that [`LayerRecord::to_value`] made.
-    pub fn from_value(value: &serde_json::Value) -> Result<Self> {
-        Self::deserialize(value).map_err(|error| invalid(&error))?.of_this_version()
+        let mut json = Capped { bytes: Vec::new(), limit: LIMIT };
+        match serde_json::to_writer(&mut json, self) {
+            Ok(()) => Ok(json.bytes),
+            Err(error) if error.is_io() => Err(Error::Limit {
+                subject: "the layer".into(),
+                what: "bytes in what a merge must know about a layer",
+                limit: LIMIT as u64,
+            }),
+            Err(error) => Err(invalid(&error)),
+        }
     }
 
     /// Reads a record that [`LayerRecord::to_json`] made.
     pub fn from_json(json: &[u8]) -> Result<Self> {
-        serde_json::from_slice::<Self>(json).map_err(|error| invalid(&error))?.of_this_version()
+        let record: Self = serde_json::from_slice(json).map_err(|error| invalid(&error))?;
+        if record.version != Self::VERSION {
+            return Err(Error::Unsupported { what: format!("a layer record of version {}", record.version) });
+        }
+        Ok(record)
+    }
+}
+
+/// Bytes up to a limit.
+struct Capped {
+    bytes: Vec<u8>,
+    limit: usize,
+}
+
+impl io::Write for Capped {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() > self.limit - self.bytes.len() {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
     }
 
-    fn of_this_version(self) -> Result<Self> {
-        if self.version != VERSION {
-            return Err(Error::Unsupported { what: format!("a layer record of version {}", self.version) });
-        }
-        Ok(self)
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -192,6 +216,17 @@ mod tests {
         let json = record.to_json().unwrap();
         assert!(json.is_ascii());
         assert_eq!(LayerRecord::from_json(&json).unwrap(), record);
+    }
+
+    #[test]
+    fn a_record_has_a_largest_size() {
+        let name = vec![b'x'; 1 << 20];
+        let form = Limits { path_bytes: usize::MAX, component_bytes: usize::MAX, ..Limits::default() };
+        let implied = vec![TreePath::parse(name, &form).unwrap(); 63];
+        let mut record = LayerRecord { implied, ..LayerRecord::new() };
+        assert!(record.to_json().unwrap().len() > 63 << 20);
+        record.implied.push(record.implied[0].clone());
+        assert!(matches!(record.to_json(), Err(Error::Limit { .. })));
     }
 
     #[test]

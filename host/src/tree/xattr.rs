@@ -10,10 +10,11 @@ use super::override_stat;
 use super::sys::{self, Explain as _, through_proc};
 use crate::error::{Error, Escaped, Result};
 
-/// Whether a name is one that a layer may not set: overlayfs or a rootless runtime would act on it.
+/// Whether a name is one that a layer may not set: overlayfs, a rootless runtime or the store would act on it.
 pub(crate) fn is_reserved(name: &[u8]) -> bool {
     name.starts_with(b"trusted.overlay.")
         || name.starts_with(b"user.overlay.")
+        || name.starts_with(b"user.cofferdam.")
         || name == override_stat::NAME.as_bytes()
 }
 

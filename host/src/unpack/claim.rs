@@ -181,11 +181,12 @@ fn checked_attributes(attributes: Vec<claim::Attribute>, path: &TreePath, limits
         .collect())
 }
 
-/// Attributes that mean something to overlayfs or to rootless storage: a layer that could set them would forge whiteouts,
-/// redirects and owners.
+/// Attributes that mean something to overlayfs, to rootless storage or to the store: a layer that could set them would
+/// forge whiteouts, redirects, owners and marks.
 fn is_reserved(name: &[u8]) -> bool {
     name.starts_with(b"trusted.overlay.")
         || name.starts_with(b"user.overlay.")
+        || name.starts_with(b"user.cofferdam.")
         || name == b"user.containers.override_stat"
 }
 

@@ -14,7 +14,7 @@ pub(crate) fn run(session: &Session, names: &[String]) -> Result<(), Failure> {
     for name in names {
         let reference = in_store(name)?;
         let removed = storage.remove(&reference)?;
-        if let Some(why) = removed.kept {
+        if let Some(why) = &removed.kept {
             tracing::warn!("{reference} is removed, but some of it was kept: {why}");
         }
         if !session.json() {

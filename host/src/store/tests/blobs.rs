@@ -237,25 +237,31 @@ async fn layers_are_verified_without_being_believed() {
 
 #[tokio::test]
 async fn one_writes_a_blob_and_the_others_wait_for_it() {
+    const WAITING: u32 = 11;
     let fixture = Fixture::new();
     let digest = Digest::of(TEXT);
-    let writes = Arc::new(AtomicU32::new(0));
+    let asked = Arc::new(AtomicU32::new(0));
+    let mut first = fixture.storage.begin_blob(BlobKind::Layer, &digest, Some(11)).await.unwrap().granted().unwrap();
     let mut tasks = tokio::task::JoinSet::new();
-    for _ in 0..12 {
+    for _ in 0..WAITING {
         // Opened anew, as another process would.
-        let (storage, digest, writes) = (fixture.reopen(), digest.clone(), Arc::clone(&writes));
+        let (storage, digest, asked) = (fixture.reopen(), digest.clone(), Arc::clone(&asked));
         tasks.spawn(async move {
-            if let Claim::Granted(mut staged) = storage.begin_blob(BlobKind::Layer, &digest, Some(11)).await.unwrap() {
-                writes.fetch_add(1, Ordering::SeqCst);
-                tokio::task::yield_now().await;
-                staged.write_all(TEXT).unwrap();
-                assert_eq!(staged.verify().unwrap().commit().unwrap().size(), 11);
-            }
+            // The first poll leads as far as the question who has the lock; the first one has it until all have asked.
+            let mut claim = Box::pin(storage.begin_blob(BlobKind::Layer, &digest, Some(11)));
+            let early = futures_util::poll!(&mut claim);
+            assert!(early.is_pending(), "nobody has the blob yet, and somebody is at work on it");
+            asked.fetch_add(1, Ordering::SeqCst);
+            assert!(matches!(claim.await.unwrap(), Claim::Present));
             assert!(storage.has_layer(&digest.to_string()), "present means present");
         });
     }
+    while asked.load(Ordering::SeqCst) < WAITING {
+        tokio::task::yield_now().await;
+    }
+    first.write_all(TEXT).unwrap();
+    assert_eq!(first.verify().unwrap().commit().unwrap().size(), 11);
     tasks.join_all().await;
-    assert_eq!(writes.load(Ordering::SeqCst), 1);
     assert_nothing_staged(&fixture);
 }
 
@@ -316,4 +322,34 @@ async fn declared_sizes_have_limits() {
         assert!(matches!(refused, Error::Limit { .. }));
         assert!(fixture.storage.begin_blob(kind, &digest, Some(limit)).await.is_ok());
     }
+}
+
+/// A limit holds whether a size is declared or not: what is stored can be read again.
+#[tokio::test]
+async fn undeclared_sizes_have_limits_too() {
+    let fixture = Fixture::new();
+    let digest = Digest::of(TEXT);
+    let limits = |bytes| Limits { config_bytes: bytes, manifest_bytes: bytes, layer_bytes: bytes, ..Limits::default() };
+    let storage = fixture.storage.clone().with_limits(limits(10));
+    for kind in BlobKind::ALL {
+        let mut staged = storage.begin_blob(kind, &digest, None).await.unwrap().granted().unwrap();
+        assert_eq!(staged.write_all(TEXT).unwrap_err().kind(), std::io::ErrorKind::FileTooLarge, "{kind:?}");
+    }
+    for layer in [false, true] {
+        let begin = async |storage: &ImageStorage| {
+            let digest = digest.to_string();
+            let staged = if layer {
+                storage.stage_layer_download(&digest, 0).await
+            } else {
+                storage.stage_config_download(&digest).await
+            };
+            let mut staged = staged.unwrap();
+            staged.file().write_all(TEXT).await.unwrap();
+            staged.commit().await
+        };
+        assert!(matches!(begin(&storage).await, Err(Error::Limit { limit: 10, .. })));
+        assert!(begin(&storage.clone().with_limits(limits(11))).await.unwrap());
+    }
+    assert!(matches!(storage.stage_layer_download(&digest.to_string(), 11).await, Err(Error::Limit { .. })));
+    assert_nothing_staged(&fixture);
 }

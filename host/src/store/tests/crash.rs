@@ -73,6 +73,21 @@ fn the_living_keep_their_staging_and_the_dead_leave_none() {
     drop(storage.trees().begin(&layer).unwrap().granted().unwrap());
 }
 
+/// Returns when a thread of this process waits for a lock: the kernel says so, `->` in `/proc/locks`.
+fn await_waiter(fixture: &Fixture, lock: &str) {
+    use std::os::unix::fs::MetadataExt as _;
+    let inode = format!(":{} ", fixture.path("locks").join(lock).metadata().unwrap().ino());
+    let deadline = std::time::Instant::now() + Duration::from_mins(1);
+    loop {
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        if locks.lines().any(|line| line.contains("->") && line.contains(&inode)) {
+            return;
+        }
+        assert!(std::time::Instant::now() < deadline, "nobody waits:\n{locks}");
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn a_waiter_takes_over_from_the_dead() {
     let fixture = Fixture::new();
@@ -80,14 +95,11 @@ fn a_waiter_takes_over_from_the_dead() {
     let layer = LayerDescriptor::of(Digest::of(BLOB));
     fixture.plant_layer(&layer.digest, BLOB);
     let (storage, waiting) = (fixture.reopen(), layer.clone());
-    let waiter = std::thread::spawn(move || {
-        let digest = waiting.digest.to_string();
-        storage.extract_layer(&digest, &storage.layer_tarball_path(&digest))
-    });
+    let waiter = std::thread::spawn(move || storage.trees().begin(&waiting).unwrap().granted().is_some());
+    await_waiter(&fixture, &format!("extracted.{}.lock", layer.digest.file_stem()));
     child.kill().unwrap();
     child.wait().unwrap();
-    waiter.join().unwrap().unwrap();
-    assert!(fixture.storage.trees().is_ready(&layer.digest));
+    assert!(waiter.join().unwrap(), "it is the waiter's turn");
     fixture.reopen();
     assert_nothing_staged(&fixture);
 }
@@ -109,9 +121,45 @@ fn staging_of_the_reference_is_swept_when_it_is_old() {
     let day = Duration::from_hours(24);
     age(&fixture.path("layers").join(&old_file), day);
     age(&fixture.path("extracted").join(&old_tree), day);
+    let now = promote::seconds();
+    fixture.storage.sweep_at(now).unwrap();
+    // A time of modification may be the layer's; the one of the change says that somebody is at work.
+    assert_eq!(names(&fixture.path("layers")).len(), 2);
+    assert_eq!(names(&fixture.path("extracted")).len(), 2);
+    fixture.storage.sweep_at(now + day.as_secs()).unwrap();
+    assert_eq!(names(&fixture.path("layers")), [""; 0]);
+    assert_eq!(names(&fixture.path("extracted")), [""; 0]);
+}
+
+/// A name that cannot be swept keeps nothing else from being swept, in whatever order the directory lists them.
+#[test]
+fn sweeping_goes_on_after_what_cannot_be_swept() {
+    let fixture = Fixture::new();
+    let digest = Digest::of(b"x");
+    let bundle = fixture.temp.path().join("bundle");
+    let trees = fixture.storage.local_trees(&bundle, &digest).unwrap();
+    let local = trees.path(&digest).ancestors().nth(2).unwrap().to_owned();
+    // Where a staged blob would be, there is a directory: opening it for writing fails.
+    let bad = fixture.path("layers").join(names::fresh(names::Staging::Blob, Some(&digest)));
+    std::fs::create_dir(&bad).unwrap();
+    let dead = [
+        fixture.path("layers").join(names::fresh(names::Staging::Blob, Some(&digest))),
+        fixture.path("records").join(names::fresh(names::Staging::Small, None)),
+        local.join("records").join(names::fresh(names::Staging::Small, None)),
+        fixture.path("locks").join("dead.lock"),
+    ];
+    for path in &dead {
+        std::fs::write(path, "x").unwrap();
+    }
+    let tree = local.join("extracted").join(names::fresh(names::Staging::Tree, Some(&digest)));
+    std::fs::create_dir_all(tree.join("a")).unwrap();
+    // In the place of a local layout's directory, there is a file.
+    std::fs::write(fixture.path("local").join("0".repeat(64)), "x").unwrap();
+    assert!(fixture.storage.sweep().is_err());
+    for path in dead.iter().chain([&tree]) {
+        assert!(!path.exists(), "{}", path.display());
+    }
     fixture.reopen();
-    assert_eq!(names(&fixture.path("layers")), [new_file]);
-    assert_eq!(names(&fixture.path("extracted")), [new_tree]);
 }
 
 #[test]

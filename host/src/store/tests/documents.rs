@@ -45,6 +45,26 @@ fn exact_bytes_stay_exact() {
     assert_nothing_staged(&fixture);
 }
 
+/// Verified bytes that this version cannot read are verified all the same, and what cannot be looked at may be, too.
+#[test]
+fn a_typed_manifest_takes_the_place_of_no_verified_bytes() {
+    let fixture = Fixture::new();
+    let storage = &fixture.storage;
+    let unknown = br#"{"schemaVersion":3,"news":[]}"#;
+    let digest = Digest::of(unknown);
+    storage.save_manifest_bytes(unknown, &digest.to_string()).unwrap();
+    storage.save_manifest(&manifest(), &digest.to_string()).unwrap();
+    assert_eq!(storage.manifest_bytes(&digest).unwrap().unwrap(), unknown);
+
+    let bytes = bytes();
+    let digest = Digest::of(&bytes).to_string();
+    storage.save_manifest_bytes(&bytes, &digest).unwrap();
+    let small = storage.clone().with_limits(Limits { manifest_bytes: bytes.len() as u64 - 1, ..Limits::default() });
+    assert!(matches!(small.save_manifest(&manifest(), &digest), Err(Error::Limit { .. })));
+    assert_eq!(std::fs::read(storage.manifest_path(&digest)).unwrap(), bytes);
+    assert_nothing_staged(&fixture);
+}
+
 #[test]
 fn other_bytes_are_refused() {
     let fixture = Fixture::new();

@@ -4,19 +4,23 @@ use super::*;
 
 /// An image of these layers in the store, published under a name.
 fn publish(fixture: &Fixture, reference: &str, layers: &[&LayerDescriptor]) -> Result<ImageObject> {
+    fixture.storage.publish(add(fixture, reference, layers), &fixture.storage.in_use_blocking()?)
+}
+
+/// Manifest and configuration of an image of these layers in the store; the reference is yet to be published.
+pub(super) fn add(fixture: &Fixture, reference: &str, layers: &[&LayerDescriptor]) -> ImageRef {
     let (manifest, config) = documents(reference, layers);
     let config_digest = Digest::of(config.as_bytes());
     std::fs::write(fixture.storage.config_path(&config_digest.to_string()), &config).unwrap();
     let digest = Digest::of(manifest.as_bytes());
     fixture.storage.save_manifest_bytes(manifest.as_bytes(), &digest.to_string()).unwrap();
-    let image = ImageRef {
+    ImageRef {
         reference: reference.into(),
         manifest: digest,
         index: None,
         platform: Some("linux/amd64".into()),
         pulled_at: 0,
-    };
-    fixture.storage.publish(image, &fixture.storage.in_use_blocking()?)
+    }
 }
 
 fn documents(author: &str, layers: &[&LayerDescriptor]) -> (String, String) {
@@ -216,6 +220,80 @@ fn nothing_is_freed_under_somebodys_feet() {
     publish(&fixture, "b:1", &[&layer]).unwrap();
     let other = fixture.storage.resolve("b:1").unwrap().unwrap();
     std::fs::write(fixture.storage.manifest_path(&other.manifest.to_string()), "{}").unwrap();
-    assert!(fixture.storage.remove("a:1").unwrap().kept.is_some());
+    let kept = fixture.storage.remove("a:1").unwrap().kept.unwrap();
+    assert!(kept.contains("b:1"), "{kept}");
+    assert!(fixture.storage.has_layer(&layer.digest.to_string()));
+}
+
+/// What a removal had to keep, the next one frees.
+#[test]
+fn what_was_kept_is_freed_later() {
+    let fixture = Fixture::new();
+    let (one, two) = (fixture.add_layer(b"one"), fixture.add_layer(b"two"));
+    fixture.storage.ensure_tree(&one).unwrap();
+    publish(&fixture, "a:1", &[&one]).unwrap();
+    publish(&fixture, "b:1", &[&two]).unwrap();
+    let used = fixture.storage.in_use_blocking().unwrap();
+    assert_eq!(fixture.storage.remove("a:1").unwrap().kept.unwrap(), "the store is in use");
+    drop(used);
+    // A reference that is set to another image leaves the old one to nobody.
+    publish(&fixture, "c:1", &[&two]).unwrap();
+    let removed = fixture.storage.remove("c:1").unwrap();
+    assert_eq!((removed.kept, removed.trees), (None, vec![one.digest.clone()]));
+    assert_eq!(removed.blobs.len(), 5, "two manifests, two configurations, one layer");
+    fixture.storage.image("b:1").unwrap();
+    assert!(fixture.storage.has_layer(&two.digest.to_string()));
+    assert_eq!(names(&fixture.path("extracted")), [""; 0]);
+}
+
+/// Who embeds the store, or left a directory to be adopted, has images that no reference names.
+#[tokio::test]
+async fn what_others_keep_is_not_freed() {
+    let fixture = Fixture::new();
+    let (shared, own) = (fixture.add_layer(b"shared"), fixture.add_layer(b"own"));
+    let stray = fixture.add_layer(b"stray");
+    let theirs = add(&fixture, "theirs", &[&shared]);
+    let config = fixture.storage.load_image(&theirs).unwrap().config_digest;
+    fixture.storage.stage_config_download(&config.to_string()).await.unwrap().abort().await;
+    let removed = {
+        publish(&fixture, "a:1", &[&shared, &own]).unwrap();
+        fixture.reopen().remove("a:1").unwrap()
+    };
+    assert_eq!((removed.kept, removed.blobs.len()), (None, 3));
+    assert!(!fixture.storage.has_layer(&own.digest.to_string()));
+    for layer in [&shared, &stray] {
+        assert!(fixture.storage.has_layer(&layer.digest.to_string()));
+    }
+    assert!(fixture.storage.has_config(&config.to_string()));
+    fixture.storage.load_image(&theirs).unwrap();
+}
+
+/// A torn file keeps no name taken for ever, nor space from being freed.
+#[test]
+fn a_damaged_reference_can_be_removed() {
+    let fixture = Fixture::new();
+    let layer = fixture.add_layer(b"layer");
+    publish(&fixture, "a:1", &[&layer]).unwrap();
+    publish(&fixture, "b:1", &[&layer]).unwrap();
+    std::fs::write(fixture.path("refs/a%3A1.json"), "{\"reference\":").unwrap();
+    let kept = fixture.storage.remove("b:1").unwrap().kept.unwrap();
+    assert!(kept.contains("a%3A1.json"), "{kept}");
+    let removed = fixture.storage.remove("a:1").unwrap();
+    assert_eq!((removed.kept, removed.blobs.len()), (None, 5));
+    assert_eq!(fixture.storage.remove("a:1").unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(names(&fixture.path("layers")), [""; 0]);
+}
+
+#[test]
+fn trees_of_local_layouts_can_be_removed() {
+    let fixture = Fixture::new();
+    let layer = fixture.add_layer(b"layer");
+    let trees = fixture.storage.local_trees(fixture.temp.path(), &Digest::of(b"manifest")).unwrap();
+    let blob = || fixture.storage.open_layer(&layer.digest);
+    let tree = trees.ensure(&layer, &*fixture.unpacker, blob, &Watch::default()).unwrap();
+    assert!(fixture.storage.remove_local().unwrap().kept.is_some());
+    drop(tree);
+    assert_eq!(fixture.storage.remove_local().unwrap().trees, std::slice::from_ref(&layer.digest));
+    assert!(!trees.is_ready(&layer.digest) && !trees.path(&layer.digest).exists());
     assert!(fixture.storage.has_layer(&layer.digest.to_string()));
 }

@@ -5,6 +5,7 @@
 mod blobs;
 mod crash;
 mod documents;
+mod durability;
 mod images;
 mod trees;
 
@@ -53,7 +54,12 @@ impl Fixture {
     /// Commits a layer in the right way.
     fn add_layer(&self, bytes: &[u8]) -> LayerDescriptor {
         let digest = Digest::of(bytes);
-        self.plant_layer(&digest, bytes);
+        let expected = self.storage.expect(BlobKind::Layer, digest.clone(), Some(bytes.len() as u64)).unwrap();
+        let dir = self.storage.rooms().blobs(BlobKind::Layer);
+        let draft = stage::Draft::create(dir, expected, self.storage.locks(), None).unwrap();
+        let mut staged = Staged::new(draft);
+        staged.write_all(bytes).unwrap();
+        staged.verify().unwrap().commit().unwrap();
         LayerDescriptor {
             digest,
             size: Some(bytes.len() as u64),
@@ -74,7 +80,7 @@ struct Toy {
 }
 
 impl LayerUnpacker for Toy {
-    fn unpack(&self, mut blob: File, layer: &LayerDescriptor, dest: OwnedFd) -> Result<Unpacked> {
+    fn unpack(&self, mut blob: File, layer: &LayerDescriptor, dest: OwnedFd, _: &Watch) -> Result<Unpacked> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         let dest = cap_std::fs::Dir::from_std_file(dest.into());
         let mut bytes = Vec::new();
@@ -93,9 +99,20 @@ impl LayerUnpacker for Toy {
         Ok(Unpacked {
             blob: hasher.finish(),
             blob_bytes: bytes.len() as u64,
-            diff_id: toy_diff_id(&bytes),
-            record: serde_json::json!({ "links": [] }),
+            diff_id: match &layer.diff_id {
+                Some(claimed) => {
+                    let mut hasher = Hasher::new(claimed.algorithm());
+                    hasher.update(&bytes.repeat(2));
+                    hasher.finish()
+                }
+                None => toy_diff_id(&bytes),
+            },
+            record: br#"{"links":[]}"#.to_vec(),
         })
+    }
+
+    fn with_limits(self: Arc<Self>, _: &Limits) -> Arc<dyn LayerUnpacker> {
+        self
     }
 }
 

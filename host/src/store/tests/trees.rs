@@ -39,8 +39,8 @@ fn a_layer_is_extracted_once() {
     assert_eq!(content(&fixture.storage, &layer), b"layer");
     let tree = fixture.storage.ensure_tree(&layer).unwrap();
     assert_eq!(tree.path(), fixture.storage.layer_extracted_path(&layer.digest.to_string()));
-    assert_eq!(tree.record().layer, serde_json::json!({ "links": [] }));
-    assert_eq!(tree.record().diff_id, toy_diff_id(b"layer"));
+    assert_eq!(tree.layer_record().unwrap(), br#"{"links":[]}"#);
+    assert_eq!(tree.record().diff_ids, [toy_diff_id(b"layer")]);
     assert!(rustix::fs::statat(tree.directory(), "etc/content", rustix::fs::AtFlags::empty()).is_ok());
     assert_eq!(calls(&fixture), 1);
     assert_nothing_staged(&fixture);
@@ -132,7 +132,11 @@ fn a_tree_in_the_place_of_ours_is_not_believed() {
     std::fs::remove_dir_all(&tree).unwrap();
     assert!(!fixture.storage.trees().is_ready(&layer.digest), "a record without its tree");
     std::fs::create_dir(&tree).unwrap();
-    assert!(!fixture.storage.trees().is_ready(&layer.digest), "another directory, maybe with the same inode");
+    assert!(!fixture.storage.trees().is_ready(&layer.digest), "another directory, maybe of the same inode and time");
+    // Whatever its inode and its time of birth, without the mark it is another one.
+    extract(&fixture.storage, &layer).unwrap();
+    rustix::fs::removexattr(&tree, "user.cofferdam.tree").unwrap();
+    assert!(!fixture.storage.trees().is_ready(&layer.digest));
     extract(&fixture.storage, &layer).unwrap();
     assert_eq!(content(&fixture.storage, &layer), b"layer");
     // A link, or a file, under the tree's name.
@@ -176,6 +180,158 @@ fn a_sync_does_not_vouch_for_an_earlier_boot() {
     assert!(!fixture.storage.trees().is_ready(&layer.digest));
 }
 
+/// Between the sync and the note of it, the tree may be replaced by one that was not synced.
+#[test]
+fn a_sync_vouches_only_for_what_was_there_before_it() {
+    let fixture = Fixture::new();
+    let (stays, goes) = (fixture.add_layer(b"stays"), fixture.add_layer(b"goes"));
+    for layer in [&stays, &goes] {
+        extract(&fixture.storage, layer).unwrap();
+    }
+    let trees = fixture.storage.trees();
+    let before = trees.unsynced(Duration::ZERO).unwrap();
+    assert!(trees.remove(&goes.digest).unwrap());
+    extract(&fixture.storage, &goes).unwrap();
+    assert_eq!(trees.confirm(before).unwrap(), 1);
+    assert!(trees.is_synced(&stays.digest).unwrap());
+    assert!(!trees.is_synced(&goes.digest).unwrap());
+}
+
+/// Trees of a process that ended before it could promote them.
+#[test]
+fn old_trees_are_promoted_when_the_store_is_opened() {
+    let fixture = Fixture::new();
+    let (old, new) = (fixture.add_layer(b"old"), fixture.add_layer(b"new"));
+    for layer in [&old, &new] {
+        extract(&fixture.storage, layer).unwrap();
+    }
+    edit_record(&fixture, &old, |record| record["written_at"] = 1_700_000_000.into());
+    let storage = fixture.reopen();
+    let deadline = std::time::Instant::now() + Duration::from_mins(1);
+    while !storage.trees().is_synced(&old.digest).unwrap() {
+        assert!(std::time::Instant::now() < deadline, "nobody promotes");
+        std::thread::yield_now();
+    }
+    assert!(
+        !storage.trees().is_synced(&new.digest).unwrap(),
+        "it costs nothing to wait until the kernel has written it"
+    );
+}
+
+/// A system that does not tell boots apart.
+#[test]
+fn without_a_boot_id_trees_are_synced_at_once() {
+    let fixture = Fixture::new();
+    let storage = &fixture.storage;
+    let layer = fixture.add_layer(b"layer");
+    let trees = Trees::new(
+        fixture.path("extracted"),
+        Arc::clone(&storage.rooms().extracted),
+        Arc::clone(&storage.rooms().records),
+        storage.locks().clone(),
+        "extracted".into(),
+        None,
+        storage.access().clone(),
+    );
+    let ensure = || trees.ensure(&layer, &*fixture.unpacker, || storage.open_layer(&layer.digest), &Watch::default());
+    let first = ensure().unwrap();
+    assert!(first.record().synced && first.record().boot_id.is_none());
+    ensure().unwrap();
+    assert_eq!(calls(&fixture), 1);
+    first.check_whole().unwrap();
+}
+
+/// Two images may claim the DiffID of one layer by two algorithms. Neither spoils the layer for the other.
+#[test]
+fn a_layer_may_be_measured_by_several_algorithms() {
+    let fixture = Fixture::new();
+    let bytes = b"layer";
+    let first = fixture.add_layer(bytes);
+    let sha512 = |bytes: &[u8]| {
+        let mut hasher = Hasher::new(crate::Algorithm::Sha512);
+        hasher.update(bytes);
+        hasher.finish()
+    };
+    let second = LayerDescriptor { diff_id: Some(sha512(&bytes.repeat(2))), ..first.clone() };
+    let lie = LayerDescriptor { diff_id: Some(sha512(b"lie")), ..first.clone() };
+    let held = fixture.storage.ensure_tree(&first).unwrap();
+    assert_eq!(fixture.storage.ensure_tree(&lie).unwrap_err().kind(), ErrorKind::Integrity);
+    for layer in [&second, &first, &second] {
+        assert_eq!(fixture.storage.ensure_tree(layer).unwrap().record().mark, held.record().mark, "replaced in use");
+    }
+    assert_eq!(calls(&fixture), 3, "once for each claim that was new");
+    assert_eq!(fixture.storage.ensure_tree(&lie).unwrap_err().kind(), ErrorKind::Integrity);
+    assert_eq!(held.path(), fixture.storage.layer_extracted_path(&first.digest.to_string()));
+    held.check_whole().unwrap();
+    drop(held);
+    assert_nothing_staged(&fixture);
+}
+
+/// What a merge reads of a layer has a version of its own.
+#[test]
+fn a_tree_whose_layer_was_noted_in_another_form_is_extracted_again() {
+    let fixture = Fixture::new();
+    let layer = fixture.add_layer(b"layer");
+    extract(&fixture.storage, &layer).unwrap();
+    edit_record(&fixture, &layer, |record| record["layer_version"] = 7.into());
+    assert!(!fixture.storage.trees().is_ready(&layer.digest));
+    extract(&fixture.storage, &layer).unwrap();
+    assert_eq!(calls(&fixture), 2);
+}
+
+#[test]
+fn damage_to_what_a_merge_must_know_is_found_and_mended() {
+    let fixture = Fixture::new();
+    let layer = fixture.add_layer(b"layer");
+    let path = fixture.path("records").join(format!("{}.layer.json", layer.digest.file_stem()));
+    for (damage, found_at_once) in [("{\"links\":{}}", false), ("", true)] {
+        let tree = fixture.storage.ensure_tree(&layer).unwrap();
+        std::fs::write(&path, damage).unwrap();
+        assert_eq!(fixture.storage.trees().is_ready(&layer.digest), !found_at_once);
+        assert!(matches!(tree.layer_record(), Err(Error::Damaged { .. })));
+        drop(tree);
+        let tree = fixture.storage.ensure_tree(&layer).unwrap();
+        assert_eq!(tree.layer_record().unwrap(), br#"{"links":[]}"#);
+    }
+    assert_eq!(calls(&fixture), 3);
+}
+
+/// A tree that lost its record is replaced. Who reads it goes on reading all of it.
+#[test]
+fn a_tree_that_is_read_is_not_emptied() {
+    let fixture = Fixture::new();
+    let layer = fixture.add_layer(b"layer");
+    let read = fixture.storage.ensure_tree(&layer).unwrap();
+    std::fs::remove_file(record_path(&fixture, &layer)).unwrap();
+    let new = fixture.reopen().ensure_tree(&layer).unwrap();
+    assert_eq!(calls(&fixture), 2);
+    fixture.storage.sweep().unwrap();
+    let dir = cap_std::fs::Dir::from_std_file(File::from(read.directory().try_clone_to_owned().unwrap()));
+    assert_eq!(dir.read("etc/content").unwrap(), b"layer");
+    assert!(matches!(read.check_whole(), Err(Error::Busy { .. })), "it is told that its tree is the old one");
+    new.check_whole().unwrap();
+    drop((read, dir));
+    fixture.storage.sweep().unwrap();
+    drop(new);
+    assert_eq!(names(&fixture.path("extracted")), [layer.digest.file_stem()]);
+    assert_nothing_staged(&fixture);
+}
+
+#[test]
+fn waiting_for_another_extraction_ends_when_it_is_given_up() {
+    let fixture = Fixture::new();
+    let layer = fixture.add_layer(b"layer");
+    let staged = fixture.storage.trees().begin(&layer).unwrap().granted().unwrap();
+    let watch = Watch::default();
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| fixture.storage.ensure_tree_watched(&layer, &watch).map(drop));
+        watch.cancel.cancel();
+        assert!(matches!(waiter.join().unwrap().unwrap_err().root(), Error::Interrupted));
+    });
+    drop(staged);
+    assert_eq!(calls(&fixture), 0);
+}
+
 #[test]
 fn a_damaged_record_vouches_for_nothing() {
     let fixture = Fixture::new();
@@ -200,7 +356,7 @@ fn a_tree_can_be_begun_before_its_blob_is_there() {
         blob: Digest::of(bytes),
         blob_bytes: bytes.len() as u64,
         diff_id: toy_diff_id(bytes),
-        record: serde_json::Value::Null,
+        record: b"null".to_vec(),
     };
     let trees = fixture.storage.trees();
     let staged = trees.begin(&layer).unwrap().granted().unwrap();
@@ -248,7 +404,7 @@ fn a_commit_prevails_over_who_takes_no_locks() {
     std::fs::create_dir_all(tree.join("etc")).unwrap();
     let dest = staged.directory_handle().unwrap();
     let blob = fixture.storage.open_layer(&layer.digest).unwrap();
-    let unpacked = fixture.unpacker.unpack(blob, &layer, dest).unwrap();
+    let unpacked = fixture.unpacker.unpack(blob, &layer, dest, &Watch::default()).unwrap();
     staged.verify(unpacked).unwrap().commit().unwrap();
     assert_eq!(content(&fixture.storage, &layer), b"layer");
     assert!(fixture.storage.trees().is_ready(&layer.digest));
@@ -279,4 +435,25 @@ fn local_layouts_have_trees_of_their_own() {
     drop(storage.local_trees(&two, &a).unwrap().begin(&layer).unwrap().granted().unwrap());
     assert!(!trees.is_ready(&layer.digest));
     drop(staged);
+}
+
+/// Limits that were set on the store hold in the store's own unpacker too.
+#[test]
+fn limits_reach_the_layers() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("layer.tar");
+    let mut tar = tar::Builder::new(File::create(&path).unwrap());
+    for name in ["one", "two"] {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(0);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, std::io::empty()).unwrap();
+    }
+    tar.into_inner().unwrap();
+    let digest = Digest::of(&std::fs::read(&path).unwrap()).to_string();
+    let storage = ImageStorage::new(temp.path().join("images")).unwrap();
+    let few = storage.clone().with_limits(Limits { entries: 1, ..Limits::default() });
+    let refused = few.extract_layer(&digest, &path).unwrap_err();
+    assert!(matches!(refused.root(), Error::Limit { what: "entries", limit: 1, .. }), "{refused}");
+    storage.extract_layer(&digest, &path).unwrap();
 }

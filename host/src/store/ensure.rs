@@ -1,0 +1,49 @@
+//! A layer's tree, whatever it takes: found, waited for, or made.
+
+use std::fs::File;
+
+use crate::error::{Error, Result};
+use crate::progress::Event;
+use crate::store::image::LayerDescriptor;
+use crate::store::stage::Claim;
+use crate::store::stage_tree::StagedTree;
+use crate::store::trees::{Tree, Trees};
+use crate::store::unpacker::{LayerUnpacker, Watch};
+
+impl Trees {
+    /// The tree of a layer: as it is there, or else extracted from `blob`. All that the descriptor claims is checked, also
+    /// against a tree that is there. Of many who ask at once, in any process, one does the work and the others wait for it,
+    /// until `watch` is cancelled. Blocks the thread.
+    pub(crate) fn ensure(
+        &self,
+        layer: &LayerDescriptor,
+        unpacker: &dyn LayerUnpacker,
+        blob: impl Fn() -> Result<File>,
+        watch: &Watch,
+    ) -> Result<Tree> {
+        let ensured = || {
+            loop {
+                watch.cancel.check()?;
+                let in_use = self.0.locks.share(Some(&watch.cancel))?;
+                if let Some(tree) = self.open_in_use(layer, in_use)? {
+                    return Ok(tree);
+                }
+                // Present, but not when it was opened: only if it was replaced in between.
+                if let Claim::Granted(staged) = self.begin_unless(layer, Some(&watch.cancel))? {
+                    return extract(staged, unpacker, blob()?, watch);
+                }
+            }
+        };
+        ensured().map_err(|error: Error| error.context(format!("extracting layer {}", layer.digest)))
+    }
+}
+
+fn extract(staged: StagedTree, unpacker: &dyn LayerUnpacker, blob: File, watch: &Watch) -> Result<Tree> {
+    let layer = staged.layer().digest.clone();
+    // No size: nothing is fetched.
+    watch.progress.emit(Event::LayerStarted { layer: layer.clone(), bytes: None });
+    let unpacked = unpacker.unpack(blob, staged.layer(), staged.directory_handle()?, watch)?;
+    let tree = staged.verify(unpacked)?.commit()?;
+    watch.progress.emit(Event::LayerDone { layer });
+    Ok(tree)
+}

@@ -1,0 +1,122 @@
+//! Promotion: trees that a power cut could have emptied become trees that outlive one.
+//!
+//! A pull does not wait for its trees to reach the disk: that takes as long again as writing them, and a tree is derived
+//! data. The kernel writes them within about half a minute by itself. After [`AGE`], a sync of the file system finds little left
+//! to write; then it is done, on a thread of its own: by the process that made the trees if it still lives, else by the
+//! next one that opens the store. Whoever needs it at once calls [`Trees::promote`].
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, UNIX_EPOCH};
+
+use crate::ambient;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::store::bundle;
+use crate::store::file;
+use crate::store::storage::ImageStorage;
+use crate::store::trace::step;
+use crate::store::trees::Trees;
+
+/// How long after its commit a tree is synced. Twice the age at which the kernel writes by itself, by default.
+const AGE: Duration = Duration::from_mins(1);
+
+/// A tree as it was before a sync.
+pub(super) struct Unsynced {
+    digest: Digest,
+    mark: String,
+}
+
+impl Trees {
+    /// Syncs the file system once and notes in the records of this boot's trees that they outlive a power cut. To be
+    /// called outside of all locks. Returns how many trees were promoted.
+    pub fn promote(&self) -> Result<usize> {
+        self.promote_older(Duration::ZERO)
+    }
+
+    fn promote_older(&self, age: Duration) -> Result<usize> {
+        self.0.access.writable()?;
+        let written = self.unsynced(age)?;
+        if written.is_empty() {
+            return Ok(0);
+        }
+        self.sync_all()?;
+        self.confirm(written)
+    }
+
+    /// Syncs the file system in which the trees are.
+    pub(super) fn sync_all(&self) -> Result<()> {
+        step("sync all of", &*self.0.extracted, "");
+        rustix::fs::syncfs(&*self.0.extracted).map_err(|e| Error::io("sync", b"the extracted layers", e))
+    }
+
+    /// The trees that count and are not synced, and were written that long ago.
+    pub(super) fn unsynced(&self, age: Duration) -> Result<Vec<Unsynced>> {
+        let now = seconds();
+        let mut written = Vec::new();
+        for digest in self.recorded()? {
+            if let Some((_, record)) = self.vouched(&digest)?
+                && !record.synced
+                && now.abs_diff(record.written_at) >= age.as_secs()
+            {
+                written.push(Unsynced { digest, mark: record.mark });
+            }
+        }
+        Ok(written)
+    }
+
+    /// Notes that these trees were synced, unless another has taken their place since.
+    pub(super) fn confirm(&self, written: Vec<Unsynced>) -> Result<usize> {
+        let mut promoted = 0;
+        for Unsynced { digest, mark } in written {
+            // Who holds the lock replaces the tree; the new one was not synced.
+            let Some(_lock) = self.0.locks.try_acquire(&self.lock_name(&digest))? else { continue };
+            let Some((_, mut record)) = self.vouched(&digest)?.filter(|(_, record)| record.mark == mark) else {
+                continue;
+            };
+            record.synced = true;
+            self.write_record(&record)?;
+            promoted += 1;
+        }
+        file::sync_dir(&self.0.records)?;
+        Ok(promoted)
+    }
+}
+
+impl ImageStorage {
+    /// Promotes what was pulled, later and in the background, if somebody in this process still holds the store then. What
+    /// it leaves, the next opening of the store does.
+    pub(crate) fn promote_later(&self) {
+        let trees = Arc::downgrade(&self.trees().0);
+        in_background(move || {
+            std::thread::sleep(AGE);
+            Weak::upgrade(&trees).map_or(Ok(0), |trees| Trees(trees).promote_older(AGE))
+        });
+    }
+
+    /// Promotes, in the background, the trees of those that did not live long enough to do it.
+    pub(super) fn promote_old(&self) {
+        let local = bundle::keys(self).unwrap_or_default().into_iter().filter_map(|key| bundle::open(self, &key).ok());
+        for trees in local.chain([self.trees().clone()]) {
+            match trees.unsynced(AGE) {
+                Ok(old) if old.is_empty() => {}
+                Ok(_) => in_background(move || trees.promote_older(AGE)),
+                Err(error) => tracing::warn!(%error, "cannot look for trees that a power cut could damage"),
+            }
+        }
+    }
+}
+
+fn in_background(work: impl FnOnce() -> Result<usize> + Send + 'static) {
+    let work = || match work() {
+        Ok(promoted) => tracing::debug!(promoted, "trees outlive a power cut from now on"),
+        Err(error) => tracing::warn!(%error, "cannot make trees outlive a power cut"),
+    };
+    if let Err(error) = std::thread::Builder::new().name("cofferdam-sync".into()).spawn(work) {
+        tracing::debug!(%error, "cannot start a thread that syncs trees");
+    }
+}
+
+/// Seconds since 1970, UTC.
+pub(super) fn seconds() -> u64 {
+    ambient::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
