@@ -106,8 +106,8 @@ impl ImageObject {
         Ok(Self {
             reference: reference.to_owned(),
             manifest_digest: manifest_digest.clone(),
+            platform: platform(&config, &config_digest)?,
             config_digest,
-            platform: platform(&config),
             layers,
             total_size,
             config: run_config(&config),
@@ -137,9 +137,17 @@ fn is_index(digest: &Digest) -> Error {
     Error::Refused { subject: format!("manifest {digest}"), reason: "it is an index, not an image".into() }
 }
 
-fn platform(config: &ImageConfiguration) -> String {
-    let variant = config.variant().as_deref().filter(|v| !v.is_empty()).map(|v| format!("/{v}")).unwrap_or_default();
-    format!("{}/{}{variant}", config.os(), config.architecture())
+/// The platform in words. They end up on terminals and in other programs' conditions, so they must be such words.
+fn platform(config: &ImageConfiguration, digest: &Digest) -> Result<String> {
+    let (os, architecture) = (config.os().to_string(), config.architecture().to_string());
+    let variant = config.variant().as_deref().unwrap_or_default();
+    let fits = |word: &str| word.len() <= 64 && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    if ![&os, &architecture, variant].into_iter().all(fits) {
+        let reason = "its platform is not made of letters, digits, `.`, `_` and `-`".into();
+        return Err(Error::Refused { subject: format!("config {digest}"), reason });
+    }
+    let slash = if variant.is_empty() { "" } else { "/" };
+    Ok(format!("{os}/{architecture}{slash}{variant}"))
 }
 
 fn run_config(config: &ImageConfiguration) -> ImageConfig {
@@ -158,4 +166,39 @@ fn run_config(config: &ImageConfiguration) -> ImageConfig {
 
 fn invalid(noun: &str, digest: &Digest, error: &serde_json::Error) -> Error {
     Error::Refused { subject: format!("{noun} {digest}"), reason: format!("it is not a valid {noun}: {error}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_platform_cannot_hold_what_a_terminal_obeys() {
+        let parse = |os: &str, architecture: &str, variant: &str| {
+            let config = serde_json::json!({
+                "os": os, "architecture": architecture, "variant": variant,
+                "rootfs": {"type": "layers", "diff_ids": []},
+            });
+            let config = config.to_string();
+            let manifest = serde_json::json!({
+                "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "layers": [],
+                "config": {
+                    "mediaType": "application/vnd.oci.image.config.v1+json",
+                    "digest": Digest::of(config.as_bytes()), "size": config.len(),
+                },
+            });
+            let manifest = manifest.to_string();
+            let digest = Digest::of(manifest.as_bytes());
+            ImageObject::parse("a:1", &digest, manifest.as_bytes(), config.as_bytes(), &Limits::default())
+        };
+        assert_eq!(parse("linux", "amd64", "").unwrap().platform, "linux/amd64");
+        assert_eq!(parse("linux", "arm", "v7").unwrap().platform, "linux/arm/v7");
+        let hostile = "\u{1b}]0;x\u{7}";
+        for (os, architecture, variant) in
+            [(hostile, "amd64", ""), ("linux", hostile, ""), ("linux", "arm", hostile), ("linux", "a/b", "")]
+        {
+            let error = parse(os, architecture, variant).unwrap_err();
+            assert!(matches!(error, Error::Refused { .. }), "{error}");
+        }
+    }
 }

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use cofferdam::{Error, ErrorKind};
 
+use crate::output::printable;
+
 /// The exit code for a command line that makes no sense.
 pub(crate) const USAGE: u8 = 2;
 
@@ -68,8 +70,8 @@ pub(crate) fn report(failure: &Failure, json: bool) -> ExitCode {
         });
         writeln!(stderr, "{object}")
     } else {
-        let hint = error.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
-        writeln!(stderr, "error: {message}{hint}")
+        let hint = error.hint().map(|hint| format!("\nhint: {}", printable(&hint))).unwrap_or_default();
+        writeln!(stderr, "error: {}{hint}", printable(&message))
     };
     ExitCode::from(code)
 }

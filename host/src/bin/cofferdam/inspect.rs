@@ -30,10 +30,10 @@ pub(crate) fn run(session: &Session, name: &str) -> Result<(), Failure> {
         ("ports", config.exposed_ports.join(" ")),
     ] {
         if !value.is_empty() {
-            rows.push(vec![name.into(), escaped(&value)]);
+            rows.push(vec![name.into(), value]);
         }
     }
-    rows.extend(config.env.iter().map(|variable| vec!["env".into(), escaped(variable)]));
+    rows.extend(config.env.iter().map(|variable| vec!["env".into(), variable.clone()]));
     for (index, layer) in image.layers.iter().enumerate() {
         let tree = if storage.trees().is_ready(&layer.digest) { "extracted" } else { "not extracted" };
         let size = layer.size.map(output::bytes).unwrap_or_default();
@@ -43,9 +43,4 @@ pub(crate) fn run(session: &Session, name: &str) -> Result<(), Failure> {
         }
     }
     output::table(&["WHAT", "VALUE"], &rows)
-}
-
-/// Text of an image's configuration must not move the cursor.
-fn escaped(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }

@@ -10,7 +10,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle as
 use serde_json::{Value, json};
 
 use crate::args::ProgressStyle;
-use crate::output::bytes;
+use crate::output::{bytes, printable};
 
 /// Work that ends sooner shows nothing.
 const QUIET: Duration = Duration::from_millis(250);
@@ -59,7 +59,7 @@ impl Plain {
     fn take(&mut self, event: Event) {
         match event {
             Event::Resolved { reference, manifest, layers, bytes: size } => {
-                line(&format!("{reference} is {manifest}: {layers} layers, {}", bytes(size)));
+                line(&format!("{} is {manifest}: {layers} layers, {}", printable(&reference), bytes(size)));
             }
             Event::LayerStarted { layer, bytes } => self.layer(Some(layer)).size = bytes,
             Event::LayerCached { layer } => self.layer(Some(layer)).done = true,
