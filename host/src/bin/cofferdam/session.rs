@@ -7,7 +7,7 @@ use std::sync::Arc;
 use cofferdam::sandbox::{Sandbox, SandboxOptions};
 use cofferdam::store::ImageStorage;
 use cofferdam::unpack::{Layer, Unpacker};
-use cofferdam::{Limits, Progress, ambient};
+use cofferdam::{Limits, Progress};
 use tracing_subscriber::EnvFilter;
 
 use crate::args::Global;
@@ -58,10 +58,7 @@ impl Session {
         }
         let mut options = SandboxOptions::default();
         if let Some(directory) = environment::cache() {
-            match ambient::private_dir(&directory) {
-                Ok(()) => options = options.with_cache(directory),
-                Err(error) => tracing::info!("compiled guests are not kept: {error}"),
-            }
+            options = options.with_cache(directory);
         }
         let unpacker = Unpacker::new(Arc::new(Sandbox::new(&options)?), self.limits());
         Ok(self.unpacker.get_or_init(|| unpacker).clone())
