@@ -35,8 +35,8 @@ pub(super) struct Written {
 }
 
 impl Download<'_> {
-    /// Downloads all of the blob. Hashing and writing have a thread of their own beside the network. `arrived` is told how
-    /// many bytes there are so far.
+    /// Downloads all of the blob, or until `unwanted` says why nobody wants it any more. Hashing and writing have a thread
+    /// of their own beside the network. `arrived` is told how many bytes there are so far.
     ///
     /// On failure the staged file is gone when this returns.
     pub(super) async fn run(
@@ -44,10 +44,15 @@ impl Download<'_> {
         staged: Staged,
         tail: TailWriter,
         arrived: &(dyn Fn(u64) + Sync),
+        unwanted: impl Future<Output = Error>,
     ) -> Result<Written> {
         let (sender, receiver) = mpsc::channel(CHUNKS);
         let writing = self.tasks.spawn(move || write(staged, tail, receiver));
-        let received = self.receive(&sender, arrived).await;
+        let received = tokio::select! {
+            biased;
+            received = self.receive(&sender, arrived) => received,
+            reason = unwanted => Err(reason),
+        };
         let complete = match &received {
             Ok(Received::All) => sender.send(Piece::End).await.is_ok(),
             Ok(Received::NobodyTakesIt) | Err(_) => false,

@@ -128,10 +128,7 @@ async fn a_transfer_that_breaks_off_goes_on_where_it_stopped() {
     for ranges in [true, false] {
         let served = image.clone();
         let server = layers_served(&image, move |request, blob, count| match (request.range(), count) {
-            (Some(from), 2) if ranges => {
-                assert!(from > 0 && from <= 400_000);
-                served.serve(request).cut_at(300_000)
-            }
+            (Some(_), 2) if ranges => served.serve(request).cut_at(300_000),
             (_, 1) => Reply::ok(blob).cut_at(400_000),
             _ if ranges => served.serve(request),
             _ => Reply::ok(blob),
@@ -140,6 +137,10 @@ async fn a_transfer_that_breaks_off_goes_on_where_it_stopped() {
         let pulled = store.pull(&source(&server)).await.unwrap();
         assert_eq!(pulled.downloaded_bytes, layer.len() as u64);
         assert_eq!(server.count(&Digest::of(&layer).to_string()), if ranges { 3 } else { 2 });
+        // From what had arrived, and not from the beginning.
+        let asked: Vec<_> = server.requests().iter().filter_map(Request::range).collect();
+        assert!(asked.iter().is_sorted() && asked.iter().all(|&from| from > 0 && from <= 700_000), "{asked:?}");
+        assert!(asked.first().is_some_and(|&from| from <= 400_000), "{asked:?}");
         if ranges {
             assert!(server.sent() < layer.len() + 10_000, "only what was missing was sent again");
         }
@@ -217,6 +218,50 @@ async fn a_layer_that_is_refused_ends_the_pull_and_leaves_nothing() {
     assert_eq!((store.names("extracted"), store.staged()), (vec![], vec![]));
 }
 
+/// What is refused at its beginning is not fetched to its end, and not kept.
+#[tokio::test]
+async fn a_large_layer_that_is_refused_is_not_fetched_whole() {
+    let layer = [b"hostile".to_vec(), large(11), large(12)].concat();
+    let image = Image::new(&[&layer]);
+    // It would never get done.
+    let server = layers_served(&image, |_, blob, _| Reply::ok(blob).silent_at(1_200_000));
+    let store = Store::new();
+    let source = patient(&server).source(reference(&server, "a"));
+    let refusing = Arc::new(Refusing);
+    let error = pull(&source, &store.storage, refusing, &options(), &Progress::none()).await.unwrap_err();
+    assert!(matches!(error.root(), Error::Refused { .. }), "{error}");
+    assert_eq!((store.names("extracted"), store.names("layers"), store.staged()), (vec![], vec![], vec![]));
+}
+
+/// A layer whose bytes are right and whose content is refused is not kept either.
+#[tokio::test]
+async fn a_refused_layer_is_not_committed() {
+    let image = Image::new(&[b"hostile"]);
+    let served = image.clone();
+    let server = Server::new(move |request| served.serve(request));
+    let store = Store::new();
+    let error = store.pull(&source(&server)).await.unwrap_err();
+    assert!(matches!(error.root(), Error::Refused { .. }), "{error}");
+    assert_eq!(store.names("layers"), [""; 0]);
+}
+
+/// Refuses by the first bytes, without waiting for more.
+struct Refusing;
+
+impl StreamUnpacker for Refusing {
+    fn unpack_stream(
+        &self,
+        mut blob: Box<dyn Read + Send>,
+        layer: &LayerDescriptor,
+        _: OwnedFd,
+        _: &Progress,
+    ) -> Result<Decoded> {
+        let mut first = [0; 7];
+        blob.read_exact(&mut first).map_err(|error| Error::io("read", layer.digest.hex().as_bytes(), error))?;
+        Err(Error::refused(b"layer", "nothing pleases this one"))
+    }
+}
+
 /// A damaged download that also looks hostile: the damage is what is reported.
 #[tokio::test]
 async fn damage_is_called_damage() {
@@ -233,7 +278,8 @@ async fn silence_in_the_middle_ends_and_is_the_networks_fault() {
     let store = Store::new();
     let mut options = options();
     options.retry.attempts = 2;
-    let error = store.pull_with(&source(&server), &options).await.unwrap_err();
+    let source = short_of_time(&server).source(reference(&server, "a"));
+    let error = store.pull_with(&source, &options).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Network, "{error}");
     assert_eq!(store.staged(), [""; 0]);
 }
@@ -335,9 +381,7 @@ async fn layers_come_several_at_once_but_no_more_than_allowed() {
         drop(guard);
         served.serve(request)
     });
-    let access =
-        AccessList::new().with(server.host(), HostAccess { transport: Transport::PlainHttp, auth: Auth::Anonymous });
-    let registries = Registries::new(access, NetworkOptions::default(), Limits::default()).unwrap();
+    let registries = patient(&server);
     let options = PullOptions { concurrency: NonZeroUsize::new(2).unwrap(), ..options() };
     Store::new().pull_with(&registries.source(reference(&server, "a")), &options).await.unwrap();
     let (_, most, count) = *now.0.lock().unwrap();
@@ -350,10 +394,8 @@ async fn a_pull_that_is_dropped_leaves_nothing() {
     let begun = Arc::new(tokio::sync::Notify::new());
     let server = layers_served(&Image::new(&[&layer]), |_, blob, _| Reply::ok(blob).silent_at(700_000));
     let store = Store::new();
-    let access =
-        AccessList::new().with(server.host(), HostAccess { transport: Transport::PlainHttp, auth: Auth::Anonymous });
-    // Patient, so that nothing but the drop can end this.
-    let registries = Registries::new(access, NetworkOptions::default(), Limits::default()).unwrap();
+    // Nothing but the drop can end this.
+    let registries = patient(&server);
     let seen = Arc::clone(&begun);
     let progress = Progress::new(move |event| {
         if matches!(event, Event::Downloaded { .. }) {
