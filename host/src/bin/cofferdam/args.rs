@@ -99,6 +99,16 @@ pub(crate) struct AccessArgs {
     /// Log in to this registry, when it asks (other users of the machine can see this; prefer `COFFERDAM_AUTH`)
     #[arg(long, value_name = "HOST=NAME:PASSWORD", value_parser = credentials)]
     pub(crate) user: Vec<Credentials>,
+    /// Let this registry's password be sent to a token service at another host, which the registry names
+    #[arg(long, value_name = "HOST=TOKENHOST", value_parser = token_host)]
+    pub(crate) token_host: Vec<(RegistryHost, RegistryHost)>,
+}
+
+impl AccessArgs {
+    /// Whether anything is said about registries.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.plain_http.is_empty() && self.insecure.is_empty() && self.user.is_empty() && self.token_host.is_empty()
+    }
 }
 
 /// A user name and a password for one registry.
@@ -123,6 +133,12 @@ pub(crate) fn credentials(text: &str) -> Result<Credentials, String> {
     let (registry, (user, password)) = parts.ok_or("it is not of the form HOST=NAME:PASSWORD")?;
     let registry = registry.parse().map_err(|_| "what stands before `=` is no registry")?;
     Ok(Credentials { registry, user: user.to_owned(), password: password.to_owned() })
+}
+
+fn token_host(text: &str) -> Result<(RegistryHost, RegistryHost), String> {
+    let (registry, host) = text.split_once('=').ok_or("it is not of the form HOST=TOKENHOST")?;
+    let host_of = |text: &str| text.parse().map_err(|error: cofferdam::Error| error.to_string());
+    Ok((host_of(registry)?, host_of(host)?))
 }
 
 #[derive(Debug, clap::Args)]

@@ -77,6 +77,11 @@ fn access_list(args: &AccessArgs) -> Result<AccessList, Failure> {
         let auth = Auth::Basic { user: login.user.clone(), password: login.password.clone() };
         list.set(login.registry.clone(), HostAccess { auth, ..list.get(&login.registry) });
     }
+    for (registry, host) in &args.token_host {
+        let mut access = list.get(registry);
+        access.token_hosts.push(host.clone());
+        list.set(registry.clone(), access);
+    }
     Ok(list)
 }
 
