@@ -66,6 +66,7 @@ pub use layout::BlobKind;
 pub use lock::InUse;
 pub use record::TreeRecord;
 pub use refs::ImageRef;
+pub(crate) use refs::check_reference;
 pub use remove::Removed;
 pub use sandboxed::{described, preserve};
 pub use stage::{Claim, Committed, Staged, Verified};

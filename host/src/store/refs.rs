@@ -89,7 +89,9 @@ impl Refs {
                 Ok(Some(text)) => text,
                 // Removed between the listing and the look.
                 Ok(None) if !self.0.exists(&name) => continue,
-                Ok(None) | Err(_) => {
+                unread => {
+                    let error = unread.err().map(|error| error.to_string()).unwrap_or_default();
+                    tracing::warn!(file = name, error, "a reference cannot be read");
                     listing.unreadable.push(name);
                     continue;
                 }
@@ -115,6 +117,11 @@ fn parse(name: &str, text: &[u8]) -> Result<ImageRef> {
     } else {
         Err(corrupt("the file holds another name's reference".into()))
     }
+}
+
+/// Refuses a name under which nothing can be published.
+pub(crate) fn check_reference(reference: &str) -> Result<()> {
+    file_name(reference).map(drop)
 }
 
 fn file_name(reference: &str) -> Result<String> {

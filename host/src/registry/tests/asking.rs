@@ -88,9 +88,14 @@ async fn a_manifest_that_never_gets_done_ends_in_time() {
 
 #[tokio::test]
 async fn nobody_there_is_a_network_error() {
-    let server = Server::new(|_| Reply::status(200));
-    let source = registries(&server, Auth::Anonymous).source(reference(&server, "a"));
-    drop(server);
+    // The port of a connection's other end: it is taken, so that nobody else gets it, and nobody listens there.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let host: RegistryHost = taken.local_addr().unwrap().to_string().parse().unwrap();
+    let access = HostAccess { transport: Transport::PlainHttp, ..HostAccess::default() };
+    let access = AccessList::new().with(host.clone(), access);
+    let registries = Registries::new(access, NetworkOptions::default(), Limits::default()).unwrap();
+    let source = registries.source(format!("{host}/a").parse().unwrap());
     let failure = source.resolve().await.unwrap_err();
     assert_eq!((failure.error.kind(), failure.retry), (ErrorKind::Network, Retry::Soon), "{}", failure.error);
 }

@@ -284,17 +284,127 @@ async fn silence_in_the_middle_ends_and_is_the_networks_fault() {
     assert_eq!(store.staged(), [""; 0]);
 }
 
+/// What a registry makes of a request for a part of a blob, from a byte on.
+type PartOf = fn(&[u8], usize) -> Reply;
+
+/// A registry that makes a mess of ranges is asked for all of it, once, and nothing of the mess is used.
 #[tokio::test]
-async fn another_part_than_the_one_asked_for_is_refused() {
+async fn where_a_part_cannot_be_had_the_whole_is_asked_for() {
     let layer = large(8);
-    let server = layers_served(&Image::new(&[&layer]), |request, blob, _| match request.range() {
-        None => Reply::ok(blob).cut_at(1000),
-        Some(from) => Reply::new(206, &blob[from - 1..blob.len() - 1])
-            .with("Content-Range", &format!("bytes {}-{}/{}", from - 1, blob.len() - 2, blob.len())),
-    });
-    let error = Store::new().pull(&source(&server)).await.unwrap_err();
+    let messes: [(&str, PartOf); 5] = [
+        ("another part", |blob, from| {
+            let range = format!("bytes {}-{}/{}", from - 1, blob.len() - 2, blob.len());
+            Reply::new(206, &blob[from - 1..blob.len() - 1]).with("Content-Range", &range)
+        }),
+        ("a part that is not named", |blob, from| Reply::new(206, &blob[from..])),
+        ("refused as unsatisfiable", |_, _| Reply::status(416)),
+        ("refused as bad", |_, _| Reply::status(400)),
+        ("not known", |_, _| Reply::status(501)),
+    ];
+    for (what, mess) in messes {
+        let server = layers_served(&Image::new(&[&layer]), move |request, blob, count| match request.range() {
+            None if count == 1 => Reply::ok(blob).cut_at(1000),
+            None => Reply::ok(blob),
+            Some(from) => mess(blob, from),
+        });
+        let store = Store::new();
+        let pulled = store.pull(&source(&server)).await;
+        assert_eq!(pulled.map(|pulled| pulled.downloaded_bytes).ok(), Some(layer.len() as u64), "{what}");
+        assert_eq!(server.count(&Digest::of(&layer).to_string()), 3, "{what}");
+        assert!(store.storage.verify_layer(&Digest::of(&layer).to_string()).await.unwrap(), "{what}");
+    }
+}
+
+/// A byte now and then is never silence, and never the end.
+#[tokio::test]
+async fn a_layer_that_hardly_moves_ends_and_is_the_networks_fault() {
+    let layer = large(13);
+    let server =
+        layers_served(&Image::new(&[&layer]), |_, blob, _| Reply::ok(blob).dripping(Duration::from_millis(10)));
+    let store = Store::new();
+    let mut options = options();
+    options.retry =
+        RetryPolicy { attempts: 2, window: Duration::from_millis(200), window_bytes: 10_000, ..options.retry };
+    let error = store.pull_with(&source(&server), &options).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Network, "{error}");
-    assert!(error.root().to_string().contains("another part"), "{}", error.root());
+    assert!(error.root().to_string().contains("10000 bytes"), "{}", error.root());
+    assert_eq!(server.count(&Digest::of(&layer).to_string()), 2);
+    assert_eq!(store.staged(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_configuration_that_hardly_moves_ends_in_time() {
+    let image = Image::new(&[b"layer"]);
+    let config = Digest::of(image.config.as_bytes()).to_string();
+    let server = Server::new(move |request| {
+        let reply = image.serve(request);
+        if request.path.ends_with(&config) { reply.dripping(Duration::from_millis(50)) } else { reply }
+    });
+    let mut options = options();
+    options.retry = RetryPolicy { attempts: 1, document_timeout: Duration::from_millis(300), ..options.retry };
+    let error = Store::new().pull_with(&source(&server), &options).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Network, "{error}");
+    assert!(error.root().to_string().contains("0.3 s"), "{}", error.root());
+}
+
+/// A pull that is given up takes back the trees that it had finished.
+#[tokio::test]
+async fn a_pull_that_is_cancelled_takes_back_its_trees() {
+    let layer = large(14);
+    let image = Image::new(&[b"small", &layer]);
+    let served = image.clone();
+    let server =
+        layers_served(
+            &image,
+            move |request, blob, _| {
+                if blob.len() < 10 { served.serve(request) } else { Reply::ok(blob).silent_at(1000) }
+            },
+        );
+    let store = Store::new();
+    let options = options();
+    let cancel = options.cancel.clone();
+    let progress = Progress::new(move |event| {
+        if matches!(event, Event::LayerDone { .. }) {
+            cancel.cancel();
+        }
+    });
+    let source = source(&server);
+    let error = pull(&source, &store.storage, Arc::new(Copying), &options, &progress).await.unwrap_err();
+    assert!(matches!(error, Error::Interrupted), "{error}");
+    assert_eq!((store.names("extracted"), store.names("refs"), store.staged()), (vec![], vec![], vec![]));
+    // Its blob is verified, and saves the next pull a download.
+    assert_eq!(store.names("layers").len(), 1);
+}
+
+#[tokio::test]
+async fn a_pull_that_cannot_be_published_takes_back_its_trees() {
+    let image = Image::new(&[b"layer"]);
+    let served = image.clone();
+    let server = Server::new(move |request| served.serve(request));
+    let store = Store::new();
+    let refs = store.temp.path().join("images/refs");
+    let progress = Progress::new(move |event| {
+        if matches!(event, Event::Resolved { .. }) {
+            std::fs::remove_dir(&refs).unwrap();
+        }
+    });
+    let source = source(&server);
+    let error = pull(&source, &store.storage, Arc::new(Copying), &options(), &progress).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Failed, "{error}");
+    assert_eq!(server.count(&Digest::of(b"layer").to_string()), 1);
+    assert_eq!(store.names("extracted"), [""; 0]);
+}
+
+/// What cannot be published is refused before a layer is fetched.
+#[tokio::test]
+async fn a_name_that_cannot_be_published_is_refused_at_once() {
+    let image = Image::new(&[b"layer"]);
+    let served = image.clone();
+    let server = Server::new(move |request| served.serve(request));
+    let options = PullOptions { publish_as: Some("a b".into()), ..options() };
+    let error = Store::new().pull_with(&source(&server), &options).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
+    assert_eq!(server.count(&Digest::of(b"layer").to_string()), 0);
 }
 
 #[tokio::test]
@@ -339,7 +449,7 @@ async fn a_blob_that_is_there_is_unpacked_without_being_fetched() {
     let digest = Digest::of(b"layer");
     std::fs::write(store.storage.layer_tarball_path(&digest.to_string()), b"layer").unwrap();
     let pulled = store.pull(&source(&server)).await.unwrap();
-    assert_eq!((pulled.downloaded_layers, pulled.cached_layers), (0, 0));
+    assert_eq!((pulled.downloaded_layers, pulled.unpacked_layers, pulled.cached_layers), (0, 1, 0));
     assert_eq!(server.count(&digest.to_string()), 0);
     assert_eq!(store.names("extracted"), [digest.file_stem()]);
 }
