@@ -196,14 +196,14 @@ pub(super) fn describe(descriptor: &Descriptor, diff_id: Digest) -> LayerDescrip
 /// # Errors
 /// [`Error::Refused`] if one blob is declared in two ways: it cannot be both.
 pub(super) fn distinct(
-    layers: &[crate::transport::Layer],
+    layers: &[Descriptor],
     diff_ids: &[Digest],
     manifest: &Digest,
 ) -> Result<Vec<(Descriptor, LayerDescriptor)>> {
     let mut distinct: Vec<(Descriptor, LayerDescriptor)> = Vec::with_capacity(layers.len());
     let mut seen = std::collections::HashMap::new();
     for (layer, diff_id) in layers.iter().zip(diff_ids) {
-        let described = describe(&layer.descriptor, diff_id.clone());
+        let described = describe(layer, diff_id.clone());
         match seen.get(&described.digest).and_then(|&index: &usize| distinct.get(index)) {
             Some((_, first)) if *first == described => {}
             Some(_) => {
@@ -214,7 +214,7 @@ pub(super) fn distinct(
             }
             None => {
                 seen.insert(described.digest.clone(), distinct.len());
-                distinct.push((layer.descriptor.clone(), described));
+                distinct.push((layer.clone(), described));
             }
         }
     }
