@@ -16,6 +16,13 @@ pub(crate) fn json(object: &Value) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Prints bytes as they are.
+pub(crate) fn raw(bytes: &[u8]) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(bytes)?;
+    Ok(stdout.flush()?)
+}
+
 /// Prints one line.
 pub(crate) fn line(text: &str) -> Result<(), Failure> {
     Ok(writeln!(io::stdout().lock(), "{}", printable(text))?)
