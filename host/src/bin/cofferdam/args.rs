@@ -9,6 +9,8 @@ use cofferdam::registry::RegistryHost;
 use cofferdam::transport::Platform;
 use cofferdam::unpack::Compression;
 
+use crate::failure::{Failure, usage};
+
 /// An OCI image store in which no native code parses an untrusted byte of a layer.
 #[derive(Debug, Parser)]
 #[command(name = "cofferdam", version, propagate_version = true, max_term_width = 100)]
@@ -105,9 +107,21 @@ pub(crate) struct AccessArgs {
 }
 
 impl AccessArgs {
-    /// Whether anything is said about registries.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.plain_http.is_empty() && self.insecure.is_empty() && self.user.is_empty() && self.token_host.is_empty()
+    /// Refuses options that say how registries are reached where none is: whoever gives one expects something of it.
+    pub(crate) fn refuse(&self, image: &str) -> Result<(), Failure> {
+        let given = [
+            ("--plain-http", self.plain_http.is_empty()),
+            ("--insecure", self.insecure.is_empty()),
+            ("--user", self.user.is_empty()),
+            ("--token-host", self.token_host.is_empty()),
+        ];
+        match given.iter().find(|(_, absent)| !absent) {
+            Some((option, _)) => Err(usage(
+                format!("{option} means nothing for `{image}`, since no registry is asked for it"),
+                Some("name an image in a registry: docker://HOST/NAME:TAG".into()),
+            )),
+            None => Ok(()),
+        }
     }
 }
 

@@ -10,6 +10,9 @@ use crate::output::printable;
 /// The exit code for a command line that makes no sense.
 pub(crate) const USAGE: u8 = 2;
 
+/// The exit code after a signal.
+pub(crate) const INTERRUPTED: u8 = 130;
+
 /// Why a verb failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -48,7 +51,7 @@ fn code(kind: ErrorKind) -> u8 {
         ErrorKind::Integrity => 6,
         ErrorKind::Refused => 7,
         ErrorKind::Busy => 8,
-        ErrorKind::Interrupted => 130,
+        ErrorKind::Interrupted => INTERRUPTED,
         _ => 1,
     }
 }

@@ -9,7 +9,7 @@ use crate::session::Session;
 
 pub(crate) fn run(session: &Session, name: &str) -> Result<(), Failure> {
     let storage = session.storage()?;
-    let image = storage.image(&in_store(name)?)?;
+    let image = storage.image(&in_store(name, &storage)?)?;
     if session.json() {
         let trees: Vec<_> = image.layer_digests().map(|digest| storage.trees().is_ready(digest)).collect();
         return output::json(&json!({ "schema": "cofferdam/image/v1", "image": image, "trees": trees }));
