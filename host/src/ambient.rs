@@ -167,6 +167,21 @@ pub fn write_file(directory: &Path, name: &str, content: &[u8]) -> Result<()> {
     std::fs::write(&path, content).map_err(|e| failed("write", &path, e))
 }
 
+/// The path without links and relative parts as far as it is there; the rest of it as it was given.
+///
+/// # Errors
+///
+/// [`Error::Io`] for an empty path, and when there is no current directory for a relative one.
+pub fn absolute(path: &Path) -> Result<PathBuf> {
+    let whole = std::path::absolute(path).map_err(|e| failed("resolve", path, e))?;
+    for there in whole.ancestors() {
+        if let (Ok(resolved), Ok(rest)) = (canonical(there), whole.strip_prefix(there)) {
+            return Ok(if rest.as_os_str().is_empty() { resolved } else { resolved.join(rest) });
+        }
+    }
+    Ok(whole)
+}
+
 /// The path without links and relative parts.
 #[expect(clippy::disallowed_methods, reason = "this is the module that may")]
 pub fn canonical(path: &Path) -> io::Result<PathBuf> {

@@ -243,6 +243,17 @@ impl Error {
         Self::Context { context: context.into(), source: Box::new(self) }
     }
 
+    /// A digest that is none is the user's mistake where the user wrote it, and not content to be refused.
+    pub(crate) fn in_reference(self, text: &str) -> Self {
+        match self {
+            Self::InvalidDigest { reason, .. } => Self::InvalidReference {
+                text: text.chars().take(200).collect(),
+                reason: format!("what stands behind `@` is not a digest: {reason}"),
+            },
+            other => other,
+        }
+    }
+
     /// The error without its contexts.
     pub fn root(&self) -> &Self {
         match self {

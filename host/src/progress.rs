@@ -15,9 +15,9 @@ pub enum Event {
         reference: String,
         /// The manifest's digest.
         manifest: Digest,
-        /// How many layers it has.
+        /// How many layers it has, each counted once.
         layers: usize,
-        /// Bytes of its layers, as declared.
+        /// Bytes of these layers, as declared.
         bytes: u64,
     },
     /// Work on a layer begins.

@@ -75,10 +75,15 @@ impl Cofferdam {
             }
             None => Command::new(binary()?),
         };
-        // What the developer has set for daily use must not reach the tests.
-        for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("COFFERDAM_")) {
-            command.env_remove(name);
+        // What the developer has set for daily use must not reach the tests, nor what tests compile the developer's cache.
+        for (name, _) in env::vars_os() {
+            let upper = name.to_string_lossy().to_ascii_uppercase();
+            if upper.starts_with("COFFERDAM_") || upper.ends_with("_PROXY") {
+                command.env_remove(name);
+            }
         }
+        let user = rustix::process::geteuid().as_raw();
+        command.env("COFFERDAM_CACHE", paths::target().join(format!("guest-cache-{user}")));
         command.arg("--store").arg(&self.store).args(args);
         Ok(command)
     }

@@ -105,13 +105,23 @@ impl OciLayout {
 
     /// Adds an image of these layers under a tag, and returns its manifest's digest.
     pub fn add_image(&mut self, tag: &str, layers: &[LayerRef]) -> Result<String> {
+        self.add_image_with(tag, layers, |config| config)
+    }
+
+    /// The same, with a last change to the bytes of its configuration.
+    pub fn add_image_with(
+        &mut self,
+        tag: &str,
+        layers: &[LayerRef],
+        change: impl FnOnce(Vec<u8>) -> Vec<u8>,
+    ) -> Result<String> {
         let config = json!({
             "architecture": architecture(),
             "os": "linux",
             "config": { "Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"], "Cmd": ["/bin/sh"] },
             "rootfs": { "type": "layers", "diff_ids": layers.iter().map(|l| &l.diff_id).collect::<Vec<_>>() },
         });
-        let config = serde_json::to_vec(&config)?;
+        let config = change(serde_json::to_vec(&config)?);
         let descriptors: Vec<_> = layers
             .iter()
             .map(|layer| json!({ "mediaType": layer.media_type, "digest": layer.digest, "size": layer.size }))

@@ -39,9 +39,23 @@ pub fn all(requirements: &[&str]) -> bool {
 ///
 /// Where nothing may be skipped.
 pub fn skip(why: &str) {
-    let test = env::var("NEXTEST_TEST_NAME").ok().or_else(|| std::thread::current().name().map(str::to_owned));
-    let test = test.as_deref().unwrap_or("a test");
+    let test = name();
     assert!(!nothing_may_be_skipped(), "{test} cannot run, and COFFERDAM_REQUIRE_ALL forbids to skip it: {why}");
+    note(&test, why);
+}
+
+/// Notes that the current test does not run here, and that this is in order everywhere: it needs more than anybody is
+/// asked to have, and something else tests the same.
+pub fn leave_out(why: &str) {
+    note(&name(), why);
+}
+
+fn name() -> String {
+    let name = env::var("NEXTEST_TEST_NAME").ok().or_else(|| std::thread::current().name().map(str::to_owned));
+    name.unwrap_or_else(|| "a test".into())
+}
+
+fn note(test: &str, why: &str) {
     eprintln!("SKIPPED {test}: {why}");
     if let Some(file) = env::var_os("COFFERDAM_SKIPS") {
         // Appending one line is atomic enough; without the file the message above has to do.

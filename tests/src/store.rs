@@ -25,7 +25,7 @@ pub fn blobs(store: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Everything in the store that is still staged, wherever it is: `*.downloading`, `*.extracting`.
+/// Everything in the store that is still staged, wherever it is: `*.downloading`, `*.extracting`, `*.writing`.
 pub fn staged(store: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     walk(store, &mut found)?;
@@ -79,7 +79,7 @@ fn is_digest(name: &str) -> bool {
 fn walk(dir: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     for name in list(dir)? {
         let path = dir.join(&name);
-        if name.ends_with(".downloading") || name.ends_with(".extracting") || name.contains(".staging") {
+        if name.ends_with(".downloading") || name.ends_with(".extracting") || name.ends_with(".writing") {
             found.push(path);
         } else if !is_digest(&name) && fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir()) {
             // Trees themselves are not entered: what an image calls its files is its own business.

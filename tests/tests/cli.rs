@@ -1,7 +1,7 @@
 //! The command as scripts see it: exit codes, what goes to which stream, JSON, hints.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -128,8 +128,10 @@ fn credentials_that_are_missing_or_wrong_are_4() -> Result<()> {
 #[test]
 fn a_registry_that_does_not_answer_is_5() -> Result<()> {
     let bench = bench()?;
-    // A port that was free a moment ago: nobody listens.
-    let host = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
+    // The port of a connection's other end: it is taken, so that nobody else gets it, and nobody listens there.
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let taken = TcpStream::connect(listener.local_addr()?)?;
+    let host = taken.local_addr()?.to_string();
     let image = format!("{host}/team/app:1");
     bench.cofferdam.fails(exit::NETWORK, ["pull", &image, "--plain-http", &host])?.has_hint()?;
     store::ensure_nothing_staged(bench.cofferdam.store())

@@ -160,9 +160,9 @@ fn every_encoding_of_a_layer_equals_tar() -> Result<()> {
     Ok(())
 }
 
-/// A window of 128 MiB is at the limit: admitted whole, or refused with an error that speaks of the window.
+/// A window of 128 MiB is at the limit, and within it.
 #[test]
-fn a_long_window_is_admitted_or_refused_clearly() -> Result<()> {
+fn a_long_window_is_admitted() -> Result<()> {
     require!("root");
     let Some(images) = Images::with(&["python.long27.tar.zst"])? else { return Ok(()) };
     let scratch = Scratch::new()?;
@@ -170,14 +170,9 @@ fn a_long_window_is_admitted_or_refused_clearly() -> Result<()> {
     let dest = scratch.dir("dest")?.display().to_string();
     let cofferdam = Cofferdam::new(scratch.join("store"))?;
     let blob = layer.path.display().to_string();
-    let run = cofferdam.run(["layer", "extract", "--diff-id", &layer.diff_id, &blob, &dest])?;
-    let run = run.expect_one_of(&[0, 7])?;
-    if run.code() == Some(0) {
-        let entries = Snapshot::read(Path::new(&dest))?.entries.len();
-        ensure!(entries > 5_000, "admitted, but only {entries} entries came out");
-    } else {
-        ensure!(run.err().contains("window"), "no word of the window:\n{}", run.err());
-    }
+    cofferdam.ok(["layer", "extract", "--diff-id", &layer.diff_id, &blob, &dest])?;
+    let entries = Snapshot::read(Path::new(&dest))?.entries.len();
+    ensure!(entries > 5_000, "admitted, but only {entries} entries came out");
     Ok(())
 }
 
@@ -193,12 +188,39 @@ fn a_listing_names_every_entry() -> Result<()> {
     let cofferdam = Cofferdam::new(scratch.join("store"))?;
     let run = cofferdam.ok(["layer", "list", &layer.path.display().to_string()])?;
     let lines = run.stdout.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).count();
-    ensure!(lines >= listed.len(), "{lines} lines for {} entries", listed.len());
-    for name in ["etc/motd", "opt/odd/with space", "usr/games"] {
-        ensure!(run.out().contains(name), "`{name}` is not in the listing");
-    }
-    cofferdam.ok(["layer", "list", "--json", &layer.path.display().to_string()])?;
+    let json = cofferdam.ok(["layer", "list", "--json", &layer.path.display().to_string()])?.json()?;
+    let entries = json["entries"].as_array().context("no entries")?;
+    ensure!(lines == entries.len(), "{lines} lines, but {} entries", entries.len());
+    let names = entries.iter().map(marked).collect::<Result<BTreeSet<_>>>()?;
+    let expected: BTreeSet<_> = listed.iter().map(|name| escaped(name)).collect();
+    let missing: Vec<_> = expected.difference(&names).take(5).collect();
+    let invented: Vec<_> = names.difference(&expected).take(5).collect();
+    ensure!(missing.is_empty() && invented.is_empty(), "not listed: {missing:?}; invented: {invented:?}");
+    ensure!(json["diff_id"] == *layer.diff_id, "{}", json["diff_id"]);
     Ok(())
+}
+
+/// An entry's name in the archive: whiteouts are listed by what they remove.
+fn marked(entry: &serde_json::Value) -> Result<String> {
+    let path = entry["path"].as_str().context("an entry without a path")?;
+    let (dir, name) = path.rsplit_once('/').map_or(("", path), |(dir, name)| (dir, name));
+    let slash = if dir.is_empty() { "" } else { "/" };
+    Ok(match entry["type"].as_str() {
+        Some("whiteout") => format!("{dir}{slash}.wh.{name}"),
+        Some("opaque") if path.is_empty() => ".wh..wh..opq".into(),
+        Some("opaque") => format!("{path}/.wh..wh..opq"),
+        _ => path.to_owned(),
+    })
+}
+
+/// A name as the listing shows it.
+fn escaped(name: &[u8]) -> String {
+    let shown = |&byte: &u8| match byte {
+        b'\\' => "\\\\".to_owned(),
+        b' '..=b'~' => char::from(byte).to_string(),
+        _ => format!("\\x{byte:02x}"),
+    };
+    name.iter().map(shown).collect()
 }
 
 /// Blobs have no extension; links to them beside the tables do. Ours needs neither, other code here goes by the name.

@@ -2,7 +2,8 @@
 //!
 //! Source: RFC 9110 section 11, and the token authentication of distribution (`spec/auth/token`). A registry that wants
 //! credentials answers 401 and says how; then, and not before, Basic credentials are sent, or a token is fetched. If that
-//! fails, so does the request: there is no second try as nobody.
+//! fails, so does the request: there is no second try as nobody. The registry says where its token service is, but not
+//! whether it may have the password: see [`HostAccess::token_hosts`].
 
 use http_auth::parse_challenges;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
@@ -10,7 +11,7 @@ use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
-use super::access::Auth;
+use super::access::{Auth, HostAccess};
 use super::answer;
 use super::client::{Origin, Registries, network};
 use super::reference::Reference;
@@ -26,7 +27,7 @@ pub(super) struct Authorizer {
     registries: Registries,
     reference: Reference,
     origin: Origin,
-    auth: Auth,
+    access: HostAccess,
     state: Mutex<State>,
 }
 
@@ -62,11 +63,11 @@ impl Authorizer {
             Auth::Anonymous | Auth::Basic { .. } => None,
         };
         let state = Mutex::new(State { header, generation: 0 });
-        Ok(Self { registries, reference, origin, auth: access.auth, state })
+        Ok(Self { registries, reference, origin, access, state })
     }
 
     pub(super) fn is_anonymous(&self) -> bool {
-        self.auth == Auth::Anonymous
+        self.access.auth == Auth::Anonymous
     }
 
     /// A request to the repository; `path` is below `/v2/NAME/`. Answers challenges.
@@ -100,7 +101,7 @@ impl Authorizer {
         if state.generation != generation {
             return Ok(());
         }
-        let header = match (challenge(response.headers()), &self.auth) {
+        let header = match (challenge(response.headers()), &self.access.auth) {
             (_, Auth::Bearer(_)) | (None, _) => return Err(self.refused(response, what).await),
             (Some(Challenge::Basic), Auth::Anonymous) => {
                 return Err(self.denied(what, "it wants a user name and a password").into());
@@ -123,6 +124,16 @@ impl Authorizer {
     async fn token(&self, realm: &str, service: Option<&str>, what: &str) -> Result<HeaderValue, Failure> {
         let endpoint = format!("the token service of {}", self.reference.registry());
         let mut url = token_service(realm, self.origin.is_plain()).map_err(|reason| self.denied(what, &reason))?;
+        if matches!(self.access.auth, Auth::Basic { .. }) && !self.access.trusts(self.reference.registry(), &url) {
+            let host = Escaped(url.host_str().unwrap_or_default().as_bytes()).to_string();
+            let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+            let reason = format!(
+                "its token service is at {host}{port}, which the password was not given for; if it may be sent there, say so \
+                 (--token-host {}={host}{port})",
+                self.reference.registry()
+            );
+            return Err(self.denied(what, &reason).into());
+        }
         {
             let mut query = url.query_pairs_mut();
             if let Some(service) = service {
@@ -132,7 +143,7 @@ impl Authorizer {
         }
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        if let Auth::Basic { user, password } = &self.auth {
+        if let Auth::Basic { user, password } = &self.access.auth {
             headers.insert(AUTHORIZATION, self.basic(user, password)?);
         }
         let origin = self.origin.token_service(&url);

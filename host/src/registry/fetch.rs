@@ -6,9 +6,12 @@
 
 use std::io::Write as _;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
+use super::client::network;
+use super::pace::Pace;
 use super::retry::RetryPolicy;
 use super::tail::TailWriter;
 use super::tasks::Tasks;
@@ -35,8 +38,8 @@ pub(super) struct Written {
 }
 
 impl Download<'_> {
-    /// Downloads all of the blob. Hashing and writing have a thread of their own beside the network. `arrived` is told how
-    /// many bytes there are so far.
+    /// Downloads all of the blob, or until `unwanted` says why nobody wants it any more. Hashing and writing have a thread
+    /// of their own beside the network. `arrived` is told how many bytes there are so far.
     ///
     /// On failure the staged file is gone when this returns.
     pub(super) async fn run(
@@ -44,10 +47,15 @@ impl Download<'_> {
         staged: Staged,
         tail: TailWriter,
         arrived: &(dyn Fn(u64) + Sync),
+        unwanted: impl Future<Output = Error>,
     ) -> Result<Written> {
         let (sender, receiver) = mpsc::channel(CHUNKS);
         let writing = self.tasks.spawn(move || write(staged, tail, receiver));
-        let received = self.receive(&sender, arrived).await;
+        let received = tokio::select! {
+            biased;
+            received = self.receive(&sender, arrived) => received,
+            reason = unwanted => Err(reason),
+        };
         let complete = match &received {
             Ok(Received::All) => sender.send(Piece::End).await.is_ok(),
             Ok(Received::NobodyTakesIt) | Err(_) => false,
@@ -89,7 +97,11 @@ impl Download<'_> {
     ) -> Result<Received, Failure> {
         let mut blob = self.source.blob(self.descriptor, *position).await?;
         let mut announced = *position;
-        while let Some(mut bytes) = blob.next().await? {
+        let mut pace = Pace::new(self.retry);
+        while let Some(mut bytes) = pace.next(&mut blob).await? {
+            let begin = blob.position() - bytes.len() as u64;
+            let known = usize::try_from(position.saturating_sub(begin)).unwrap_or(usize::MAX);
+            bytes.advance(known.min(bytes.len()));
             while !bytes.is_empty() {
                 let piece = bytes.split_to(bytes.len().min(CHUNK));
                 *position += piece.len() as u64;
@@ -139,7 +151,12 @@ pub(super) async fn small(
 ) -> Result<Vec<u8>> {
     let mut attempts = retry.attempts();
     loop {
-        match small_once(source, descriptor).await {
+        let once = timeout(retry.document_timeout, small_once(source, descriptor)).await;
+        let once = once.unwrap_or_else(|_| {
+            let reason = format!("it did not arrive within {} s", retry.document_timeout.as_secs_f32());
+            Err(Failure::passing(network(subject, reason)))
+        });
+        match once {
             Ok(bytes) => {
                 descriptor.verify(subject, &bytes)?;
                 return Ok(bytes);

@@ -11,7 +11,7 @@ use super::tail::tail;
 use super::tasks::{Task, Tasks};
 use super::unpacker::{Decoded, StoredBlob, StreamUnpacker};
 use crate::digest::Digest;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Event, Progress};
 use crate::store::{BlobKind, Claim, Committed, ImageStorage, LayerDescriptor, Staged, StagedTree, Unpacked};
 use crate::transport::{Descriptor, ImageSource};
@@ -38,6 +38,15 @@ pub(super) enum Brought {
     /// Its blob was downloaded: so many bytes.
     Downloaded(u64),
 }
+
+/// A layer of at most so many bytes is fetched to its end, whatever becomes of its extraction.
+const SMALL: u64 = 1 << 20;
+
+/// A tree that was written, and what was measured on the way.
+type Extracted = (StagedTree, Decoded);
+
+/// The work that writes a layer's tree.
+type Extraction = Task<Extracted>;
 
 impl Layers<'_> {
     /// Makes sure that a layer's tree is there and verified. Whatever happens, nothing is staged when this returns.
@@ -91,22 +100,30 @@ impl Layers<'_> {
         tree: StagedTree,
     ) -> Result<u64> {
         let (writer, reader) = tail(staged.reader()?);
-        let extraction = self.extract(tree, Box::new(reader));
+        let mut extraction = self.extract(tree, Box::new(reader));
+        let mut extracted = None;
         let arrived = |bytes| self.progress.emit(Event::Downloaded { layer: layer.digest.clone(), bytes });
-        let written = self.download_of(descriptor).run(staged, writer, &arrived).await;
+        let unwanted = refusal(&mut extraction, &mut extracted, descriptor.size);
+        let written = self.download_of(descriptor).run(staged, writer, &arrived, unwanted).await;
         let verified = written.and_then(|Written { staged, tail }| Ok((staged.verify()?, tail)));
         let (verified, tail) = match verified {
             Ok(verified) => verified,
             Err(error) => {
                 // The tail is gone, so the extraction ends. Its complaints are about bytes that count for nothing.
-                let _ = extraction.join().await;
+                if extracted.is_none() {
+                    let _ = extraction.join().await;
+                }
                 return Err(error);
             }
         };
         tail.finish();
-        let commit = self.tasks.spawn(move || verified.commit());
-        let (committed, extracted) = tokio::join!(commit.join(), extraction.join());
-        let (committed, (tree, decoded)): (Committed, _) = (committed?, extracted?);
+        let extracted = match extracted {
+            Some(extracted) => extracted,
+            None => extraction.join().await,
+        };
+        // Only now: a layer that is refused is of no use to anybody.
+        let (tree, decoded) = extracted?;
+        let committed: Committed = self.tasks.spawn(move || verified.commit()).join().await?;
         let bytes = committed.size();
         let unpacked = Unpacked {
             blob: committed.digest().clone(),
@@ -130,7 +147,7 @@ impl Layers<'_> {
         self.commit(tree, Unpacked { blob, blob_bytes, diff_id: decoded.diff_id, record: decoded.record }).await
     }
 
-    fn extract(&self, tree: StagedTree, blob: Box<dyn std::io::Read + Send>) -> Task<(StagedTree, Decoded)> {
+    fn extract(&self, tree: StagedTree, blob: Box<dyn std::io::Read + Send>) -> Extraction {
         let (unpacker, progress) = (Arc::clone(&self.unpacker), self.progress.clone());
         self.tasks.spawn(move || {
             let dest = tree.directory_handle()?;
@@ -142,6 +159,26 @@ impl Layers<'_> {
     async fn commit(&self, tree: StagedTree, unpacked: Unpacked) -> Result<()> {
         self.tasks.spawn(move || tree.verify(unpacked)?.commit().map(drop)).join().await
     }
+}
+
+/// Waits until an extraction says that a layer of `size` bytes must not be: then the rest of it need not be fetched. Never
+/// ends where the extraction goes well, or fails for another reason: what it is told by a download that broke is no
+/// verdict. What came of the extraction, if it has ended, is left in `extracted`.
+///
+/// A small layer is always fetched whole: so it is known whether what was refused is what its publisher made, or what
+/// became of it on the way.
+async fn refusal(extraction: &mut Extraction, extracted: &mut Option<Result<Extracted>>, size: u64) -> Error {
+    if size > SMALL {
+        let outcome = extraction.ended().await;
+        match outcome {
+            Err(error) if matches!(error.kind(), ErrorKind::Refused | ErrorKind::Integrity) => {
+                *extracted = Some(Err(Error::Interrupted));
+                return error.context("reading it before all of it had arrived");
+            }
+            outcome => *extracted = Some(outcome),
+        }
+    }
+    std::future::pending().await
 }
 
 /// What the store calls a layer.
@@ -159,14 +196,14 @@ pub(super) fn describe(descriptor: &Descriptor, diff_id: Digest) -> LayerDescrip
 /// # Errors
 /// [`Error::Refused`] if one blob is declared in two ways: it cannot be both.
 pub(super) fn distinct(
-    layers: &[crate::transport::Layer],
+    layers: &[Descriptor],
     diff_ids: &[Digest],
     manifest: &Digest,
 ) -> Result<Vec<(Descriptor, LayerDescriptor)>> {
     let mut distinct: Vec<(Descriptor, LayerDescriptor)> = Vec::with_capacity(layers.len());
     let mut seen = std::collections::HashMap::new();
     for (layer, diff_id) in layers.iter().zip(diff_ids) {
-        let described = describe(&layer.descriptor, diff_id.clone());
+        let described = describe(layer, diff_id.clone());
         match seen.get(&described.digest).and_then(|&index: &usize| distinct.get(index)) {
             Some((_, first)) if *first == described => {}
             Some(_) => {
@@ -177,7 +214,7 @@ pub(super) fn distinct(
             }
             None => {
                 seen.insert(described.digest.clone(), distinct.len());
-                distinct.push((layer.descriptor.clone(), described));
+                distinct.push((layer.clone(), described));
             }
         }
     }

@@ -16,6 +16,7 @@ mod authorize;
 mod client;
 mod fetch;
 mod layer;
+mod pace;
 mod pull;
 mod reference;
 mod retry;

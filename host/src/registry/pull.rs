@@ -5,8 +5,8 @@
 //! ```
 //!
 //! The reference is published last: who finds it finds an image that is whole. What is in the store is not fetched
-//! again. When a pull fails, all of its work has ended and nothing is staged when it returns; when it is dropped, its work
-//! ends on its own shortly after.
+//! again. When a pull fails or is cancelled, all of its work has ended, nothing is staged and its trees are taken back when it
+//! returns; when it is dropped, its work ends on its own shortly after, and trees that were finished stay.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,10 +20,11 @@ use super::layer::{Brought, Layers, distinct};
 use super::retry::RetryPolicy;
 use super::tasks::Tasks;
 use super::unpacker::StreamUnpacker;
+use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
-use crate::store::{BlobKind, Claim, ImageObject, ImageRef, ImageStorage, LayerDescriptor};
+use crate::store::{BlobKind, Claim, ImageObject, ImageRef, ImageStorage, LayerDescriptor, check_reference};
 use crate::transport::{
     ConfigHead, Descriptor, Documents, ImageSource, PlatformChoice, RawDocument, Resolved, resolve_image,
 };
@@ -39,6 +40,8 @@ pub struct PullOptions {
     pub retry: RetryPolicy,
     /// The name under which the image is published; without one, the source's.
     pub publish_as: Option<String>,
+    /// How the caller gives up. Unlike dropping the pull, this takes back what it made, and ends when that is done.
+    pub cancel: Cancel,
 }
 
 impl Default for PullOptions {
@@ -49,6 +52,7 @@ impl Default for PullOptions {
             concurrency: const { NonZeroUsize::new(3).unwrap() },
             retry: RetryPolicy::default(),
             publish_as: None,
+            cancel: Cancel::new(),
         }
     }
 }
@@ -64,11 +68,14 @@ pub struct Pulled {
     pub downloaded_layers: usize,
     /// Bytes of layers that were downloaded.
     pub downloaded_bytes: u64,
+    /// Layers whose blob was there, and was unpacked.
+    pub unpacked_layers: usize,
     /// Layers whose tree was there.
     pub cached_layers: usize,
 }
 
-/// Pulls an image into a store.
+/// Pulls an image into a store. What fails, or is given up, leaves nothing but verified blobs, which save the next pull a
+/// download.
 ///
 /// # Errors
 /// All that a source, a store and an unpacker may say; the first thing that went wrong, with the layer it happened to.
@@ -79,6 +86,24 @@ pub async fn pull(
     options: &PullOptions,
     progress: &Progress,
 ) -> Result<Pulled> {
+    let tasks = Tasks::new();
+    let made = Mutex::default();
+    let work = Layers { source, storage, unpacker, retry: &options.retry, progress, tasks: &tasks, made: &made };
+    let outcome = tokio::select! {
+        biased;
+        outcome = attempt(&work, options) => outcome,
+        () = options.cancel.cancelled() => Err(Error::Interrupted),
+    };
+    drop(work);
+    if outcome.is_err() {
+        tasks.stop_all().await;
+        withdraw(storage, made.into_inner().unwrap_or_else(PoisonError::into_inner)).await;
+    }
+    outcome
+}
+
+async fn attempt(work: &Layers<'_>, options: &PullOptions) -> Result<Pulled> {
+    let Layers { source, storage, progress, tasks, .. } = *work;
     let in_use = storage.in_use().await?;
     let documents = ThroughStore { source, storage, retry: &options.retry };
     let limits = storage.limits();
@@ -87,33 +112,21 @@ pub async fn pull(
     let config = documents.config(&manifest.config).await?;
     let head = ConfigHead::parse(&config, &manifest.config.digest, manifest.layers.len())?;
     options.platform.check_config(&source.name(), head.platform.as_ref())?;
-    let name = options.publish_as.clone().unwrap_or_else(|| source.name());
+    let name = options.publish_as.clone().map_or_else(|| source.store_name(), Ok)?;
     // What the store would refuse at the end is refused before a layer is fetched.
+    check_reference(&name)?;
     ImageObject::parse(&name, digest, &resolved.raw.bytes, &config, limits)?;
     let layers = distinct(&manifest.layers, &head.diff_ids, digest)?;
     progress.emit(Event::Resolved {
         reference: name.clone(),
         manifest: digest.clone(),
-        layers: manifest.layers.len(),
-        bytes: manifest.layer_bytes(),
+        layers: layers.len(),
+        bytes: layers.iter().fold(0, |sum, (descriptor, _)| sum.saturating_add(descriptor.size)),
     });
-
-    let tasks = Tasks::new();
-    let made = Mutex::default();
-    let work = Layers { source, storage, unpacker, retry: &options.retry, progress, tasks: &tasks, made: &made };
-    let brought = tokio::try_join!(
-        bring_all(&work, &layers, options.concurrency),
-        save_documents(storage, &tasks, &resolved, &config)
-    );
-    let brought = match brought {
-        Ok((brought, ())) => brought,
-        Err(error) => {
-            tasks.stop_all().await;
-            drop(in_use);
-            withdraw(storage, made.into_inner().unwrap_or_else(PoisonError::into_inner)).await;
-            return Err(error);
-        }
-    };
+    let (brought, ()) = tokio::try_join!(
+        bring_all(work, &layers, options.concurrency),
+        save_documents(storage, tasks, &resolved, &config)
+    )?;
     let published = ImageRef {
         reference: name,
         manifest: digest.clone(),
@@ -128,12 +141,14 @@ pub async fn pull(
         Brought::Downloaded(bytes) => Some(bytes),
         Brought::Cached | Brought::Unpacked => None,
     });
+    let count = |what: Brought| brought.iter().filter(|brought| **brought == what).count();
     Ok(Pulled {
         image,
         published,
         downloaded_layers: downloaded.clone().count(),
         downloaded_bytes: downloaded.sum(),
-        cached_layers: brought.iter().filter(|brought| **brought == Brought::Cached).count(),
+        unpacked_layers: count(Brought::Unpacked),
+        cached_layers: count(Brought::Cached),
     })
 }
 

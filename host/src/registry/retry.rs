@@ -19,10 +19,18 @@ pub struct RetryPolicy {
     pub patience: Duration,
     /// The bytes of a blob after which earlier failures are forgiven.
     pub progress: u64,
+    /// How long a blob may arrive slowly: an attempt has failed when less than [`RetryPolicy::window_bytes`] come in such
+    /// a time.
+    pub window: Duration,
+    /// The least of a blob that must come in a [`RetryPolicy::window`].
+    pub window_bytes: u64,
+    /// How long a blob that is read as a whole, such as an image configuration, may take in one attempt.
+    pub document_timeout: Duration,
 }
 
 impl Default for RetryPolicy {
-    /// Five attempts, pausing ½, 1, 2 and 4 seconds, or as long as the registry asks for up to a minute.
+    /// Five attempts, pausing ½, 1, 2 and 4 seconds, or as long as the registry asks for up to a minute; 64 KiB a minute,
+    /// two minutes for what is read as a whole.
     fn default() -> Self {
         Self {
             attempts: 5,
@@ -30,6 +38,9 @@ impl Default for RetryPolicy {
             longest: Duration::from_secs(10),
             patience: Duration::from_mins(1),
             progress: 16 << 20,
+            window: Duration::from_mins(1),
+            window_bytes: 64 << 10,
+            document_timeout: Duration::from_mins(2),
         }
     }
 }
@@ -70,12 +81,17 @@ impl Attempts<'_> {
         }
         match retry {
             Retry::Never => None,
-            Retry::After(pause) => (pause <= self.policy.patience).then_some(pause),
-            Retry::Soon => {
-                let doubled = self.policy.pause.saturating_mul(1 << (self.failed - 1).min(16));
-                Some(doubled.min(self.policy.longest).mul_f64(jitter()))
-            }
+            // Never sooner than without being asked: "at once" would be hammering.
+            Retry::After(pause) => (pause <= self.policy.patience).then(|| pause.max(self.backoff())),
+            Retry::Soon => Some(self.backoff()),
         }
+    }
+}
+
+impl Attempts<'_> {
+    fn backoff(&self) -> Duration {
+        let doubled = self.policy.pause.saturating_mul(1 << self.failed.saturating_sub(1).min(16));
+        doubled.min(self.policy.longest).mul_f64(jitter())
     }
 }
 
@@ -125,5 +141,6 @@ mod tests {
         assert_eq!(policy.attempts().pause(Retry::After(minute)), Some(minute));
         assert_eq!(policy.attempts().pause(Retry::After(minute * 2)), None);
         assert_eq!(policy.attempts().pause(Retry::Never), None);
+        assert!(policy.attempts().pause(Retry::After(Duration::ZERO)).unwrap() >= policy.pause * 3 / 4);
     }
 }

@@ -59,6 +59,10 @@ impl ImageSource for RegistrySearch {
         self.found().map_or_else(names, ImageSource::name)
     }
 
+    fn store_name(&self) -> Result<String> {
+        self.chosen()?.store_name()
+    }
+
     fn pinned(&self) -> Option<&Digest> {
         self.found()?.pinned()
     }

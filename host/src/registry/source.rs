@@ -4,7 +4,7 @@
 //! Addresses are made of a [`Reference`] and of parsed digests only; of a descriptor neither `urls` nor `data` is used.
 
 use async_trait::async_trait;
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 use reqwest::header::{ACCEPT, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RANGE};
 use reqwest::{Response, StatusCode};
@@ -132,34 +132,42 @@ impl ImageSource for RegistrySource {
     async fn blob(&self, descriptor: &Descriptor, from: u64) -> Result<Blob, Failure> {
         let Descriptor { digest, size, .. } = descriptor;
         let what = format!("the blob {digest} of `{}`", self.reference);
-        let mut headers = HeaderMap::new();
+        let path = format!("blobs/{digest}");
+        let ask = |headers| self.registries.in_time(&what, self.get(&path, headers, &what));
+        let (mut response, mut partial) = (None, false);
         if from > 0 {
             // Nothing but digits: this is always a header.
             let range =
                 HeaderValue::from_str(&format!("bytes={from}-")).map_err(|error| network(&what, error.to_string()))?;
-            headers.insert(RANGE, range);
-        }
-        let response = self.get(&format!("blobs/{digest}"), headers, &what).await?;
-        let skip = match response.status() {
-            StatusCode::OK => from,
-            StatusCode::PARTIAL_CONTENT if from > 0 => {
-                check_range(header(response.headers(), &CONTENT_RANGE), from, *size)
-                    .map_err(|reason| network(&what, reason))?;
-                0
+            let part = ask(HeaderMap::from_iter([(RANGE, range)])).await?;
+            match usable(&part, from, *size) {
+                Ok(()) => {
+                    partial = part.status() == StatusCode::PARTIAL_CONTENT;
+                    response = Some(part);
+                }
+                // A registry that makes a mess of ranges may still know the whole.
+                Err(reason) => tracing::debug!("{what}: {reason}; asking for all of it"),
             }
+        }
+        let response = match response {
+            Some(response) => response,
+            None => ask(HeaderMap::new()).await?,
+        };
+        let start = match response.status() {
+            StatusCode::OK => 0,
+            StatusCode::PARTIAL_CONTENT if partial => from,
             _ => return Err(self.failure(response, &what).await),
         };
-        let rest = *size - from.min(*size) + skip;
+        let rest = size.saturating_sub(start);
         if let Some(length) = response.content_length().filter(|length| *length != rest) {
-            return Err(wrong_size(digest, *size, (from - skip).saturating_add(length)).into());
+            return Err(wrong_size(digest, *size, start.saturating_add(length)).into());
         }
         let body = Body {
             response,
             registries: self.registries.clone(),
             digest: digest.clone(),
             size: *size,
-            skip,
-            position: from - skip,
+            position: start,
         };
         let chunks = stream::unfold(Some(body), |body| async {
             let mut body = body?;
@@ -169,7 +177,7 @@ impl ImageSource for RegistrySource {
                 Err(failure) => Some((Err(failure), None)),
             }
         });
-        Ok(Blob::new(descriptor, from, chunks.boxed()))
+        Ok(Blob::new(descriptor, start, chunks.boxed()))
     }
 }
 
@@ -179,25 +187,14 @@ struct Body {
     registries: Registries,
     digest: Digest,
     size: u64,
-    /// Bytes still to be dropped, of a server that knows no ranges.
-    skip: u64,
     position: u64,
 }
 
 impl Body {
     async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
-        loop {
-            let Some(mut chunk) = self.response.chunk().await.map_err(|error| self.broken(error))? else {
-                return Ok(None);
-            };
-            self.position = self.position.saturating_add(chunk.len() as u64);
-            let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(chunk.len());
-            chunk.advance(skipped);
-            self.skip -= skipped as u64;
-            if !chunk.is_empty() {
-                return Ok(Some(chunk));
-            }
-        }
+        let chunk = self.response.chunk().await.map_err(|error| self.broken(error))?;
+        self.position = self.position.saturating_add(chunk.as_ref().map_or(0, |chunk| chunk.len() as u64));
+        Ok(chunk)
     }
 
     /// A body that broke off. Silence is the network's fault; an end before its time is a blob that was cut short, which
@@ -208,6 +205,18 @@ impl Body {
             return self.registries.failed(&what, self.response.url(), error);
         }
         Failure { error: wrong_size(&self.digest, self.size, self.position), retry: Retry::Soon }
+    }
+}
+
+/// Whether the answer to a request for a part says anything about the blob: that part, all of it, or a failure that has
+/// nothing to do with ranges.
+fn usable(response: &Response, from: u64, size: u64) -> Result<(), String> {
+    match response.status() {
+        StatusCode::PARTIAL_CONTENT => check_range(header(response.headers(), &CONTENT_RANGE), from, size),
+        status @ (StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED) => {
+            Err(format!("it answered {}", status.as_u16()))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -71,8 +71,14 @@ impl Stop {
 
 impl<T> Task<T> {
     /// Waits for the work. A panic in it goes on here.
-    pub(super) async fn join(self) -> Result<T> {
-        match self.0.await {
+    pub(super) async fn join(mut self) -> Result<T> {
+        self.ended().await
+    }
+
+    /// As [`Task::join`], for somebody who may have to wait for something else too. Not to be called again once it has
+    /// answered.
+    pub(super) async fn ended(&mut self) -> Result<T> {
+        match (&mut self.0).await {
             Ok(result) => result,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),

@@ -1,6 +1,7 @@
 //! The engine that compiles and runs guests, shared by all layers of a process.
 
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use wasmtime::{Cache, CacheConfig, Config, Engine, OptLevel, Store};
 use super::confine::{Confined, HANDLES, call_fuel, on_tick};
 use super::embedded::Guest;
 use super::ticker::{Running, Ticker};
+use crate::ambient;
 use crate::error::{Error, GuestFailure, Result};
 use crate::limits::Limits;
 
@@ -21,8 +23,9 @@ const WASM_STACK: usize = 512 << 10;
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct SandboxOptions {
-    /// Where compiled guests are kept between runs of the program; nowhere if absent. The directory must belong to the
-    /// user and be closed to others: what lies in it is machine code that will be run. Nothing of an image ever gets there.
+    /// Where compiled guests are kept between runs of the program; nowhere if absent. The directory is made when it is
+    /// missing, and is not used unless it belongs to the user and nobody else may write to it: what lies in it is machine
+    /// code that will be run. Nothing of an image ever gets there.
     pub cache: Option<PathBuf>,
     /// Components that take the place of first-party guests.
     pub replaced: Vec<(Guest, Vec<u8>)>,
@@ -158,12 +161,25 @@ fn config(options: &SandboxOptions) -> Result<Config> {
         .epoch_interruption(true)
         .max_wasm_stack(WASM_STACK)
         .wasm_backtrace_max_frames(None);
-    if let Some(directory) = &options.cache {
+    if let Some(directory) = options.cache.as_deref().and_then(trusted) {
         let mut cache = CacheConfig::new();
         cache.with_directory(directory);
         config.cache(Some(Cache::new(cache).map_err(|error| engine_error(&error))?));
     }
     Ok(config)
+}
+
+/// The cache's directory, if what lies in it can only be this user's. Without a cache guests are compiled anew, which is
+/// slow and harmless.
+fn trusted(directory: &Path) -> Option<PathBuf> {
+    let resolved = ambient::private_dir(directory).and_then(|()| {
+        let path = ambient::canonical(directory);
+        path.map_err(|error| Error::io("open", directory.as_os_str().as_bytes(), error))
+    });
+    let untold = |error: &Error| {
+        tracing::warn!(error = error as &dyn std::error::Error, "compiled guests are not kept");
+    };
+    resolved.inspect_err(untold).ok()
 }
 
 fn engine_error(error: &wasmtime::Error) -> Error {

@@ -251,3 +251,26 @@ fn an_empty_stream_is_an_empty_layer() {
     let sandbox = Sandbox::new(&SandboxOptions::default()).unwrap();
     sandbox.extract(Guest::Untar, &Limits::default(), NoTree).0.unwrap();
 }
+
+/// A cache holds machine code that will be run: one that others may write to is not looked into.
+#[test]
+fn a_cache_that_others_may_write_to_is_not_used() {
+    let temp = tempfile::tempdir().unwrap();
+    for (name, mode, used) in [("private", 0o700, true), ("open", 0o777, false), ("group", 0o770, false)] {
+        let dir = temp.path().join(name);
+        std::fs::DirBuilder::new().create(&dir).unwrap();
+        let opened = crate::ambient::open_dir(&dir).unwrap();
+        rustix::fs::fchmod(&opened, rustix::fs::Mode::from_raw_mode(mode)).unwrap();
+        let options = SandboxOptions::default().with_cache(&dir).with_guest(Guest::Gunzip, decoder("(i32.const 0)"));
+        Sandbox::new(&options).unwrap().component(Guest::Gunzip).unwrap();
+        assert_eq!(dir.read_dir().unwrap().next().is_some(), used, "{name}");
+    }
+    // A path through a link leads to the same directory, and one that is missing is made.
+    std::os::unix::fs::symlink("open", temp.path().join("link")).unwrap();
+    for (name, used) in [("link", false), ("new/below", true)] {
+        let dir = temp.path().join(name);
+        let options = SandboxOptions::default().with_cache(&dir).with_guest(Guest::Gunzip, decoder("(i32.const 0)"));
+        Sandbox::new(&options).unwrap().component(Guest::Gunzip).unwrap();
+        assert_eq!(dir.read_dir().unwrap().next().is_some(), used, "{name}");
+    }
+}

@@ -1,7 +1,10 @@
 //! The image object: what a runtime wants to know about an image, checked.
 
-use oci_spec::image::{ImageConfiguration, ImageManifest};
-use serde::Serialize;
+use std::collections::BTreeMap;
+
+use oci_spec::image::ImageManifest;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -37,6 +40,33 @@ pub struct LayerDescriptor {
     pub media_type: Option<String>,
     /// The digest of the decoded layer, if known.
     pub diff_id: Option<Digest>,
+}
+
+/// What is used of an image configuration. The rest of it, which can be large, is passed over and never held.
+#[derive(Deserialize)]
+struct RawConfig {
+    os: String,
+    architecture: String,
+    variant: Option<String>,
+    config: Option<RawRun>,
+    rootfs: RawRootfs,
+}
+
+#[derive(Deserialize)]
+struct RawRootfs {
+    diff_ids: Vec<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RawRun {
+    entrypoint: Option<Vec<String>>,
+    cmd: Option<Vec<String>>,
+    env: Option<Vec<String>>,
+    user: Option<String>,
+    working_dir: Option<String>,
+    #[expect(clippy::zero_sized_map_values, reason = "how the configuration writes a set")]
+    exposed_ports: Option<BTreeMap<String, IgnoredAny>>,
 }
 
 /// How to run an image.
@@ -84,9 +114,8 @@ impl ImageObject {
                 limit: limits.layers as u64,
             });
         }
-        let config: ImageConfiguration =
-            serde_json::from_slice(config).map_err(|e| invalid("config", &config_digest, &e))?;
-        let diff_ids = config.rootfs().diff_ids();
+        let config: RawConfig = serde_json::from_slice(config).map_err(|e| invalid("config", &config_digest, &e))?;
+        let diff_ids = &config.rootfs.diff_ids;
         if diff_ids.len() != manifest.layers().len() {
             let reason =
                 format!("it lists {} layers, but the manifest has {}", diff_ids.len(), manifest.layers().len());
@@ -106,11 +135,11 @@ impl ImageObject {
         Ok(Self {
             reference: reference.to_owned(),
             manifest_digest: manifest_digest.clone(),
+            platform: platform(&config, &config_digest)?,
             config_digest,
-            platform: platform(&config),
             layers,
             total_size,
-            config: run_config(&config),
+            config: run_config(config.config),
         })
     }
 
@@ -137,25 +166,66 @@ fn is_index(digest: &Digest) -> Error {
     Error::Refused { subject: format!("manifest {digest}"), reason: "it is an index, not an image".into() }
 }
 
-fn platform(config: &ImageConfiguration) -> String {
-    let variant = config.variant().as_deref().filter(|v| !v.is_empty()).map(|v| format!("/{v}")).unwrap_or_default();
-    format!("{}/{}{variant}", config.os(), config.architecture())
+/// The platform in words. They end up on terminals and in other programs' conditions, so they must be such words.
+fn platform(config: &RawConfig, digest: &Digest) -> Result<String> {
+    let (os, architecture) = (config.os.as_str(), config.architecture.as_str());
+    let variant = config.variant.as_deref().unwrap_or_default();
+    let fits = |word: &str| word.len() <= 64 && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    if ![os, architecture, variant].into_iter().all(fits) {
+        let reason = "its platform is not made of letters, digits, `.`, `_` and `-`".into();
+        return Err(Error::Refused { subject: format!("config {digest}"), reason });
+    }
+    let slash = if variant.is_empty() { "" } else { "/" };
+    Ok(format!("{os}/{architecture}{slash}{variant}"))
 }
 
-fn run_config(config: &ImageConfiguration) -> ImageConfig {
-    let Some(run) = config.config() else { return ImageConfig::default() };
-    let mut exposed_ports = run.exposed_ports().clone().unwrap_or_default();
-    exposed_ports.sort();
+fn run_config(run: Option<RawRun>) -> ImageConfig {
+    let run = run.unwrap_or_default();
     ImageConfig {
-        entrypoint: run.entrypoint().clone().unwrap_or_default(),
-        cmd: run.cmd().clone().unwrap_or_default(),
-        env: run.env().clone().unwrap_or_default(),
-        user: run.user().clone().unwrap_or_default(),
-        working_dir: run.working_dir().clone().unwrap_or_default(),
-        exposed_ports,
+        entrypoint: run.entrypoint.unwrap_or_default(),
+        cmd: run.cmd.unwrap_or_default(),
+        env: run.env.unwrap_or_default(),
+        user: run.user.unwrap_or_default(),
+        working_dir: run.working_dir.unwrap_or_default(),
+        exposed_ports: run.exposed_ports.unwrap_or_default().into_keys().collect(),
     }
 }
 
 fn invalid(noun: &str, digest: &Digest, error: &serde_json::Error) -> Error {
     Error::Refused { subject: format!("{noun} {digest}"), reason: format!("it is not a valid {noun}: {error}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_platform_cannot_hold_what_a_terminal_obeys() {
+        let parse = |os: &str, architecture: &str, variant: &str| {
+            let config = serde_json::json!({
+                "os": os, "architecture": architecture, "variant": variant,
+                "rootfs": {"type": "layers", "diff_ids": []},
+            });
+            let config = config.to_string();
+            let manifest = serde_json::json!({
+                "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "layers": [],
+                "config": {
+                    "mediaType": "application/vnd.oci.image.config.v1+json",
+                    "digest": Digest::of(config.as_bytes()), "size": config.len(),
+                },
+            });
+            let manifest = manifest.to_string();
+            let digest = Digest::of(manifest.as_bytes());
+            ImageObject::parse("a:1", &digest, manifest.as_bytes(), config.as_bytes(), &Limits::default())
+        };
+        assert_eq!(parse("linux", "amd64", "").unwrap().platform, "linux/amd64");
+        assert_eq!(parse("linux", "arm", "v7").unwrap().platform, "linux/arm/v7");
+        let hostile = "\u{1b}]0;x\u{7}";
+        for (os, architecture, variant) in
+            [(hostile, "amd64", ""), ("linux", hostile, ""), ("linux", "arm", hostile), ("linux", "a/b", "")]
+        {
+            let error = parse(os, architecture, variant).unwrap_err();
+            assert!(matches!(error, Error::Refused { .. }), "{error}");
+        }
+    }
 }

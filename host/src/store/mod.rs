@@ -73,6 +73,7 @@ pub use layout::BlobKind;
 pub use lock::InUse;
 pub use record::TreeRecord;
 pub use refs::ImageRef;
+pub(crate) use refs::check_reference;
 pub use remove::Removed;
 pub use sandboxed::{Cancellable, described, preserve};
 pub use stage::{Claim, Committed, Staged, Verified};

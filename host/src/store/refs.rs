@@ -128,6 +128,11 @@ fn parse(name: &str, text: &[u8]) -> Result<ImageRef> {
     }
 }
 
+/// Refuses a name under which nothing can be published.
+pub(crate) fn check_reference(reference: &str) -> Result<()> {
+    file_name(reference).map(drop)
+}
+
 fn file_name(reference: &str) -> Result<String> {
     let invalid = |reason: &str| Error::InvalidReference {
         text: reference.chars().take(200).collect(),

@@ -5,7 +5,7 @@
 use serde::Deserialize;
 
 use super::json;
-use super::platform::{Platform, RawPlatform};
+use super::platform::StatedPlatform;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 
@@ -13,15 +13,17 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigHead {
     /// The platform, if it is stated.
-    pub platform: Option<Platform>,
+    pub platform: Option<StatedPlatform>,
     /// What each layer decodes to, lowest first.
     pub diff_ids: Vec<Digest>,
 }
 
+/// Plain fields only: what `serde` flattens it first keeps in memory, twenty times as large as its text.
 #[derive(Deserialize)]
 struct RawConfig {
-    #[serde(flatten)]
-    platform: RawPlatform,
+    os: Option<String>,
+    architecture: Option<String>,
+    variant: Option<String>,
     rootfs: Option<RawRootfs>,
 }
 
@@ -51,7 +53,8 @@ impl ConfigHead {
             .iter()
             .map(|text| text.parse::<Digest>().map_err(|error| error.context(subject.clone())))
             .collect::<Result<_>>()?;
-        Ok(Self { platform: raw.platform.check(), diff_ids })
+        let platform = StatedPlatform::new(raw.os.as_deref(), raw.architecture.as_deref(), raw.variant.as_deref());
+        Ok(Self { platform, diff_ids })
     }
 }
 
@@ -72,7 +75,7 @@ mod tests {
         );
         let config = parse(&text, 1).unwrap();
         assert_eq!(config.diff_ids, [id]);
-        assert_eq!(config.platform, Some("linux/arm64".parse().unwrap()));
+        assert_eq!(config.platform, Some("linux/arm64/v8".parse().unwrap()));
         for layers in [0, 2] {
             assert_eq!(parse(&text, layers).unwrap_err().kind(), ErrorKind::Refused);
         }

@@ -1,9 +1,11 @@
 //! The name of an image in an OCI layout: `DIR`, `DIR:TAG` or `DIR@DIGEST`.
 
 use std::fmt;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use crate::ambient;
 use crate::digest::Digest;
 use crate::error::{Error, Escaped, Result};
 
@@ -40,6 +42,24 @@ impl LayoutName {
     pub fn selector(&self) -> &LayoutSelector {
         &self.selector
     }
+
+    /// The name under which a store keeps the image: the same for every spelling of the directory, another for another
+    /// directory, and in characters that any reference may have. The directory is resolved as far as it is there; its bytes
+    /// that are not visible ASCII, and `%`, `:` and `@`, stand as `%XX`.
+    pub fn reference(&self) -> Result<String> {
+        let path = ambient::absolute(&self.path)?;
+        let encoded = |&byte: &u8| match byte {
+            b'%' | b':' | b'@' => format!("%{byte:02X}"),
+            byte if byte.is_ascii_graphic() => char::from(byte).to_string(),
+            byte => format!("%{byte:02X}"),
+        };
+        let text = format!("oci:{}", path.as_os_str().as_bytes().iter().map(encoded).collect::<String>());
+        Ok(match &self.selector {
+            LayoutSelector::Only => text,
+            LayoutSelector::Tag(tag) => format!("{text}:{tag}"),
+            LayoutSelector::Digest(digest) => format!("{text}@{digest}"),
+        })
+    }
 }
 
 impl FromStr for LayoutName {
@@ -55,10 +75,13 @@ impl FromStr for LayoutName {
         let digest = text.rfind('@').and_then(|at| {
             let (path, rest) = text.split_at(at);
             let digest = rest.get(1..)?;
-            digest.contains(':').then_some((path, digest))
+            // Directories and tags may hold an `@` of their own.
+            (["sha256:", "sha512:"].iter().any(|start| digest.starts_with(start))).then_some((path, digest))
         });
         let (path, selector) = match digest {
-            Some((path, digest)) if !path.contains(':') => (path, LayoutSelector::Digest(digest.parse()?)),
+            Some((path, digest)) if !path.contains(':') => {
+                (path, LayoutSelector::Digest(digest.parse().map_err(|error: Error| error.in_reference(text))?))
+            }
             _ => match text.split_once(':') {
                 Some((path, tag)) => (path, LayoutSelector::Tag(tag.to_owned())),
                 None => (text, LayoutSelector::Only),
@@ -81,7 +104,6 @@ impl FromStr for LayoutName {
 
 impl fmt::Display for LayoutName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use std::os::unix::ffi::OsStrExt as _;
         write!(f, "oci:{}", Escaped(self.path.as_os_str().as_bytes()))?;
         match &self.selector {
             LayoutSelector::Only => Ok(()),
@@ -105,6 +127,8 @@ mod tests {
             ("dir:host:5000/a/b:1", "dir", LayoutSelector::Tag("host:5000/a/b:1".into())),
             (&format!("a@b/dir@{digest}"), "a@b/dir", LayoutSelector::Digest(digest.clone())),
             ("a@b", "a@b", LayoutSelector::Only),
+            ("a@b:c", "a@b", LayoutSelector::Tag("c".into())),
+            ("a:b@c", "a", LayoutSelector::Tag("b@c".into())),
         ] {
             let name: LayoutName = text.parse().unwrap();
             assert_eq!((name.path(), name.selector()), (Path::new(path), &selector), "{text}");
@@ -113,9 +137,31 @@ mod tests {
     }
 
     #[test]
+    fn each_directory_has_one_reference_of_its_own() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = ambient::canonical(temp.path()).unwrap();
+        let reference = |path: &Path, selector| LayoutName::new(path, selector).reference().unwrap();
+        let names = ["l", "a b", "a%20b", "a@b", "é", "a\nb", "b", &"x".repeat(200)];
+        let mut seen = std::collections::HashSet::new();
+        for name in names {
+            let path = root.join(name);
+            std::fs::DirBuilder::new().create(&path).unwrap();
+            let text = reference(&path, LayoutSelector::Only);
+            assert!(text.bytes().all(|b| b.is_ascii_graphic()) && !text[4..].contains([':', '@']), "{text}");
+            assert_eq!(text, reference(&path.join("../").join(name).join("."), LayoutSelector::Only));
+            assert_eq!(format!("{text}:t"), reference(&path, LayoutSelector::Tag("t".into())));
+            assert!(seen.insert(text));
+        }
+        assert!(seen.contains(&format!("oci:{}/a%20b", root.display())), "{seen:?}");
+        // One that is gone can still be named, to remove what came of it.
+        assert_eq!(reference(&root.join("gone"), LayoutSelector::Only), format!("oci:{}/gone", root.display()));
+        assert!(reference(Path::new("relative"), LayoutSelector::Only).starts_with("oci:/"));
+    }
+
+    #[test]
     fn what_is_no_name_is_refused() {
         for text in ["", ":tag", "dir:", "dir:a b", "dir@sha256:../..", "d\0r"] {
-            assert!(text.parse::<LayoutName>().is_err(), "{text:?}");
+            assert_eq!(text.parse::<LayoutName>().unwrap_err().kind(), crate::ErrorKind::Usage, "{text:?}");
         }
     }
 }

@@ -9,7 +9,7 @@ use serde::de::IgnoredAny;
 
 use super::descriptor::{Descriptor, RawDescriptor};
 use super::json;
-use super::media_type::{DocumentKind, LayerCompression, MediaType, schema_1};
+use super::media_type::{DocumentKind, MediaType, schema_1};
 use super::platform::Platform;
 use super::source::RawDocument;
 use crate::error::{Error, Result};
@@ -50,23 +50,7 @@ pub struct Manifest {
     /// The image's configuration.
     pub config: Descriptor,
     /// The layers, lowest first.
-    pub layers: Vec<Layer>,
-}
-
-/// One layer of a manifest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Layer {
-    /// Where its blob is.
-    pub descriptor: Descriptor,
-    /// How the blob is compressed.
-    pub compression: LayerCompression,
-}
-
-impl Manifest {
-    /// The declared bytes of all layers.
-    pub fn layer_bytes(&self) -> u64 {
-        self.layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.descriptor.size))
-    }
+    pub layers: Vec<Descriptor>,
 }
 
 #[derive(Deserialize)]
@@ -184,8 +168,8 @@ impl Manifest {
                     let subject = format!("the layer {}", descriptor.digest);
                     return Err(limit(&subject, "bytes in a layer", limits.layer_bytes));
                 }
-                let compression = descriptor.media_type.layer()?;
-                Ok(Layer { descriptor, compression })
+                descriptor.media_type.check_layer()?;
+                Ok(descriptor)
             })
             .collect::<Result<_>>()?;
         Ok(Self { config, layers })

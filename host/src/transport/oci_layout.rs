@@ -83,7 +83,14 @@ impl OciLayout {
         work: impl FnOnce(&Layout) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let layout = Arc::clone(&self.layout);
-        tokio::task::spawn_blocking(move || work(&layout)).await.unwrap_or(Err(Error::Interrupted))
+        match tokio::task::spawn_blocking(move || work(&layout)).await {
+            Ok(outcome) => outcome,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is going down.
+                Err(_) => Err(Error::Interrupted),
+            },
+        }
     }
 }
 
@@ -91,6 +98,10 @@ impl OciLayout {
 impl ImageSource for OciLayout {
     fn name(&self) -> String {
         self.layout.name.to_string()
+    }
+
+    fn store_name(&self) -> Result<String> {
+        self.layout.name.reference()
     }
 
     async fn resolve(&self) -> Result<RawDocument, Failure> {

@@ -19,6 +19,45 @@ pub struct Platform {
     variant: String,
 }
 
+/// What an image's configuration says that it runs on. Most say no variant, whatever they were built for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatedPlatform {
+    platform: Platform,
+    has_variant: bool,
+}
+
+impl StatedPlatform {
+    /// From the words of a configuration; nothing where they are no platform.
+    pub(super) fn new(os: Option<&str>, architecture: Option<&str>, variant: Option<&str>) -> Option<Self> {
+        let variant = variant.unwrap_or_default();
+        Some(Self { platform: Platform::new(os?, architecture?, variant)?, has_variant: !variant.is_empty() })
+    }
+
+    /// Whether such an image may be what was asked for. A variant that is not stated is not held against it: if the image
+    /// was chosen from an index, that was the index's word already.
+    pub fn suits(&self, wanted: &Platform) -> bool {
+        let Platform { os, architecture, .. } = &self.platform;
+        wanted.distance(&self.platform).is_some()
+            || (!self.has_variant && wanted.os == *os && wanted.architecture == *architecture)
+    }
+}
+
+impl FromStr for StatedPlatform {
+    type Err = Error;
+
+    /// Reads `os/arch[/variant]`.
+    fn from_str(text: &str) -> Result<Self> {
+        Ok(Self { platform: text.parse()?, has_variant: text.matches('/').count() > 1 })
+    }
+}
+
+impl fmt::Display for StatedPlatform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Platform { os, architecture, .. } = &self.platform;
+        if self.has_variant { self.platform.fmt(f) } else { write!(f, "{os}/{architecture}") }
+    }
+}
+
 /// A platform as it stands in JSON.
 #[derive(Debug, Deserialize)]
 pub(super) struct RawPlatform {

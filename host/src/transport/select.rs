@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::descriptor::Descriptor;
 use super::manifest::{Document, Index, IndexEntry, Manifest};
-use super::platform::Platform;
+use super::platform::{Platform, StatedPlatform};
 use super::source::RawDocument;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
@@ -29,9 +29,9 @@ impl PlatformChoice {
     }
 
     /// Holds the platform that an image's configuration states against this choice.
-    pub fn check_config(&self, image: &str, stated: Option<&Platform>) -> Result<()> {
+    pub fn check_config(&self, image: &str, stated: Option<&StatedPlatform>) -> Result<()> {
         match (self, stated) {
-            (Self::Exactly(wanted), Some(stated)) if wanted.distance(stated).is_none() => Err(Error::NotFound {
+            (Self::Exactly(wanted), Some(stated)) if !stated.suits(wanted) => Err(Error::NotFound {
                 what: format!("an image for {wanted} in {image}"),
                 hint: Some(format!("it is for {stated}")),
             }),

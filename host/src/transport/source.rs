@@ -11,7 +11,7 @@ use futures_util::stream::BoxStream;
 use super::descriptor::Descriptor;
 use super::media_type::MediaType;
 use crate::digest::Digest;
-use crate::error::Error;
+use crate::error::{Error, Result};
 
 /// One image in one place: a reference in a registry, a tag of a layout.
 ///
@@ -21,6 +21,12 @@ use crate::error::Error;
 pub trait ImageSource: Send + Sync {
     /// The image and its place, for people: `docker.io/library/debian:12`, `oci:images:base`.
     fn name(&self) -> String;
+
+    /// The name under which a store keeps the image. Others find it by that name, so it means this image wherever it is
+    /// said.
+    fn store_name(&self) -> Result<String> {
+        Ok(self.name())
+    }
 
     /// The digest that the image was asked for by, if it was: what it resolves to is known without asking.
     fn pinned(&self) -> Option<&Digest> {
@@ -33,7 +39,8 @@ pub trait ImageSource: Send + Sync {
     /// A document that another one points to. Its bytes have the size and hash to the digest of the descriptor.
     async fn document(&self, descriptor: &Descriptor) -> Result<RawDocument, Failure>;
 
-    /// The bytes of a blob from `from` (at most its size) to its end. The caller hashes them.
+    /// The bytes of a blob from `from` (at most its size) to its end. The caller hashes them. A source that cannot begin in
+    /// the middle begins earlier: [`Blob::position`] says where.
     async fn blob(&self, descriptor: &Descriptor, from: u64) -> Result<Blob, Failure>;
 }
 
@@ -142,6 +149,12 @@ impl Blob {
 pub(crate) fn wrong_size(digest: &Digest, expected: u64, actual: u64) -> Error {
     let error = Error::SizeMismatch { subject: format!("the blob {digest}"), expected, actual };
     if actual < expected { error.context("the blob was cut short") } else { error }
+}
+
+impl fmt::Display for Blob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the blob {}", self.digest)
+    }
 }
 
 impl fmt::Debug for Blob {

@@ -95,8 +95,8 @@ fn machine(binary: &Path, rounds: usize) -> Result<String> {
         sh::output(sh::words("findmnt -n -o FSTYPE -T").arg(paths::target())).unwrap_or_else(|_| "file system".into());
     let words: Vec<_> = std::env::args().skip(1).collect();
     let mut text = format!(
-        "`cargo xtask {}`\n\nMedians of {rounds} interleaved rounds; the destination is on the same disk ({}) and is removed, and \
-         the disk synced, between runs. CPU is user and system time of all processes of a row; peak memory is that of \
+        "`cargo xtask {}`\n\nMedians of {rounds} interleaved rounds; each layer's rounds have an ext4 of their own, in a file on {}, \
+         from which nothing is removed meanwhile, and which is synced before each run. CPU is user and system time of all processes of a row; peak memory is that of \
          its largest process. Ratios are to `{YARDSTICK}`.\n\n* {cores} cores, {model}; Linux {} {}\n",
         words.join(" "),
         filesystem.trim(),

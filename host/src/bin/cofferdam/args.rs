@@ -9,6 +9,8 @@ use cofferdam::registry::RegistryHost;
 use cofferdam::transport::Platform;
 use cofferdam::unpack::Compression;
 
+use crate::failure::{Failure, usage};
+
 /// An OCI image store in which no native code parses an untrusted byte of a layer.
 #[derive(Debug, Parser)]
 #[command(name = "cofferdam", version, propagate_version = true, max_term_width = 100)]
@@ -121,6 +123,28 @@ pub(crate) struct AccessArgs {
     /// Log in to this registry, when it asks (other users of the machine can see this; prefer `COFFERDAM_AUTH`)
     #[arg(long, value_name = "HOST=NAME:PASSWORD", value_parser = credentials)]
     pub(crate) user: Vec<Credentials>,
+    /// Let this registry's password be sent to a token service at another host, which the registry names
+    #[arg(long, value_name = "HOST=TOKENHOST", value_parser = token_host)]
+    pub(crate) token_host: Vec<(RegistryHost, RegistryHost)>,
+}
+
+impl AccessArgs {
+    /// Refuses options that say how registries are reached where none is: whoever gives one expects something of it.
+    pub(crate) fn refuse(&self, image: &str) -> Result<(), Failure> {
+        let given = [
+            ("--plain-http", self.plain_http.is_empty()),
+            ("--insecure", self.insecure.is_empty()),
+            ("--user", self.user.is_empty()),
+            ("--token-host", self.token_host.is_empty()),
+        ];
+        match given.iter().find(|(_, absent)| !absent) {
+            Some((option, _)) => Err(usage(
+                format!("{option} means nothing for `{image}`, since no registry is asked for it"),
+                Some("name an image in a registry: docker://HOST/NAME:TAG".into()),
+            )),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A user name and a password for one registry.
@@ -145,6 +169,12 @@ pub(crate) fn credentials(text: &str) -> Result<Credentials, String> {
     let (registry, (user, password)) = parts.ok_or("it is not of the form HOST=NAME:PASSWORD")?;
     let registry = registry.parse().map_err(|_| "what stands before `=` is no registry")?;
     Ok(Credentials { registry, user: user.to_owned(), password: password.to_owned() })
+}
+
+fn token_host(text: &str) -> Result<(RegistryHost, RegistryHost), String> {
+    let (registry, host) = text.split_once('=').ok_or("it is not of the form HOST=TOKENHOST")?;
+    let host_of = |text: &str| text.parse().map_err(|error: cofferdam::Error| error.to_string());
+    Ok((host_of(registry)?, host_of(host)?))
 }
 
 #[derive(Debug, clap::Args)]

@@ -9,11 +9,17 @@
 //! | `COFFERDAM_AUTH` | a login, as `HOST=NAME:PASSWORD` |
 //! | `COFFERDAM_LOG` | which messages are shown, in the syntax of `tracing` filters |
 //! | `XDG_DATA_HOME`, `XDG_CACHE_HOME`, `XDG_CONFIG_HOME`, `HOME` | where the defaults lie |
+//! | `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` | proxies for registries; in small letters too, which go first |
+//! | `NO_PROXY` | hosts that are reached without them; in small letters too |
 //! | `SSL_CERT_FILE`, `SSL_CERT_DIR` | certificates, which the TLS library reads: the confinement lets it |
 //! | `NO_COLOR` | no colours |
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+
+use cofferdam::registry::NetworkOptions;
+
+use crate::failure::{Failure, usage};
 
 #[expect(clippy::disallowed_methods, reason = "the one place where the command reads the environment")]
 fn variable(name: &str) -> Option<OsString> {
@@ -66,13 +72,29 @@ pub(crate) fn certificates() -> Vec<PathBuf> {
 }
 
 /// A login for a registry.
-pub(crate) fn auth() -> Option<String> {
-    variable("COFFERDAM_AUTH")?.into_string().ok()
+pub(crate) fn auth() -> Result<Option<String>, Failure> {
+    text("COFFERDAM_AUTH")
 }
 
 /// The filter for messages.
-pub(crate) fn log_filter() -> Option<String> {
-    variable("COFFERDAM_LOG")?.into_string().ok()
+pub(crate) fn log_filter() -> Result<Option<String>, Failure> {
+    text("COFFERDAM_LOG")
+}
+
+/// Adds the proxies. Of the two spellings of a variable the small one goes first, as in other programs.
+pub(crate) fn proxies(network: &mut NetworkOptions) -> Result<(), Failure> {
+    let either = |name: &str| Ok::<_, Failure>(text(&name.to_ascii_lowercase())?.or(text(name)?));
+    let all = either("ALL_PROXY")?;
+    network.https_proxy = either("HTTPS_PROXY")?.or_else(|| all.clone());
+    network.http_proxy = either("HTTP_PROXY")?.or(all);
+    network.no_proxy = either("NO_PROXY")?;
+    Ok(())
+}
+
+/// A variable that must be text. One that is not is never taken for one that is not set; its value may be a secret.
+fn text(name: &str) -> Result<Option<String>, Failure> {
+    let value = variable(name).map(OsString::into_string).transpose();
+    value.map_err(|_| usage(format!("{name} is not UTF-8"), None))
 }
 
 /// Whether colours are unwanted.

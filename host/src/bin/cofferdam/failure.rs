@@ -5,8 +5,13 @@ use std::process::ExitCode;
 
 use cofferdam::{Error, ErrorKind};
 
+use crate::output::printable;
+
 /// The exit code for a command line that makes no sense.
 pub(crate) const USAGE: u8 = 2;
+
+/// The exit code after a signal.
+pub(crate) const INTERRUPTED: u8 = 130;
 
 /// Why a verb failed.
 #[derive(Debug)]
@@ -46,7 +51,7 @@ fn code(kind: ErrorKind) -> u8 {
         ErrorKind::Integrity => 6,
         ErrorKind::Refused => 7,
         ErrorKind::Busy => 8,
-        ErrorKind::Interrupted => 130,
+        ErrorKind::Interrupted => INTERRUPTED,
         _ => 1,
     }
 }
@@ -68,8 +73,8 @@ pub(crate) fn report(failure: &Failure, json: bool) -> ExitCode {
         });
         writeln!(stderr, "{object}")
     } else {
-        let hint = error.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
-        writeln!(stderr, "error: {message}{hint}")
+        let hint = error.hint().map(|hint| format!("\nhint: {}", printable(&hint))).unwrap_or_default();
+        writeln!(stderr, "error: {}{hint}", printable(&message))
     };
     ExitCode::from(code)
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use cofferdam::Digest;
 use cofferdam::registry::Reference;
+use cofferdam::store::ImageStorage;
 use cofferdam::transport::LayoutName;
 
 use crate::failure::{Failure, usage};
@@ -40,9 +41,14 @@ impl ImageName {
 }
 
 /// The name under which the store keeps an image: the reference in full, or a manifest's digest.
-pub(crate) fn in_store(text: &str) -> Result<String, Failure> {
-    if text.parse::<Digest>().is_ok() || text.starts_with("oci:") {
+pub(crate) fn in_store(text: &str, storage: &ImageStorage) -> Result<String, Failure> {
+    if text.parse::<Digest>().is_ok() {
         return Ok(text.to_owned());
+    }
+    if let Some(name) = text.strip_prefix("oci:") {
+        // As `images` shows it, or as it was pulled.
+        let shown = storage.resolve(text).is_ok_and(|found| found.is_some());
+        return Ok(if shown { text.to_owned() } else { name.parse::<LayoutName>()?.reference()? });
     }
     let text = text.strip_prefix("docker://").unwrap_or(text);
     let candidates = Reference::candidates(text, &[])?;

@@ -11,6 +11,7 @@ pub(crate) fn run(session: &Session) -> Result<(), Failure> {
     let storage = session.storage()?;
     let mut rows = Vec::new();
     let mut objects = Vec::new();
+    let mut damage = None;
     for entry in storage.images()? {
         match storage.load_image(&entry) {
             Ok(image) => {
@@ -30,12 +31,25 @@ pub(crate) fn run(session: &Session) -> Result<(), Failure> {
                     "pulled_at": entry.pulled_at,
                 }));
             }
-            // One damaged image must not hide the others.
-            Err(error) => tracing::warn!("{}: {}", entry.reference, error.root()),
+            // One damaged image must not hide the others, nor itself.
+            Err(error) => {
+                let manifest = entry.manifest.to_string();
+                let short = manifest.chars().take(19).collect();
+                rows.push(vec![entry.reference.clone(), short, "damaged".into(), String::new(), String::new()]);
+                objects.push(json!({
+                    "reference": entry.reference,
+                    "manifest": manifest,
+                    "pulled_at": entry.pulled_at,
+                    "error": error.root().to_string(),
+                }));
+                damage.get_or_insert(error.context(format!("reading the image {}", entry.reference)));
+            }
         }
     }
     if session.json() {
-        return output::json(&json!({ "schema": "cofferdam/images/v1", "images": objects }));
+        output::json(&json!({ "schema": "cofferdam/images/v1", "images": objects }))?;
+    } else {
+        output::table(&["IMAGE", "MANIFEST", "PLATFORM", "LAYERS", "SIZE"], &rows)?;
     }
-    output::table(&["IMAGE", "MANIFEST", "PLATFORM", "LAYERS", "SIZE"], &rows)
+    damage.map_or(Ok(()), |error| Err(error.into()))
 }

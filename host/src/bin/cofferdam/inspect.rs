@@ -10,7 +10,7 @@ use crate::session::Session;
 pub(crate) fn run(session: &Session, name: &str) -> Result<(), Failure> {
     session.wall_of_store()?.enforce()?;
     let storage = session.storage()?;
-    let image = storage.image(&in_store(name)?)?;
+    let image = storage.image(&in_store(name, &storage)?)?;
     if session.json() {
         let trees: Vec<_> = image.layer_digests().map(|digest| storage.trees().is_ready(digest)).collect();
         return output::json(&json!({ "schema": "cofferdam/image/v1", "image": image, "trees": trees }));
@@ -31,10 +31,10 @@ pub(crate) fn run(session: &Session, name: &str) -> Result<(), Failure> {
         ("ports", config.exposed_ports.join(" ")),
     ] {
         if !value.is_empty() {
-            rows.push(vec![name.into(), escaped(&value)]);
+            rows.push(vec![name.into(), value]);
         }
     }
-    rows.extend(config.env.iter().map(|variable| vec!["env".into(), escaped(variable)]));
+    rows.extend(config.env.iter().map(|variable| vec!["env".into(), variable.clone()]));
     for (index, layer) in image.layers.iter().enumerate() {
         let tree = if storage.trees().is_ready(&layer.digest) { "extracted" } else { "not extracted" };
         let size = layer.size.map(output::bytes).unwrap_or_default();
@@ -44,9 +44,4 @@ pub(crate) fn run(session: &Session, name: &str) -> Result<(), Failure> {
         }
     }
     output::table(&["WHAT", "VALUE"], &rows)
-}
-
-/// Text of an image's configuration must not move the cursor.
-fn escaped(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }

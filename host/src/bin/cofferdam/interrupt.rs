@@ -1,46 +1,71 @@
-//! Ctrl-C: work is told to stop, cleans up, and the command ends with 130.
+//! Ctrl-C: work is told to stop, cleans up, and the command ends with 130. A second one ends it at once.
 
 use std::future::Future;
+use std::io;
+use std::sync::{Mutex, PoisonError};
 
 use cofferdam::{Cancel, Error, Result};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::failure::INTERRUPTED;
+
+/// A flag that Ctrl-C sets, and the signal that asks a program to end. The same one whoever asks.
+pub(crate) fn cancel() -> Result<Cancel> {
+    static CANCEL: Mutex<Option<Cancel>> = Mutex::new(None);
+    let mut slot = CANCEL.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(cancel) = &*slot {
+        return Ok(cancel.clone());
+    }
+    let cancel = Cancel::new();
+    watch(cancel.clone()).map_err(|source| Error::Io { action: "wait for signals".into(), source })?;
+    Ok(slot.insert(cancel).clone())
+}
+
+/// Watches on a thread of its own: it hears the second signal too, whatever the first one left the others doing.
+fn watch(cancel: Cancel) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Before anybody works: from here on no signal is missed.
+    let (mut interrupt, mut terminate) = {
+        let _context = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        runtime.block_on(async {
+            let mut next = async || {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+            };
+            next().await;
+            cancel.cancel();
+            next().await;
+            end();
+        });
+    })?;
+    Ok(())
+}
+
+/// Ends the process as it is. What it leaves is what a crash leaves, and is swept as that is.
+#[expect(clippy::disallowed_methods, clippy::exit, reason = "the others do not listen, or this would not be needed")]
+fn end() -> ! {
+    std::process::exit(INTERRUPTED.into())
+}
+
+/// Runs asynchronous work to its end. It looks at [`cancel`] itself.
+pub(crate) fn finish<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(|source| Error::Io { action: "start the runtime".into(), source })?.block_on(work)
+}
 
 /// Runs asynchronous work to its end, or until Ctrl-C: then it is dropped, and what it began on other threads cleans up
 /// before this returns, since the runtime waits for it.
 pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    let runtime = started(&mut tokio::runtime::Builder::new_multi_thread())?;
-    runtime.block_on(async {
+    let cancel = cancel()?;
+    finish(async {
         tokio::select! {
             outcome = work => outcome,
-            () = interrupted() => Err(Error::Interrupted),
+            () = cancel.cancelled() => Err(Error::Interrupted),
         }
     })
-}
-
-/// A flag that Ctrl-C sets, for work that looks at it.
-pub(crate) fn cancel_on_interrupt() -> Result<Cancel> {
-    let cancel = Cancel::new();
-    let flag = cancel.clone();
-    let runtime = started(&mut tokio::runtime::Builder::new_current_thread())?;
-    std::thread::spawn(move || {
-        runtime.block_on(interrupted());
-        flag.cancel();
-    });
-    Ok(cancel)
-}
-
-fn started(builder: &mut tokio::runtime::Builder) -> Result<tokio::runtime::Runtime> {
-    builder.enable_all().build().map_err(|source| Error::Io { action: "start the runtime".into(), source })
-}
-
-/// Waits for Ctrl-C, or for the signal that asks a program to end.
-async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
 }

@@ -2,6 +2,7 @@
 //! a layer names twice is listed twice, and whiteouts are listed as what they are.
 
 use std::io::{self, Write as _};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cofferdam::Error;
 use cofferdam::error::Escaped;
@@ -17,15 +18,16 @@ pub(crate) fn run(session: &Session, args: &LayerArgs) -> Result<(), Failure> {
     let layer = crate::layer_extract::open(args)?;
     session.wall()?.enforce()?;
     let unpacker = session.unpacker()?;
-    let mut broken_pipe = false;
     let json = session.json();
     let mut first = true;
-    // Held as lines by the lister alone, and written as they come: a layer may have millions of them.
-    let mut stdout = io::BufWriter::new(io::stdout());
+    // Written as they come: a layer may have millions of them.
+    let stdout = Arc::new(Mutex::new(io::BufWriter::new(io::stdout())));
     if json {
-        write!(stdout, "{{\"schema\":\"cofferdam/layer-list/v1\",\"entries\":[")?;
+        write!(locked(&stdout), "{{\"schema\":\"cofferdam/layer-list/v1\",\"entries\":[")?;
     }
+    let listed = Arc::clone(&stdout);
     let lister = Listing::new(move |entry: Entry| {
+        let mut stdout = locked(&listed);
         let separator = if json && !std::mem::take(&mut first) { ",\n" } else { "" };
         let written = if json {
             write!(stdout, "{separator}{}", described(&entry))
@@ -34,21 +36,26 @@ pub(crate) fn run(session: &Session, args: &LayerArgs) -> Result<(), Failure> {
         };
         written.map_err(|source| Error::Io { action: "write to standard output".into(), source })
     });
-    let (outcome, lister) = unpacker.extract(layer, lister);
-    drop(lister); // flushes
+    let (outcome, _) = unpacker.extract(layer, lister);
+    let mut stdout = locked(&stdout);
     let report = match outcome {
+        Ok(report) => report,
         Err(error) => {
-            if let Error::Io { source, .. } = error.root() {
-                broken_pipe = source.kind() == io::ErrorKind::BrokenPipe;
-            }
+            // What was listed before the error is shown; the error counts, whatever becomes of that.
+            let _ = stdout.flush();
+            let broken_pipe =
+                matches!(error.root(), Error::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe);
             return Err(if broken_pipe { Failure::BrokenPipe } else { error.into() });
         }
-        Ok(report) => report,
     };
     if json {
-        writeln!(io::stdout(), "],\"diff_id\":\"{}\",\"decoded_bytes\":{}}}", report.diff_id, report.decoded_bytes)?;
+        writeln!(stdout, "],\"diff_id\":\"{}\",\"decoded_bytes\":{}}}", report.diff_id, report.decoded_bytes)?;
     }
-    Ok(())
+    Ok(stdout.flush()?)
+}
+
+fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn kind(node: &Node) -> (&'static str, char) {

@@ -34,6 +34,9 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => {
             // Help and version go to stdout and are no failure; clap knows which is which.
+            if error.use_stderr() && std::env::args_os().any(|word| word == "--json") {
+                return failure::report(&misunderstood(&error), true);
+            }
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { failure::USAGE } else { 0 });
         }
@@ -47,6 +50,15 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure::report(&error, session.json()),
     }
+}
+
+/// What clap says of a command line, without its layout for terminals.
+fn misunderstood(error: &clap::Error) -> Failure {
+    let text = error.to_string();
+    let (said, more) = text.split_once("\n\n").unwrap_or((&text, ""));
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let hint = words(more);
+    failure::usage(words(said.trim_start_matches("error:")), (!hint.is_empty()).then_some(hint))
 }
 
 fn run(session: &Session, command: Command) -> Result<(), Failure> {
@@ -64,8 +76,10 @@ fn run(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Guest(GuestCommand::Export { directory }) => guest::export(session, &directory),
         Command::Limits => limits::run(session),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Args::command(), "cofferdam", &mut std::io::stdout());
-            Ok(())
+            // Into memory first: the generator panics when it cannot write.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "cofferdam", &mut script);
+            output::raw(&script)
         }
     }
 }

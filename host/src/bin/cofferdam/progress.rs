@@ -10,7 +10,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle as
 use serde_json::{Value, json};
 
 use crate::args::ProgressStyle;
-use crate::output::bytes;
+use crate::output::{bytes, printable};
 
 /// Work that ends sooner shows nothing.
 const QUIET: Duration = Duration::from_millis(250);
@@ -36,22 +36,24 @@ fn line(text: &str) {
 }
 
 fn plain() -> Progress {
-    let state = Mutex::new(Plain { begin: Instant::now(), last: None, layers: BTreeMap::new() });
+    let state = Mutex::new(Plain { begin: Instant::now(), last: None, total: None, layers: BTreeMap::new() });
     Progress::new(move |event| state.lock().unwrap_or_else(PoisonError::into_inner).take(event))
 }
 
 /// What is known of one layer.
 #[derive(Default)]
 struct Layer {
-    size: Option<u64>,
     downloaded: u64,
     entries: u64,
     done: bool,
+    cached: bool,
 }
 
 struct Plain {
     begin: Instant,
     last: Option<Instant>,
+    /// How many layers there are and how many bytes they have, once that is known.
+    total: Option<(usize, u64)>,
     layers: BTreeMap<Option<Digest>, Layer>,
 }
 
@@ -59,10 +61,10 @@ impl Plain {
     fn take(&mut self, event: Event) {
         match event {
             Event::Resolved { reference, manifest, layers, bytes: size } => {
-                line(&format!("{reference} is {manifest}: {layers} layers, {}", bytes(size)));
+                line(&format!("{} is {manifest}: {layers} layers, {}", printable(&reference), bytes(size)));
+                self.total = Some((layers, size));
             }
-            Event::LayerStarted { layer, bytes } => self.layer(Some(layer)).size = bytes,
-            Event::LayerCached { layer } => self.layer(Some(layer)).done = true,
+            Event::LayerCached { layer } => self.layer(Some(layer)).cached = true,
             Event::LayerDone { layer } => {
                 self.layer(Some(layer)).done = true;
                 self.say(false);
@@ -91,19 +93,25 @@ impl Plain {
             return;
         }
         self.last = Some(now);
-        let done = self.layers.values().filter(|layer| layer.done).count();
-        let downloaded: u64 = self.layers.values().map(|layer| layer.downloaded).sum();
-        let size: u64 = self.layers.values().filter_map(|layer| layer.size).sum();
-        let entries: u64 = self.layers.values().map(|layer| layer.entries).sum();
-        if size == 0 {
-            return line(&format!("{entries} entries extracted"));
-        }
-        line(&format!(
-            "{done} of {} layers done, {} of {} fetched, {entries} entries extracted",
-            self.layers.len(),
-            bytes(downloaded),
+        line(&self.sentence());
+    }
+
+    fn sentence(&self) -> String {
+        let sum = |of: fn(&Layer) -> u64| self.layers.values().map(of).sum::<u64>();
+        let count = |of: fn(&Layer) -> bool| self.layers.values().filter(|layer| of(layer)).count();
+        let (fetched, entries) = (sum(|layer| layer.downloaded), sum(|layer| layer.entries));
+        let Some((layers, size)) = self.total else { return format!("{entries} entries extracted") };
+        // What is there already is not fetched; how large it is, nobody said.
+        let there = match count(|layer| layer.cached) {
+            0 => String::new(),
+            there => format!(" ({there} of them in the store already)"),
+        };
+        format!(
+            "{} of {layers} layers done{there}, {} of {} fetched, {entries} entries extracted",
+            count(|layer| layer.done || layer.cached),
+            bytes(fetched),
             bytes(size)
-        ));
+        )
     }
 }
 
@@ -180,4 +188,33 @@ fn described(event: &Event) -> Value {
     };
     object["schema"] = "cofferdam/progress/v1".into();
     object
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Totals are those of the image from the first line on, not of the layers that have begun.
+    #[test]
+    fn plain_progress_counts_against_the_whole_image() {
+        let mut plain = Plain { begin: Instant::now(), last: None, total: None, layers: BTreeMap::new() };
+        let [one, two, three] = ["1", "2", "3"].map(|text| Digest::of(text.as_bytes()));
+        plain.take(Event::Extracted { layer: None, entries: 5, bytes: 0 });
+        assert_eq!(plain.sentence(), "5 entries extracted");
+        plain.layers.clear();
+        let manifest = Digest::of(b"");
+        plain.take(Event::Resolved { reference: "a".into(), manifest, layers: 3, bytes: 3 << 20 });
+        plain.take(Event::LayerStarted { layer: one.clone(), bytes: Some(1 << 20) });
+        plain.take(Event::Downloaded { layer: one.clone(), bytes: 1 << 19 });
+        assert_eq!(plain.sentence(), "0 of 3 layers done, 512.00 KiB of 3.00 MiB fetched, 0 entries extracted");
+        plain.take(Event::LayerCached { layer: two });
+        plain.take(Event::Extracted { layer: Some(one.clone()), entries: 7, bytes: 9 });
+        plain.take(Event::Downloaded { layer: one.clone(), bytes: 1 << 20 });
+        plain.take(Event::LayerDone { layer: one });
+        plain.take(Event::LayerDone { layer: three });
+        assert_eq!(
+            plain.sentence(),
+            "3 of 3 layers done (1 of them in the store already), 1.00 MiB of 3.00 MiB fetched, 7 entries extracted"
+        );
+    }
 }

@@ -30,8 +30,8 @@ pub(crate) fn run(session: &Session, args: &PullArgs) -> Result<(), Failure> {
             from_registry(session, &name, &args.access, &options)?
         }
         ImageName::Layout(_, name) => {
+            args.access.refuse(&args.image)?;
             let source = OciLayout::open(name, session.limits())?;
-            options.publish_as = Some(source.name());
             into_store(session, &source, &options)?
         }
     };
@@ -45,7 +45,9 @@ pub(crate) fn from_registry(
     access: &AccessArgs,
     options: &PullOptions,
 ) -> Result<Pulled, Failure> {
-    let registries = Registries::new(access_list(access)?, NetworkOptions::default(), session.limits())?;
+    let mut network = NetworkOptions::default();
+    environment::proxies(&mut network)?;
+    let registries = Registries::new(access_list(access)?, network, session.limits())?;
     let source = registries.search(name, &[])?;
     into_store(session, &source, options)
 }
@@ -54,7 +56,8 @@ fn into_store(session: &Session, source: &dyn ImageSource, options: &PullOptions
     let unpacker = session.unpacker()?;
     let storage = session.storage()?;
     let progress = session.progress();
-    Ok(interrupt::block_on(pull(source, &storage, Arc::new(unpacker), options, &progress))?)
+    let options = PullOptions { cancel: interrupt::cancel()?, ..options.clone() };
+    Ok(interrupt::finish(pull(source, &storage, Arc::new(unpacker), &options, &progress))?)
 }
 
 /// The platform that was asked for.
@@ -76,12 +79,17 @@ fn access_list(args: &AccessArgs) -> Result<AccessList, Failure> {
             list.set(host.clone(), HostAccess { transport, ..list.get(host) });
         }
     }
-    let from_environment = environment::auth()
+    let from_environment = environment::auth()?
         .map(|text| credentials(&text).map_err(|reason| usage(format!("COFFERDAM_AUTH: {reason}"), None)))
         .transpose()?;
     for login in from_environment.iter().chain(&args.user) {
         let auth = Auth::Basic { user: login.user.clone(), password: login.password.clone() };
         list.set(login.registry.clone(), HostAccess { auth, ..list.get(&login.registry) });
+    }
+    for (registry, host) in &args.token_host {
+        let mut access = list.get(registry);
+        access.token_hosts.push(host.clone());
+        list.set(registry.clone(), access);
     }
     Ok(list)
 }
@@ -96,16 +104,19 @@ fn report(session: &Session, pulled: &Pulled) -> Result<(), Failure> {
             "layers": image.layers.len(),
             "downloaded_layers": pulled.downloaded_layers,
             "downloaded_bytes": pulled.downloaded_bytes,
+            "unpacked_layers": pulled.unpacked_layers,
             "cached_layers": pulled.cached_layers,
         }));
     }
+    // Whether as a tree or as a blob. A layer that comes twice is one.
+    let stored = pulled.unpacked_layers + pulled.cached_layers;
     output::line(&format!("{}@{}", image.reference, image.manifest_digest))?;
     output::line(&format!(
         "{}, {} layers: {} downloaded ({}), {} in the store already; every digest and DiffID is right",
         image.platform,
-        image.layers.len(),
+        pulled.downloaded_layers + stored,
         pulled.downloaded_layers,
         output::bytes(pulled.downloaded_bytes),
-        pulled.cached_layers
+        stored
     ))
 }

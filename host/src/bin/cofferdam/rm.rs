@@ -12,7 +12,7 @@ pub(crate) fn run(session: &Session, names: &[String]) -> Result<(), Failure> {
     let storage = session.storage()?;
     let mut objects = Vec::new();
     for name in names {
-        let reference = in_store(name)?;
+        let reference = in_store(name, &storage)?;
         let removed = storage.remove(&reference)?;
         if let Some(why) = &removed.kept {
             tracing::warn!("{reference} is removed, but some of it was kept: {why}");

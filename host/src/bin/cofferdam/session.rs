@@ -33,7 +33,7 @@ impl Session {
             (false, 1) => "info",
             (false, _) => "debug",
         };
-        let filter = environment::log_filter().unwrap_or_else(|| format!("off,cofferdam={level}"));
+        let filter = environment::log_filter()?.unwrap_or_else(|| format!("off,cofferdam={level}"));
         let filter =
             EnvFilter::try_new(&filter).map_err(|error| usage(format!("COFFERDAM_LOG={filter}: {error}"), None))?;
         tracing_subscriber::fmt()

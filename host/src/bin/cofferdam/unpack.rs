@@ -31,9 +31,11 @@ pub(crate) fn run(session: &Session, args: &UnpackArgs) -> Result<(), Failure> {
     let platform = pull::choice(args.platform.as_ref());
     match name {
         ImageName::Reference(name) => {
+            args.access.refuse(&name)?;
             // What is looked up now must be there until the tree is made.
             let _in_use = storage.in_use_blocking()?;
-            let image = storage.image(&image_name::in_store(&name)?)?;
+            let image = storage.image(&image_name::in_store(&name, &storage)?)?;
+            platform.check_config(&image.reference, image.platform.parse().ok().as_ref())?;
             make(session, args, &image, &storage)
         }
         ImageName::Registry(name) => {
@@ -43,6 +45,7 @@ pub(crate) fn run(session: &Session, args: &UnpackArgs) -> Result<(), Failure> {
             make(session, args, &pulled.image, &storage)
         }
         ImageName::Layout(path, name) => {
+            args.access.refuse(&args.image)?;
             let layout = OciLayout::open(name, session.limits())?;
             let local = LocalImage::open(layout, &path, &storage, Arc::new(unpacker), &platform);
             let local = interrupt::block_on(local)?;
@@ -58,7 +61,7 @@ fn make(session: &Session, args: &UnpackArgs, image: &ImageObject, layers: &dyn 
             UnpackStrategy::Apply => Strategy::Apply,
         },
         progress: session.progress(),
-        cancel: interrupt::cancel_on_interrupt()?,
+        cancel: interrupt::cancel()?,
         ..UnpackOptions::default()
     };
     let strategy = unpack(image, layers, &session.unpacker()?, &args.dest, &options)?;

@@ -1,7 +1,6 @@
 //! Manifests: what is asked for, what is taken, and what a registry in trouble is given.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 use super::*;
 use crate::error::ErrorKind;
@@ -71,7 +70,7 @@ async fn the_body_of_an_error_is_bounded_too() {
 async fn silence_ends_in_time() {
     for reply in [Reply::ok("{}").silent_at(0), Reply::ok("{}").silent_at(1)] {
         let server = Server::new(move |_| reply.clone());
-        let failure = resolve(&server, "a").await.unwrap_err();
+        let failure = short_of_time(&server).source(reference(&server, "a")).resolve().await.unwrap_err();
         assert_eq!((failure.error.kind(), failure.retry), (ErrorKind::Network, Retry::Soon), "{}", failure.error);
         assert!(failure.error.to_string().contains("0.3 s"), "{}", failure.error);
     }
@@ -80,17 +79,23 @@ async fn silence_ends_in_time() {
 #[tokio::test]
 async fn a_manifest_that_never_gets_done_ends_in_time() {
     let server = Server::new(|_| Reply::ok([b' '; 1000]).dripping(Duration::from_millis(100)));
-    let begun = Instant::now();
-    let failure = resolve(&server, "a").await.unwrap_err();
+    let network = NetworkOptions { document_timeout: Duration::from_millis(1500), ..NetworkOptions::default() };
+    let source = registries_with(&server, Auth::Anonymous, network).source(reference(&server, "a"));
+    let failure = source.resolve().await.unwrap_err();
     assert_eq!((failure.error.kind(), failure.retry), (ErrorKind::Network, Retry::Soon), "{}", failure.error);
-    assert!(begun.elapsed() < Duration::from_secs(20));
+    assert!(failure.error.to_string().contains("1.5 s"), "{}", failure.error);
 }
 
 #[tokio::test]
 async fn nobody_there_is_a_network_error() {
-    let server = Server::new(|_| Reply::status(200));
-    let source = registries(&server, Auth::Anonymous).source(reference(&server, "a"));
-    drop(server);
+    // The port of a connection's other end: it is taken, so that nobody else gets it, and nobody listens there.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let host: RegistryHost = taken.local_addr().unwrap().to_string().parse().unwrap();
+    let access = HostAccess { transport: Transport::PlainHttp, ..HostAccess::default() };
+    let access = AccessList::new().with(host.clone(), access);
+    let registries = Registries::new(access, NetworkOptions::default(), Limits::default()).unwrap();
+    let source = registries.source(format!("{host}/a").parse().unwrap());
     let failure = source.resolve().await.unwrap_err();
     assert_eq!((failure.error.kind(), failure.retry), (ErrorKind::Network, Retry::Soon), "{}", failure.error);
 }
@@ -192,7 +197,7 @@ async fn a_search_goes_on_only_where_the_name_is_unknown() {
         (Reply::status(400), false),
     ] {
         let first = Server::new(move |_| reply.clone());
-        let plain = || HostAccess { transport: Transport::PlainHttp, auth: Auth::Anonymous };
+        let plain = || HostAccess { transport: Transport::PlainHttp, ..HostAccess::default() };
         let access = AccessList::new().with(first.host(), plain()).with(last.host(), plain());
         let registries = Registries::new(access, NetworkOptions::default(), Limits::default()).unwrap();
         let search = registries.search("a", &[first.host(), last.host()]).unwrap();

@@ -181,3 +181,40 @@ async fn a_place_that_a_registry_redirects_to_is_not_given_credentials_when_it_a
     assert_eq!(elsewhere.requests().len(), 1);
     assert_eq!(elsewhere.requests()[0].header("authorization"), None);
 }
+
+/// A registry that names somebody else's address as its token service gets no password sent there, unless the user said
+/// that it may.
+#[tokio::test]
+async fn a_password_is_not_sent_to_whoever_a_registry_names() {
+    let service = || {
+        Server::new(|request| match request.header("authorization") {
+            Some(ME) | None => Reply::ok(r#"{"token":"t"}"#),
+            Some(_) => Reply::status(401),
+        })
+    };
+    for (auth, allowed, pulled, asked) in
+        [(me(), false, false, 0), (me(), true, true, 1), (Auth::Anonymous, false, true, 1)]
+    {
+        let (elsewhere, image) = (service(), Image::new(&[b"one"]));
+        let other = elsewhere.host();
+        let server = Server::new(move |request| match request.header("authorization") {
+            Some("Bearer t") => image.serve(request),
+            _ => Reply::status(401).with("WWW-Authenticate", &format!("Bearer realm=\"http://{other}/token\"")),
+        });
+        let token_hosts = if allowed { vec![elsewhere.host()] } else { Vec::new() };
+        let access = HostAccess { transport: Transport::PlainHttp, auth, token_hosts };
+        let access = AccessList::new().with(server.host(), access);
+        let registries = Registries::new(access, NetworkOptions::default(), Limits::default()).unwrap();
+        let result = Store::new().pull(&registries.source(reference(&server, "a"))).await;
+        assert_eq!(elsewhere.requests().len(), asked);
+        match result {
+            Ok(_) => assert!(pulled, "it was pulled without a password"),
+            Err(error) => {
+                assert!(!pulled, "{error}");
+                assert_eq!(error.kind(), ErrorKind::Authentication, "{error}");
+                assert!(error.to_string().contains(elsewhere.host().as_str()), "{error}");
+            }
+        }
+        assert!(server.requests().iter().all(|request| request.header("authorization").is_none_or(|h| h != ME)));
+    }
+}

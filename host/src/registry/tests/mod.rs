@@ -34,15 +34,29 @@ fn options() -> PullOptions {
     PullOptions { retry: impatient(), ..PullOptions::default() }
 }
 
-/// Registries of which `server` is reached in the clear, with these credentials.
+/// Registries of which `server` is reached in the clear, with these credentials and the usual patience.
 fn registries(server: &Server, auth: Auth) -> Registries {
-    let access = AccessList::new().with(server.host(), HostAccess { transport: Transport::PlainHttp, auth });
+    registries_with(server, auth, NetworkOptions::default())
+}
+
+/// As nobody, with the usual patience.
+fn patient(server: &Server) -> Registries {
+    registries(server, Auth::Anonymous)
+}
+
+/// As nobody, with little patience: for servers that never get done. No busy machine is to be taken for one.
+fn short_of_time(server: &Server) -> Registries {
     let network = NetworkOptions {
         read_timeout: Duration::from_millis(300),
         document_timeout: Duration::from_millis(1500),
         ..NetworkOptions::default()
     };
-    Registries::new(access, network, Limits::default()).unwrap()
+    registries_with(server, Auth::Anonymous, network)
+}
+
+fn registries_with(server: &Server, auth: Auth, network: NetworkOptions) -> Registries {
+    let access = HostAccess { transport: Transport::PlainHttp, auth, ..HostAccess::default() };
+    Registries::new(AccessList::new().with(server.host(), access), network, Limits::default()).unwrap()
 }
 
 fn reference(server: &Server, rest: &str) -> Reference {
@@ -164,7 +178,7 @@ impl Store {
         let dirs = ["layers", "configs", "manifests", "extracted", "refs", "records"];
         let names = dirs.iter().flat_map(|dir| self.names(dir));
         names
-            .filter(|name| name.contains(".downloading") || name.contains(".extracting") || name.contains(".tmp"))
+            .filter(|name| [".downloading", ".extracting", ".writing"].iter().any(|staging| name.contains(staging)))
             .collect()
     }
 }

@@ -128,10 +128,7 @@ async fn a_transfer_that_breaks_off_goes_on_where_it_stopped() {
     for ranges in [true, false] {
         let served = image.clone();
         let server = layers_served(&image, move |request, blob, count| match (request.range(), count) {
-            (Some(from), 2) if ranges => {
-                assert!(from > 0 && from <= 400_000);
-                served.serve(request).cut_at(300_000)
-            }
+            (Some(_), 2) if ranges => served.serve(request).cut_at(300_000),
             (_, 1) => Reply::ok(blob).cut_at(400_000),
             _ if ranges => served.serve(request),
             _ => Reply::ok(blob),
@@ -140,6 +137,10 @@ async fn a_transfer_that_breaks_off_goes_on_where_it_stopped() {
         let pulled = store.pull(&source(&server)).await.unwrap();
         assert_eq!(pulled.downloaded_bytes, layer.len() as u64);
         assert_eq!(server.count(&Digest::of(&layer).to_string()), if ranges { 3 } else { 2 });
+        // From what had arrived, and not from the beginning.
+        let asked: Vec<_> = server.requests().iter().filter_map(Request::range).collect();
+        assert!(asked.iter().is_sorted() && asked.iter().all(|&from| from > 0 && from <= 700_000), "{asked:?}");
+        assert!(asked.first().is_some_and(|&from| from <= 400_000), "{asked:?}");
         if ranges {
             assert!(server.sent() < layer.len() + 10_000, "only what was missing was sent again");
         }
@@ -217,6 +218,50 @@ async fn a_layer_that_is_refused_ends_the_pull_and_leaves_nothing() {
     assert_eq!((store.names("extracted"), store.staged()), (vec![], vec![]));
 }
 
+/// What is refused at its beginning is not fetched to its end, and not kept.
+#[tokio::test]
+async fn a_large_layer_that_is_refused_is_not_fetched_whole() {
+    let layer = [b"hostile".to_vec(), large(11), large(12)].concat();
+    let image = Image::new(&[&layer]);
+    // It would never get done.
+    let server = layers_served(&image, |_, blob, _| Reply::ok(blob).silent_at(1_200_000));
+    let store = Store::new();
+    let source = patient(&server).source(reference(&server, "a"));
+    let refusing = Arc::new(Refusing);
+    let error = pull(&source, &store.storage, refusing, &options(), &Progress::none()).await.unwrap_err();
+    assert!(matches!(error.root(), Error::Refused { .. }), "{error}");
+    assert_eq!((store.names("extracted"), store.names("layers"), store.staged()), (vec![], vec![], vec![]));
+}
+
+/// A layer whose bytes are right and whose content is refused is not kept either.
+#[tokio::test]
+async fn a_refused_layer_is_not_committed() {
+    let image = Image::new(&[b"hostile"]);
+    let served = image.clone();
+    let server = Server::new(move |request| served.serve(request));
+    let store = Store::new();
+    let error = store.pull(&source(&server)).await.unwrap_err();
+    assert!(matches!(error.root(), Error::Refused { .. }), "{error}");
+    assert_eq!(store.names("layers"), [""; 0]);
+}
+
+/// Refuses by the first bytes, without waiting for more.
+struct Refusing;
+
+impl StreamUnpacker for Refusing {
+    fn unpack_stream(
+        &self,
+        mut blob: Box<dyn Read + Send>,
+        layer: &LayerDescriptor,
+        _: OwnedFd,
+        _: &Progress,
+    ) -> Result<Decoded> {
+        let mut first = [0; 7];
+        blob.read_exact(&mut first).map_err(|error| Error::io("read", layer.digest.hex().as_bytes(), error))?;
+        Err(Error::refused(b"layer", "nothing pleases this one"))
+    }
+}
+
 /// A damaged download that also looks hostile: the damage is what is reported.
 #[tokio::test]
 async fn damage_is_called_damage() {
@@ -233,22 +278,133 @@ async fn silence_in_the_middle_ends_and_is_the_networks_fault() {
     let store = Store::new();
     let mut options = options();
     options.retry.attempts = 2;
-    let error = store.pull_with(&source(&server), &options).await.unwrap_err();
+    let source = short_of_time(&server).source(reference(&server, "a"));
+    let error = store.pull_with(&source, &options).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Network, "{error}");
     assert_eq!(store.staged(), [""; 0]);
 }
 
+/// What a registry makes of a request for a part of a blob, from a byte on.
+type PartOf = fn(&[u8], usize) -> Reply;
+
+/// A registry that makes a mess of ranges is asked for all of it, once, and nothing of the mess is used.
 #[tokio::test]
-async fn another_part_than_the_one_asked_for_is_refused() {
+async fn where_a_part_cannot_be_had_the_whole_is_asked_for() {
     let layer = large(8);
-    let server = layers_served(&Image::new(&[&layer]), |request, blob, _| match request.range() {
-        None => Reply::ok(blob).cut_at(1000),
-        Some(from) => Reply::new(206, &blob[from - 1..blob.len() - 1])
-            .with("Content-Range", &format!("bytes {}-{}/{}", from - 1, blob.len() - 2, blob.len())),
-    });
-    let error = Store::new().pull(&source(&server)).await.unwrap_err();
+    let messes: [(&str, PartOf); 5] = [
+        ("another part", |blob, from| {
+            let range = format!("bytes {}-{}/{}", from - 1, blob.len() - 2, blob.len());
+            Reply::new(206, &blob[from - 1..blob.len() - 1]).with("Content-Range", &range)
+        }),
+        ("a part that is not named", |blob, from| Reply::new(206, &blob[from..])),
+        ("refused as unsatisfiable", |_, _| Reply::status(416)),
+        ("refused as bad", |_, _| Reply::status(400)),
+        ("not known", |_, _| Reply::status(501)),
+    ];
+    for (what, mess) in messes {
+        let server = layers_served(&Image::new(&[&layer]), move |request, blob, count| match request.range() {
+            None if count == 1 => Reply::ok(blob).cut_at(1000),
+            None => Reply::ok(blob),
+            Some(from) => mess(blob, from),
+        });
+        let store = Store::new();
+        let pulled = store.pull(&source(&server)).await;
+        assert_eq!(pulled.map(|pulled| pulled.downloaded_bytes).ok(), Some(layer.len() as u64), "{what}");
+        assert_eq!(server.count(&Digest::of(&layer).to_string()), 3, "{what}");
+        assert!(store.storage.verify_layer(&Digest::of(&layer).to_string()).await.unwrap(), "{what}");
+    }
+}
+
+/// A byte now and then is never silence, and never the end.
+#[tokio::test]
+async fn a_layer_that_hardly_moves_ends_and_is_the_networks_fault() {
+    let layer = large(13);
+    let server =
+        layers_served(&Image::new(&[&layer]), |_, blob, _| Reply::ok(blob).dripping(Duration::from_millis(10)));
+    let store = Store::new();
+    let mut options = options();
+    options.retry =
+        RetryPolicy { attempts: 2, window: Duration::from_millis(200), window_bytes: 10_000, ..options.retry };
+    let error = store.pull_with(&source(&server), &options).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Network, "{error}");
-    assert!(error.root().to_string().contains("another part"), "{}", error.root());
+    assert!(error.root().to_string().contains("10000 bytes"), "{}", error.root());
+    assert_eq!(server.count(&Digest::of(&layer).to_string()), 2);
+    assert_eq!(store.staged(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_configuration_that_hardly_moves_ends_in_time() {
+    let image = Image::new(&[b"layer"]);
+    let config = Digest::of(image.config.as_bytes()).to_string();
+    let server = Server::new(move |request| {
+        let reply = image.serve(request);
+        if request.path.ends_with(&config) { reply.dripping(Duration::from_millis(50)) } else { reply }
+    });
+    let mut options = options();
+    options.retry = RetryPolicy { attempts: 1, document_timeout: Duration::from_millis(300), ..options.retry };
+    let error = Store::new().pull_with(&source(&server), &options).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Network, "{error}");
+    assert!(error.root().to_string().contains("0.3 s"), "{}", error.root());
+}
+
+/// A pull that is given up takes back the trees that it had finished.
+#[tokio::test]
+async fn a_pull_that_is_cancelled_takes_back_its_trees() {
+    let layer = large(14);
+    let image = Image::new(&[b"small", &layer]);
+    let served = image.clone();
+    let server =
+        layers_served(
+            &image,
+            move |request, blob, _| {
+                if blob.len() < 10 { served.serve(request) } else { Reply::ok(blob).silent_at(1000) }
+            },
+        );
+    let store = Store::new();
+    let options = options();
+    let cancel = options.cancel.clone();
+    let progress = Progress::new(move |event| {
+        if matches!(event, Event::LayerDone { .. }) {
+            cancel.cancel();
+        }
+    });
+    let source = source(&server);
+    let error = pull(&source, &store.storage, Arc::new(Copying), &options, &progress).await.unwrap_err();
+    assert!(matches!(error, Error::Interrupted), "{error}");
+    assert_eq!((store.names("extracted"), store.names("refs"), store.staged()), (vec![], vec![], vec![]));
+    // Its blob is verified, and saves the next pull a download.
+    assert_eq!(store.names("layers").len(), 1);
+}
+
+#[tokio::test]
+async fn a_pull_that_cannot_be_published_takes_back_its_trees() {
+    let image = Image::new(&[b"layer"]);
+    let served = image.clone();
+    let server = Server::new(move |request| served.serve(request));
+    let store = Store::new();
+    let refs = store.temp.path().join("images/refs");
+    let progress = Progress::new(move |event| {
+        if matches!(event, Event::Resolved { .. }) {
+            std::fs::remove_dir(&refs).unwrap();
+        }
+    });
+    let source = source(&server);
+    let error = pull(&source, &store.storage, Arc::new(Copying), &options(), &progress).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Failed, "{error}");
+    assert_eq!(server.count(&Digest::of(b"layer").to_string()), 1);
+    assert_eq!(store.names("extracted"), [""; 0]);
+}
+
+/// What cannot be published is refused before a layer is fetched.
+#[tokio::test]
+async fn a_name_that_cannot_be_published_is_refused_at_once() {
+    let image = Image::new(&[b"layer"]);
+    let served = image.clone();
+    let server = Server::new(move |request| served.serve(request));
+    let options = PullOptions { publish_as: Some("a b".into()), ..options() };
+    let error = Store::new().pull_with(&source(&server), &options).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
+    assert_eq!(server.count(&Digest::of(b"layer").to_string()), 0);
 }
 
 #[tokio::test]
@@ -293,7 +449,7 @@ async fn a_blob_that_is_there_is_unpacked_without_being_fetched() {
     let digest = Digest::of(b"layer");
     std::fs::write(store.storage.layer_tarball_path(&digest.to_string()), b"layer").unwrap();
     let pulled = store.pull(&source(&server)).await.unwrap();
-    assert_eq!((pulled.downloaded_layers, pulled.cached_layers), (0, 0));
+    assert_eq!((pulled.downloaded_layers, pulled.unpacked_layers, pulled.cached_layers), (0, 1, 0));
     assert_eq!(server.count(&digest.to_string()), 0);
     assert_eq!(store.names("extracted"), [digest.file_stem()]);
 }
@@ -335,9 +491,7 @@ async fn layers_come_several_at_once_but_no_more_than_allowed() {
         drop(guard);
         served.serve(request)
     });
-    let access =
-        AccessList::new().with(server.host(), HostAccess { transport: Transport::PlainHttp, auth: Auth::Anonymous });
-    let registries = Registries::new(access, NetworkOptions::default(), Limits::default()).unwrap();
+    let registries = patient(&server);
     let options = PullOptions { concurrency: NonZeroUsize::new(2).unwrap(), ..options() };
     Store::new().pull_with(&registries.source(reference(&server, "a")), &options).await.unwrap();
     let (_, most, count) = *now.0.lock().unwrap();
@@ -350,10 +504,8 @@ async fn a_pull_that_is_dropped_leaves_nothing() {
     let begun = Arc::new(tokio::sync::Notify::new());
     let server = layers_served(&Image::new(&[&layer]), |_, blob, _| Reply::ok(blob).silent_at(700_000));
     let store = Store::new();
-    let access =
-        AccessList::new().with(server.host(), HostAccess { transport: Transport::PlainHttp, auth: Auth::Anonymous });
-    // Patient, so that nothing but the drop can end this.
-    let registries = Registries::new(access, NetworkOptions::default(), Limits::default()).unwrap();
+    // Nothing but the drop can end this.
+    let registries = patient(&server);
     let seen = Arc::clone(&begun);
     let progress = Progress::new(move |event| {
         if matches!(event, Event::Downloaded { .. }) {
