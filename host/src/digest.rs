@@ -191,7 +191,7 @@ mod tests {
 
     /// CVE-2014-9358, CVE-2024-3727, CVE-2026-95839, GHSA-f689-h8m7-3jp2: digest text is never a path.
     #[test]
-    fn text_that_is_not_a_digest_is_refused() {
+    fn cve_2026_95839_ghsa_f689_h8m7_3jp2_text_that_is_not_a_digest_is_refused() {
         let upper = format!("sha256:{}", "A".repeat(64));
         let newline = format!("sha256:{}\n", "a".repeat(63));
         let multibyte = format!("sha256:{}", "é".repeat(32));

@@ -67,7 +67,7 @@ fn plain(to: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<
 
 /// CVE-2017-14992: zeros without end.
 #[test]
-fn zeros_in_gzip() -> Result<()> {
+fn cve_2017_14992_zeros_in_gzip() -> Result<()> {
     let bench = Bench::new()?;
     bench.crosses("10 GiB of zeros in gzip, in files", "ratio", |blob| gzip_zeros(blob, true))?;
     bench.crosses("10 GiB of zeros in gzip, behind the end", "ratio", |blob| gzip_zeros(blob, false))
@@ -75,7 +75,7 @@ fn zeros_in_gzip() -> Result<()> {
 
 /// GHSA-gcpm-8w8q-gp9v: blocks of four bytes that decode to 128 KiB, and less striking ones.
 #[test]
-fn zeros_in_zstd() -> Result<()> {
+fn ghsa_gcpm_8w8q_gp9v_zeros_in_zstd() -> Result<()> {
     const TOTAL: u64 = 100_000_000_000;
     const FILE: u64 = 40_000 * 512;
     let bench = Bench::new()?;
@@ -176,7 +176,7 @@ fn links_in_their_hundred_thousands() -> Result<()> {
 
 /// CVE-2022-2879, CVE-2025-58183, CVE-2026-32288: what is said about one entry.
 #[test]
-fn much_about_one_entry() -> Result<()> {
+fn cve_2022_2879_cve_2025_58183_cve_2026_32288_much_about_one_entry() -> Result<()> {
     let bench = Bench::new()?;
     bench.crosses("an extended header of 1 GiB, claimed", "entry-metadata-bytes", |blob| {
         plain(blob, |to| Ok(to.write_all(&header("x", EntryType::XHeader, "", 1 << 30)?)?))
@@ -195,6 +195,24 @@ fn much_about_one_entry() -> Result<()> {
             to.write_all(&extended(&records)?)?;
             to.write_all(&header("sparse", EntryType::Regular, "", map.len() as u64)?)?;
             Ok(to.write_all(map.as_bytes())?)
+        })
+    })?;
+    bench.crosses("a map of 2·10⁶ extents that goes on and on in the old form", "sparse-extents", |blob| {
+        let mut head = header("sparse", EntryType::GNUSparse, "", 0)?;
+        head[257..265].copy_from_slice(b"ustar  \0");
+        head[482] = 1;
+        head[483..495].copy_from_slice(b"00000000000\0");
+        head[148..156].fill(b' ');
+        let sum: u32 = head.iter().map(|&byte| u32::from(byte)).sum();
+        head[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        let mut more = [0; 512];
+        for extent in more[..504].chunks_exact_mut(24) {
+            extent.copy_from_slice(b"00000000000\x0000000000000\0");
+        }
+        more[504] = 1;
+        plain(blob, |to| {
+            to.write_all(&head)?;
+            (0..100_000).try_for_each(|_| Ok(to.write_all(&more)?))
         })
     })?;
     bench.crosses("10⁶ bytes of attributes", "xattr-bytes", |blob| {
@@ -221,7 +239,7 @@ fn much_about_one_entry() -> Result<()> {
 
 /// CVE-2026-95838, through the command: linear work is what the unit tests count, this is what it comes to.
 #[test]
-fn markers_in_their_hundred_thousands() -> Result<()> {
+fn cve_2026_95838_markers_in_their_hundred_thousands() -> Result<()> {
     const COUNT: u32 = 100_000;
     let bench = Bench::new()?;
     let lower = bench.scratch.join("lower");

@@ -17,6 +17,7 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
     ("gzip", "gzip"),
     ("openssl", "openssl"),
     ("skopeo", "skopeo"),
+    ("strace", "strace"),
     ("tar", "tar"),
     ("umoci", "umoci"),
     ("zstd", "zstd"),

@@ -178,7 +178,7 @@ mod tests {
 
     /// CVE-2014-9358, CVE-2024-3727, CVE-2026-95839, GHSA-f689-h8m7-3jp2: digest text used as a path.
     #[test]
-    fn text_that_is_no_digest_never_gets_into_a_path() {
+    fn cve_2014_9358_cve_2024_3727_text_that_is_no_digest_never_gets_into_a_path() {
         let root = Path::new("/store");
         let good = Digest::of(b"x").to_string();
         let attacks = [

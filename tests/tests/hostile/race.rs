@@ -50,7 +50,7 @@ fn liars_with_an_accomplice_are_contained() -> Result<()> {
 }
 
 #[test]
-fn honest_layers_beside_an_attacker_harm_nobody() -> Result<()> {
+fn cve_2018_15664_honest_layers_beside_an_attacker_harm_nobody() -> Result<()> {
     let scene = Scene::new()?;
     let unpacker = Unpacker::new(Arc::new(Sandbox::new(&attack::options())?), attack::limits());
     let layers = [lower()?, upper()?];

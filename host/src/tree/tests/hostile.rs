@@ -59,7 +59,7 @@ impl Drop for Racer {
 
 /// CVE-2018-15664, CVE-2025-47290: another process swaps a directory for a link to the outside.
 #[test]
-fn a_racer_gains_nothing() {
+fn cve_2018_15664_a_racer_gains_nothing() {
     for resolver in RESOLVERS {
         let lab = Lab::new();
         let dest = lab.dest();
@@ -114,7 +114,7 @@ fn links_cannot_buy_time() {
 
 /// CVE-2026-95838: opaque markers cost quadratic time.
 #[test]
-fn many_markers_cost_linear_time() {
+fn cve_2026_95838_many_markers_cost_linear_time() {
     const LOWER: u64 = 100_000;
     const OWN: u64 = 1000;
     const MARKERS: u64 = 100_000;
@@ -217,7 +217,7 @@ fn removal_does_not_follow_links() {
 
 /// CVE-2025-47290, GHSA-3wgq-wrwc-vqmv: a known parent outlives its directory.
 #[test]
-fn what_is_known_about_a_path_does_not_outlive_it() {
+fn cve_2025_47290_ghsa_3wgq_wrwc_vqmv_what_is_known_about_a_path_does_not_outlive_it() {
     for (layers, expected) in [
         (&["D a, F a/x, S a->victim, F a/y"][..], "a->victim victim/ victim/y"),
         (&["D a/b, F a/b/x, S a->c, F a/b/y"], "a->c c/ c/b/ c/b/y"),
