@@ -406,13 +406,13 @@ fn cve_2026_47218_precompiled_code_of_a_layer_is_never_taken() -> Result<()> {
         })?;
         running.wait()
     };
-    // Fills the cache, with all guests that are used below.
+    // Fills the cache with all guests: what comes to it later comes from a layer.
+    let list = bench.cofferdam.spawn_with(["guest", "list"], |command| {
+        command.env("COFFERDAM_CACHE", &cache);
+    })?;
+    list.wait()?.expect(exit::OK)?;
     let honest = layers::tar(&[Item::File("f", b"x".to_vec())])?;
-    fs::write(bench.scratch.join("plain"), &honest)?;
-    fs::write(bench.scratch.join("gzip"), layers::gzip(&honest)?)?;
-    for layer in ["plain", "gzip"] {
-        extract(layer, "out/dest")?.expect(exit::OK)?;
-    }
+    fs::write(bench.scratch.join("honest"), layers::gzip(&honest)?)?;
     let before = compiled(&cache)?;
     ensure!(!before.is_empty(), "nothing was compiled");
 
@@ -450,7 +450,7 @@ fn cve_2026_47218_precompiled_code_of_a_layer_is_never_taken() -> Result<()> {
     ensure!(fs::read(bench.scratch.join("out/dest").join(name))? == poison, "the files are not in the tree");
     ensure!(compiled(&cache)? == before, "the cache has changed");
     // And what is run afterwards is still what was compiled.
-    extract("gzip", "out/dest2")?.expect(exit::OK)?;
+    extract("honest", "out/dest2")?.expect(exit::OK)?;
     ensure!(compiled(&cache)? == before, "the cache has changed");
     bench.ensure_contained(&["dest", "dest2", "victim"])
 }
@@ -479,10 +479,11 @@ fn cve_2021_41091_cve_2024_25621_directories_of_the_store_are_private() -> Resul
     bench.layout.add_image("v1", &[layer])?;
     let image = bench.layout.source("v1");
     let open = Cofferdam::new(bench.cofferdam.store())?.by(&["sh", "-c", "umask 000; exec \"$@\"", "sh"]);
-    let ensure_private = |when: &str| -> Result<Vec<PathBuf>> {
+    let ensure_private = |when: &str, skipped: usize| -> Result<Vec<PathBuf>> {
         let mut found = Vec::new();
         directories(bench.cofferdam.store(), &mut found)?;
-        for dir in &found {
+        // The store's own directory is closed if the store made it: one that was there is its owner's business.
+        for dir in found.iter().skip(skipped) {
             let mode = fs::metadata(dir)?.permissions().mode() & 0o7777;
             let tree = dir.parent().and_then(Path::file_name).is_some_and(|name| name == "extracted");
             // A tree's root has the mode that the image gives it: what is above closes it.
@@ -493,12 +494,12 @@ fn cve_2021_41091_cve_2024_25621_directories_of_the_store_are_private() -> Resul
     };
     open.ok(["pull", &image])?;
     open.ok(["unpack", &image, &bench.path("out/dest")])?;
-    let found = ensure_private("made without a umask")?;
+    let found = ensure_private("made without a umask", 0)?;
     ensure!(found.iter().any(|dir| dir.ends_with("extracted")), "no trees: {found:?}");
     // A store of another program's, or of an older version's, is closed when it is opened.
     for dir in ["", "manifests", "configs", "layers", "extracted"] {
         fs::set_permissions(bench.cofferdam.store().join(dir), Permissions::from_mode(0o755))?;
     }
     open.ok(["images"])?;
-    ensure_private("opened again").map(drop)
+    ensure_private("opened again", 1).map(drop)
 }
