@@ -91,7 +91,7 @@ fn measure(names: &[String], ways: &[Way]) -> Result<Results> {
 }
 
 fn verdict(name: &str, way: Way) -> Result<Verdict> {
-    Lab::new(name)?.run(way).with_context(|| format!("{name} by {}", way.name()))
+    Lab::new(name, way)?.run().with_context(|| format!("{name} by {}", way.name()))
 }
 
 /// How many scenarios each way passes, by theme.
@@ -173,9 +173,10 @@ What extracting a layer means is tested by scenarios: layers written entry by en
 [tests/conformance](tests/conformance/README.md) holds them, one small file each. This table is made by
 `cargo xtask conformance --write`, as root, on the machine where it is run; nothing in it is edited by hand.
 
-The first five columns are Cofferdam's: `apply` puts layers on top of each other, `preserve` and `overlay` extract the last
+The first eight columns are Cofferdam's: `apply` puts layers on top of each other, `preserve` and `overlay` extract the last
 one alone (as overlays, all layers are also mounted and compared), `copy` merges preserved trees, `unpack` applies the
-layers of an image. The others are other tools, held to the same rules, which are stricter than what they promise; how
+layers of an image; `user` and `user copy` do so without privileges, with what an ordinary user cannot make noted in
+`user.containers.override_stat`, `userns` as the root of a user namespace that maps nobody else. The others are other tools, held to the same rules, which are stricter than what they promise; how
 they refuse is their own affair.
 
 ✓ as the rules say · ✗ otherwise · **escaped**: something outside of the destination changed · – cannot be expressed: GNU
