@@ -44,19 +44,27 @@ pub struct Cofferdam {
     store: PathBuf,
     output: Scratch,
     wrapper: Vec<String>,
+    settings: Vec<(String, String)>,
 }
 
 impl Cofferdam {
     /// Uses the store at this path, which need not exist yet.
     pub fn new(store: impl Into<PathBuf>) -> Result<Self> {
         binary()?;
-        Ok(Self { store: store.into(), output: Scratch::new()?, wrapper: Vec::new() })
+        Ok(Self { store: store.into(), output: Scratch::new()?, wrapper: Vec::new(), settings: Vec::new() })
     }
 
     /// Runs it by another program, which is given the command as its last arguments: `setpriv`, `unshare`.
     #[must_use]
     pub fn by(mut self, wrapper: &[&str]) -> Self {
         self.wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
+    /// Sets a variable of its environment.
+    #[must_use]
+    pub fn setting(mut self, name: &str, value: &str) -> Self {
+        self.settings.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -84,6 +92,8 @@ impl Cofferdam {
         }
         let user = rustix::process::geteuid().as_raw();
         command.env("COFFERDAM_CACHE", paths::target().join(format!("guest-cache-{user}")));
+        command.env("XDG_CONFIG_HOME", paths::target().join("no-configuration"));
+        command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         command.arg("--store").arg(&self.store).args(args);
         Ok(command)
     }

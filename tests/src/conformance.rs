@@ -9,6 +9,7 @@ pub mod containerd;
 pub mod expect;
 pub mod lab;
 pub mod member;
+pub mod ordinary;
 pub mod peers;
 pub mod scenario;
 pub mod stream;

@@ -16,9 +16,13 @@ pub struct Scratch(Option<TempDir>);
 impl Scratch {
     /// A new, empty directory under the target directory (`/tmp` may be a tmpfs, which knows fewer attributes).
     pub fn new() -> Result<Self> {
-        let base = paths::target().join("tmp");
-        fs::create_dir_all(&base).with_context(|| format!("cannot create {}", base.display()))?;
-        let dir = TempDir::with_prefix_in("t-", &base).with_context(|| format!("no scratch in {}", base.display()))?;
+        Self::new_in(&paths::target().join("tmp"))
+    }
+
+    /// A new, empty directory in another one, which is made if it is missing.
+    pub fn new_in(base: &Path) -> Result<Self> {
+        fs::create_dir_all(base).with_context(|| format!("cannot create {}", base.display()))?;
+        let dir = TempDir::with_prefix_in("t-", base).with_context(|| format!("no scratch in {}", base.display()))?;
         Ok(Self(Some(dir)))
     }
 

@@ -27,8 +27,7 @@ fn holds(name: &str) -> Result<(), Failed> {
     }
     let mut failures = Vec::new();
     for way in Way::OURS {
-        let lab = Lab::new(name).map_err(|error| format!("{error:#}"))?;
-        match lab.run(way) {
+        match Lab::new(name, way).and_then(|lab| lab.run()) {
             Ok(Verdict::Passed | Verdict::NotApplicable(_)) => {}
             Ok(Verdict::Failed(why)) => failures.push(format!("{}: {why}", way.name())),
             Err(error) => failures.push(format!("{}: {error:#}", way.name())),

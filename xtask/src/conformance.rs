@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, Result, bail};
 use cofferdam_tests::conformance::peers::Peer;
-use cofferdam_tests::conformance::{self, Lab, Verdict, Way};
+use cofferdam_tests::conformance::{self, Lab, Verdict, Way, containerd};
 use cofferdam_tests::{cofferdam as ours, paths, require};
 
 use crate::{setup, table};
@@ -41,7 +41,9 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
     let peers: Vec<_> = Peer::ALL.into_iter().filter(|peer| !alone && peer.version().is_some()).collect();
     let ways: Vec<_> = Way::OURS.into_iter().chain(peers.iter().map(|&peer| Way::Peer(peer))).collect();
     let names: Vec<_> = conformance::names()?.into_iter().filter(|name| name.contains(filter)).collect();
-    let results = measure(&names, &ways)?;
+    let results = measure(&names, &ways);
+    containerd::stop();
+    let results = results?;
     let report = report(&results, &ways, &peers);
     println!("{}", summary(&results, &ways));
     if write {
@@ -91,7 +93,7 @@ fn measure(names: &[String], ways: &[Way]) -> Result<Results> {
 }
 
 fn verdict(name: &str, way: Way) -> Result<Verdict> {
-    Lab::new(name)?.run(way).with_context(|| format!("{name} by {}", way.name()))
+    Lab::new(name, way)?.run().with_context(|| format!("{name} by {}", way.name()))
 }
 
 /// How many scenarios each way passes, by theme.
@@ -173,10 +175,11 @@ What extracting a layer means is tested by scenarios: layers written entry by en
 [tests/conformance](tests/conformance/README.md) holds them, one small file each. This table is made by
 `cargo xtask conformance --write`, as root, on the machine where it is run; nothing in it is edited by hand.
 
-The first five columns are Cofferdam's: `apply` puts layers on top of each other, `preserve` and `overlay` extract the last
+The first eight columns are Cofferdam's: `apply` puts layers on top of each other, `preserve` and `overlay` extract the last
 one alone (as overlays, all layers are also mounted and compared), `copy` merges preserved trees, `unpack` applies the
-layers of an image. The others are other tools, held to the same rules, which are stricter than what they promise; how
-they refuse is their own affair.
+layers of an image; `user` and `user copy` do so without privileges, with what an ordinary user cannot make noted in
+`user.containers.override_stat`, `userns` as the root of a user namespace that maps nobody else. The others are other tools, held to the same rules, which are stricter than what they promise; how
+they refuse is their own affair. Ours run with a umask of 077, which must not show, the others with 022.
 
 ✓ as the rules say · ✗ otherwise · **escaped**: something outside of the destination changed · – cannot be expressed: GNU
 tar and bsdtar know no whiteouts

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -61,13 +61,25 @@ impl Drop for Daemon {
     }
 }
 
+static DAEMON: Mutex<Option<Arc<Daemon>>> = Mutex::new(None);
+
+/// The daemon that all scenarios share, started when it is first needed.
+fn shared() -> Result<Arc<Daemon>> {
+    let mut slot = DAEMON.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(daemon) = &*slot {
+        return Ok(Arc::clone(daemon));
+    }
+    Ok(Arc::clone(slot.insert(Arc::new(Daemon::start()?))))
+}
+
+/// Ends the daemon, if one was started. What is static is not dropped at a program's end.
+pub fn stop() {
+    drop(DAEMON.lock().unwrap_or_else(PoisonError::into_inner).take());
+}
+
 /// Runs a scenario: the image is imported, and its layers are unpacked by containerd's `native` snapshotter, which copies.
 pub(super) fn run(lab: &Lab) -> Result<Verdict> {
-    static DAEMON: OnceLock<Result<Daemon, String>> = OnceLock::new();
-    let daemon = match DAEMON.get_or_init(|| Daemon::start().map_err(|error| format!("{error:#}"))) {
-        Ok(daemon) => daemon,
-        Err(why) => bail!("{why}"),
-    };
+    let daemon = shared()?;
     let namespace = lab.scenario.name.replace(['/', '_'], "-");
     let archive = lab.scratch.join("image.tar");
     let layout = lab.layout()?;

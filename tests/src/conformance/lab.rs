@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -10,11 +10,11 @@ use anyhow::{Context as _, Result, bail};
 
 use super::expect::{Lens, Xattrs, complaints};
 use super::scenario::{Expectation, Scenario};
-use super::{directory, peers};
+use super::{directory, ordinary, peers};
 use crate::cofferdam::exit;
 use crate::layout::{LayerRef, OciLayout};
 use crate::tree::{Options, Snapshot};
-use crate::{Cofferdam, Run, Scratch};
+use crate::{Cofferdam, Run, Scratch, paths};
 
 /// A way of extracting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,13 +29,28 @@ pub enum Way {
     Copy,
     /// `unpack --strategy apply`.
     Unpack,
+    /// `layer extract` by an ordinary user.
+    User,
+    /// `unpack --strategy copy` by an ordinary user.
+    UserCopy,
+    /// `layer extract` by the root of a user namespace that maps nobody else.
+    Namespace,
     /// Another implementation.
     Peer(peers::Peer),
 }
 
 impl Way {
     /// Ours.
-    pub const OURS: [Self; 5] = [Self::Apply, Self::Preserve, Self::Overlay, Self::Copy, Self::Unpack];
+    pub const OURS: [Self; 8] = [
+        Self::Apply,
+        Self::Preserve,
+        Self::Overlay,
+        Self::Copy,
+        Self::Unpack,
+        Self::User,
+        Self::UserCopy,
+        Self::Namespace,
+    ];
 
     /// For people.
     pub fn name(self) -> &'static str {
@@ -45,7 +60,35 @@ impl Way {
             Self::Overlay => "overlay",
             Self::Copy => "copy",
             Self::Unpack => "unpack",
+            Self::User => "user",
+            Self::UserCopy => "user copy",
+            Self::Namespace => "userns",
             Self::Peer(peer) => peer.name(),
+        }
+    }
+
+    /// Whether it has no privileges.
+    fn is_ordinary(self) -> bool {
+        matches!(self, Self::User | Self::UserCopy | Self::Namespace)
+    }
+
+    /// The program that runs ours in this way.
+    fn wrapper(self) -> Vec<&'static str> {
+        let by: &[&str] = match self {
+            Self::User | Self::UserCopy => ordinary::DROP,
+            Self::Namespace => ordinary::NAMESPACE,
+            _ => &[],
+        };
+        // A umask that would show everywhere (rule 4).
+        [by, &["sh", "-c", "umask 077; exec \"$@\"", "sh"]].concat()
+    }
+
+    /// What can be seen through it.
+    fn lens(self) -> Lens {
+        if self.is_ordinary() {
+            Lens { symlink_owners: false, xattrs: Xattrs::User, ..Lens::CLEAR }
+        } else {
+            Lens::CLEAR
         }
     }
 }
@@ -65,6 +108,7 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Lab {
     pub(super) scratch: Scratch,
+    way: Way,
     /// What is run.
     pub scenario: Scenario,
     /// The layers' blobs as files, lowest first.
@@ -72,9 +116,9 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Builds a scenario, with neighbours for the destination.
-    pub fn new(name: &str) -> Result<Self> {
-        let scratch = Scratch::new()?;
+    /// Builds a scenario to be run in one way, with neighbours for the destination.
+    pub fn new(name: &str, way: Way) -> Result<Self> {
+        let scratch = if way.is_ordinary() { Scratch::new_in(ordinary::base()?)? } else { Scratch::new()? };
         let out = scratch.dir("out")?;
         for (neighbour, file) in [("victim", "hello"), ("dest-evil", "secret")] {
             fs::create_dir(out.join(neighbour))?;
@@ -89,7 +133,11 @@ impl Lab {
             fs::write(&path, &layer.blob)?;
             layers.push(path);
         }
-        Ok(Self { scratch, scenario, layers })
+        if way.is_ordinary() {
+            ordinary::give(scratch.path())?;
+            ordinary::give(&out)?;
+        }
+        Ok(Self { scratch, way, scenario, layers })
     }
 
     /// Where trees come to lie.
@@ -98,13 +146,14 @@ impl Lab {
     }
 
     /// Runs the scenario. An error means that it could not be run.
-    pub fn run(&self, way: Way) -> Result<Verdict> {
+    pub fn run(&self) -> Result<Verdict> {
+        let way = self.way;
         let before = neighbours(&self.scratch.join("out"))?;
         let verdict = match way {
-            Way::Apply => self.apply(),
+            Way::Apply | Way::User | Way::Namespace => self.apply(),
             Way::Preserve => self.preserve(),
             Way::Overlay => self.overlay(),
-            Way::Copy => self.unpack("copy"),
+            Way::Copy | Way::UserCopy => self.unpack("copy"),
             Way::Unpack => self.unpack("apply"),
             Way::Peer(peer) => peers::run(self, peer),
         }
@@ -125,7 +174,7 @@ impl Lab {
             self.extract(index, "apply", &self.dest())?.expect(exit::OK)?;
         }
         let run = self.extract(last, "apply", &self.dest())?;
-        self.judge(&self.scenario.root, &run, Lens::CLEAR)
+        self.judge(&self.scenario.root, &run, self.way.lens())
     }
 
     fn preserve(&self) -> Result<Verdict> {
@@ -181,7 +230,7 @@ impl Lab {
         // A root filesystem appears whole or not at all: there is no intact lower part.
         let expected = Expectation { tree: self.scenario.root.tree.clone(), ..self.scenario.root.clone() };
         let expected = if expected.refused.is_empty() { expected } else { Expectation { tree: None, ..expected } };
-        let verdict = self.judge(&expected, &run, Lens::CLEAR)?;
+        let verdict = self.judge(&expected, &run, self.way.lens())?;
         if run.code() != Some(exit::OK) && dest.exists() {
             return Ok(Verdict::Failed("a destination appeared although it failed".into()));
         }
@@ -211,8 +260,22 @@ impl Lab {
     }
 
     fn cofferdam(&self) -> Result<Cofferdam> {
-        // A umask that would show everywhere (rule 4).
-        Ok(Cofferdam::new(self.scratch.join("store"))?.by(&["sh", "-c", "umask 077; exec \"$@\"", "sh"]))
+        Ok(Cofferdam::new(self.scratch.join("store"))?
+            .by(&self.way.wrapper())
+            .setting("COFFERDAM_CACHE", &self.cache()?))
+    }
+
+    /// Where compiled guests are kept: with those who run them.
+    fn cache(&self) -> Result<String> {
+        if !self.way.is_ordinary() {
+            return Ok(paths::target().join("guest-cache-0").to_string_lossy().into_owned());
+        }
+        let cache = ordinary::base()?.join("guest-cache");
+        if fs::create_dir(&cache).is_ok() {
+            fs::set_permissions(&cache, fs::Permissions::from_mode(0o700))?;
+            ordinary::give(&cache)?;
+        }
+        Ok(cache.to_string_lossy().into_owned())
     }
 
     fn extract(&self, index: usize, mode: &str, dest: &Path) -> Result<Run> {
@@ -241,7 +304,10 @@ impl Lab {
 
     /// Holds the destination against the expected tree.
     pub(super) fn compare(&self, tree: &[super::member::Member], lens: Lens) -> Result<Verdict> {
-        let found = Snapshot::read_with(&self.dest(), Options { extents: true })?;
+        let mut found = Snapshot::read_with(&self.dest(), Options { extents: true })?;
+        if self.way.is_ordinary() {
+            found = ordinary::revealed(found);
+        }
         Ok(verdict(&complaints(tree, &found, lens), ""))
     }
 }

@@ -119,7 +119,7 @@ pub(super) fn judge(lab: &Lab, output: &Output, must_succeed: bool) -> Result<Ve
 /// Runs a program that must not take long, whatever it is given.
 pub(super) fn command<S: AsRef<OsStr>>(program: &str, words: impl IntoIterator<Item = S>) -> Result<Output> {
     Command::new("timeout")
-        .args(["30", "sh", "-c", "umask 077; exec \"$0\" \"$@\"", program])
+        .args(["30", "sh", "-c", "umask 022; exec \"$0\" \"$@\"", program])
         .args(words)
         .env("LC_ALL", "C")
         .output()

@@ -35,6 +35,10 @@ pub(crate) fn limits(global: &Global) -> Result<Limits, Failure> {
             if let Some(path) = environment::config() {
                 match read(&path, &mut limits) {
                     Err(Failure::Library(error)) if matches!(error.root(), Error::NotFound { .. }) => {}
+                    // The home directory of somebody else, where privileges were given up: nobody asked for this file.
+                    Err(Failure::Library(error)) if is_denied(&error) => {
+                        tracing::warn!("the configuration is left out: {error}");
+                    }
                     other => other?,
                 }
             }
@@ -53,6 +57,10 @@ pub(crate) fn limits(global: &Global) -> Result<Limits, Failure> {
         set(&mut limits, setting, "--limit")?;
     }
     Ok(limits)
+}
+
+fn is_denied(error: &Error) -> bool {
+    matches!(error.root(), Error::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
 /// How often the command line says `--limit`.
