@@ -106,10 +106,13 @@ impl Unpacker {
         let diff_id = diff_id?;
         // An interrupted stage stopped because another one failed: that one's error is the one that counts. Of two, the
         // consumer's: it has read all that was decoded, however far ahead the decoder was, so the error is always the same.
-        let (decoded, entries) = match (decoded.and_then(|decoded| decoded), consumed) {
-            (Err(error), Err(Error::Interrupted)) | (_, Err(error)) | (Err(error), _) => return Err(error),
-            (Ok(decoded), Ok(entries)) => (decoded, entries),
+        let decoded = decoded.and_then(|decoded| decoded);
+        let entries = match consumed {
+            Ok(entries) => entries,
+            Err(Error::Interrupted) => return Err(decoded.err().unwrap_or(Error::Interrupted)),
+            Err(error) => return Err(error),
         };
+        let decoded = decoded?;
         let diff_id = diff_id.ok_or(Error::Interrupted)?;
         if let Some(expected) = expected
             && expected != diff_id

@@ -58,6 +58,7 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = fs::remove_file(&self.socket);
+        let _ = fs::remove_file(self.socket.with_extension("sock.ttrpc"));
     }
 }
 
@@ -89,7 +90,7 @@ pub(super) fn run(lab: &Lab) -> Result<Verdict> {
     let (archive, target) = (archive.to_string_lossy(), dest.to_string_lossy());
     let imported = daemon.ctr(&namespace, &["images", "import", "--no-unpack", "--base-name", "scenario", &archive])?;
     if !imported.status.success() {
-        return judge(lab, &imported, lab.scenario.root.refused.is_empty());
+        return Ok(judge(lab, &imported, lab.scenario.root.refused.is_empty()));
     }
     let mount = ["images", "mount", "--snapshotter", "native", "scenario:t", &target];
     let mounted = daemon.ctr(&namespace, &mount)?;
@@ -98,7 +99,7 @@ pub(super) fn run(lab: &Lab) -> Result<Verdict> {
     for words in [&["images", "rm", "scenario:t"][..], &["snapshots", "--snapshotter", "native", "rm", &target]] {
         daemon.ctr(&namespace, words)?;
     }
-    verdict
+    Ok(verdict)
 }
 
 fn unmount(dest: &Path) {
