@@ -67,7 +67,7 @@ pub struct Attack {
 /// The limits of all attacks that say no others: the defaults, but for a guest's time, so that loops end soon.
 pub fn limits() -> Limits {
     let mut limits = Limits::default();
-    limits.guest_time = Duration::from_millis(300);
+    limits.guest_time = Duration::from_millis(800);
     limits
 }
 
