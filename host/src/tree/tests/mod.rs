@@ -1,4 +1,4 @@
-//! The rules of `CONFORMANCE.md`, as far as they concern the tree, with both resolvers and in all modes.
+//! The rules of extraction, as far as they concern the tree, with both resolvers and in all modes.
 #![expect(clippy::disallowed_methods, reason = "tests look at their trees from outside")]
 #![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 

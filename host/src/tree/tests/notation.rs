@@ -1,4 +1,4 @@
-//! Layers written as in `CONFORMANCE.md`: `F a/b 0755 "content", S l->t, H h->a/b, D d, C c 1 3, P p, W d/.wh.x`.
+//! Layers in a short notation: `F a/b 0755 "content", S l->t, H h->a/b, D d, C c 1 3, P p, W d/.wh.x`.
 //!
 //! Further words: `uid:gid`, `@seconds` of the mtime, `name=value` of an attribute. Unless told, the n-th entry has the
 //! mtime 1000 + n.

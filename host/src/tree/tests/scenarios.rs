@@ -1,4 +1,4 @@
-//! Section 2 of `CONFORMANCE.md`: layers on top of each other, applied one by one and merged from preserved trees.
+//! Scenarios of the field: layers on top of each other, applied one by one and merged from preserved trees.
 
 use super::{Lab, RESOLVERS, merge, options, snapshot, write};
 use crate::error::{Error, ErrorKind};
