@@ -29,6 +29,7 @@ pub fn create_private_dir(path: &Path) -> Result<(Dir, bool)> {
     use std::os::unix::fs::DirBuilderExt as _;
     let mut builder = std::fs::DirBuilder::new();
     builder.mode(0o700);
+    let path = path.components().as_path();
     // From the inside out, until one is there.
     let mut missing = vec![path];
     let mut new = false;
@@ -104,6 +105,8 @@ pub fn open_blob(path: &Path) -> Result<(Box<dyn io::Read + Send>, Option<u64>)>
 /// [`Error::Io`].
 pub fn open_dest(path: &Path) -> Result<OwnedFd> {
     let mode = Mode::from_raw_mode(0o755);
+    // What cannot be made as `new/.` can be as `new`.
+    let path = path.components().as_path();
     let new = match rustix::fs::mkdirat(CWD, path, mode) {
         Ok(()) => true,
         Err(rustix::io::Errno::EXIST) => false,
@@ -247,8 +250,11 @@ mod tests {
     fn a_destination_is_made_for_everybody_and_kept_as_it_was() {
         let temp = tempfile::tempdir().unwrap();
         let mode = |name: &str| temp.path().join(name).metadata().unwrap().permissions().mode() & 0o7777;
-        drop(open_dest(&temp.path().join("new/")).unwrap());
-        assert_eq!(mode("new"), 0o755);
+        for (name, spelled) in [("new", "new/"), ("dotted", "./dotted//."), ("again", "again/./")] {
+            drop(open_dest(&temp.path().join(spelled)).unwrap());
+            assert_eq!(mode(name), 0o755);
+            drop(create_private_dir(&temp.path().join(format!("p{name}/."))).unwrap());
+        }
         create_private_dir(&temp.path().join("old")).unwrap();
         drop(open_dest(&temp.path().join("old")).unwrap());
         assert_eq!(mode("old"), 0o700);

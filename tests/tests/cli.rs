@@ -294,3 +294,26 @@ fn an_interrupt_is_130() -> Result<()> {
     running.wait()?.expect(exit::INTERRUPTED)?;
     store::ensure_nothing_staged(bench.cofferdam.store())
 }
+
+/// Rule 4 of extraction: how the destination is spelled, the locale and the working directory change nothing.
+#[test]
+fn a_destination_may_be_spelled_in_any_way() -> Result<()> {
+    let scratch = Scratch::new()?;
+    let cofferdam = Cofferdam::new(scratch.join("store"))?;
+    let layer = scratch.join("layer.tar");
+    fs::write(&layer, layers::tar(&[Item::Dir("d"), Item::File("d/f", b"content".to_vec())])?)?;
+    let work = scratch.dir("work")?;
+    fs::create_dir(work.join("real"))?;
+    std::os::unix::fs::symlink("real", work.join("link"))?;
+    let mut trees = Vec::new();
+    for dest in ["plain", "slashes//", "./dots/.", "../work/up", "link", "link/", "link/../real/."] {
+        let words = ["layer".as_ref(), "extract".as_ref(), layer.as_os_str(), dest.as_ref()];
+        let run = cofferdam.spawn_with(words, |command| {
+            command.current_dir(&work).env("LC_ALL", "tr_TR.UTF-8");
+        })?;
+        run.wait()?.expect(exit::OK)?;
+        trees.push(Snapshot::read(&work.join(dest).join("d"))?);
+    }
+    ensure!(trees.iter().all(|tree| tree.entries.len() == 2 && *tree == trees[0]), "the trees differ");
+    Ok(())
+}
