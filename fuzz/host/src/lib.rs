@@ -12,6 +12,7 @@
     reason = "parts of a whole that is linted elsewhere"
 )]
 
+pub mod ambient;
 #[path = "../../../host/src/digest.rs"]
 pub mod digest;
 #[path = "../../../host/src/error.rs"]

@@ -7,6 +7,10 @@ use crate::tree::entry::Entry;
 
 #[path = "../../../host/src/unpack/claim.rs"]
 mod claim;
+#[path = "../../../host/src/unpack/compression.rs"]
+mod compression;
+
+pub use compression::Compression;
 
 /// The check that stands between a guest and the tree writer.
 pub fn check(claimed: claimed::Entry, limits: &Limits, budget: u64) -> Result<Entry> {
