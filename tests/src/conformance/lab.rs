@@ -365,6 +365,7 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
+        // Lazily: whoever looks at all mounts of the machine may hold it for a moment.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
     }
 }
