@@ -5,11 +5,14 @@
 mod asking;
 mod authorizing;
 mod pulling;
+mod refusing;
 mod server;
+mod transfers;
 
+use std::collections::HashMap;
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use server::{Reply, Request, Server};
@@ -181,4 +184,29 @@ impl Store {
             .filter(|name| [".downloading", ".extracting", ".writing"].iter().any(|staging| name.contains(staging)))
             .collect()
     }
+}
+
+/// A layer that takes more than one piece.
+fn large(seed: u8) -> Vec<u8> {
+    (0..1_500_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8 ^ seed).collect()
+}
+
+fn source(server: &Server) -> super::RegistrySource {
+    registries(server, Auth::Anonymous).source(reference(server, "a"))
+}
+
+/// Serves an image, except for layers: those are served by `layer`, which is told how often this layer was asked for.
+fn layers_served(image: &Image, layer: impl Fn(&Request, &[u8], usize) -> Reply + Send + Sync + 'static) -> Server {
+    let (image, counts) = (image.clone(), Mutex::new(HashMap::new()));
+    Server::new(move |request| {
+        let found = image.layers.iter().find(|layer| request.path.ends_with(&Digest::of(layer).to_string()));
+        let Some(blob) = found else { return image.serve(request) };
+        let count = {
+            let mut counts = counts.lock().unwrap();
+            let count = counts.entry(request.path.clone()).or_insert(0);
+            *count += 1;
+            *count
+        };
+        layer(request, blob, count)
+    })
 }

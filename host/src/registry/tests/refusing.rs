@@ -1,0 +1,128 @@
+//! Bytes that are not what they should be, and layers that are refused: nothing of them is left.
+
+use super::*;
+use crate::error::ErrorKind;
+
+/// What a registry makes of a blob.
+type Damage = fn(&[u8]) -> Reply;
+
+/// Each of these is an integrity error, leaves no tree and nothing staged, and does not stand in the way of a later pull.
+#[tokio::test]
+async fn bytes_that_are_not_right_leave_nothing() {
+    let layer = large(4);
+    let image = Image::new(&[&layer, b"good"]);
+    let wrong: [(&str, Damage); 7] = [
+        ("cut, always", |blob| Reply::ok(blob).cut_at(blob.len() / 2)),
+        ("declared too short", |blob| Reply::ok(&blob[..1000])),
+        ("declared too long", |blob| Reply::ok([blob, b"x"].concat())),
+        ("chunked, too short", |blob| Reply::ok(&blob[..1000]).with("Transfer-Encoding", "chunked")),
+        ("chunked, too long", |blob| Reply::ok([blob, b"x"].concat()).with("Transfer-Encoding", "chunked")),
+        ("endless", |blob| Reply::ok(blob).with("Transfer-Encoding", "chunked").endless()),
+        ("one bit flipped", |blob| {
+            let mut blob = blob.to_vec();
+            blob[700_000] ^= 1;
+            Reply::ok(blob)
+        }),
+    ];
+    for (what, reply) in wrong {
+        let served = image.clone();
+        let server = layers_served(
+            &image,
+            move |request, blob, _| {
+                if blob.len() < 10 { served.serve(request) } else { reply(blob) }
+            },
+        );
+        let store = Store::new();
+        let error = store.pull(&source(&server)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Integrity, "{what}: {error}");
+        assert!(!store.names("extracted").contains(&Digest::of(&layer).file_stem()), "{what}");
+        assert!(!store.names("layers").iter().any(|name| name.contains(Digest::of(&layer).hex())), "{what}");
+        assert_eq!(store.names("refs"), [""; 0], "{what}");
+        assert_eq!(store.staged(), [""; 0], "{what}");
+
+        let served = image.clone();
+        let honest = Server::new(move |request| served.serve(request));
+        store.pull(&source(&honest)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_layer_that_decodes_to_something_else_leaves_no_tree() {
+    let image = Image::with_diff_ids(&[b"layer"], &[Digest::of(b"else")]);
+    let served = image.clone();
+    let server = Server::new(move |request| served.serve(request));
+    let store = Store::new();
+    let error = store.pull(&source(&server)).await.unwrap_err();
+    assert!(matches!(error.root(), Error::DigestMismatch { .. }), "{error}");
+    assert_eq!(store.names("extracted"), [""; 0]);
+    assert_eq!((store.names("refs"), store.staged()), (vec![], vec![]));
+}
+
+#[tokio::test]
+async fn a_layer_that_is_refused_ends_the_pull_and_leaves_nothing() {
+    let (one, two) = (large(5), large(6));
+    let image = Image::new(&[&one, b"hostile", &two]);
+    let served = image.clone();
+    // The others never get done by themselves.
+    let server = layers_served(&image, move |request, blob, _| {
+        if blob.len() < 10 { served.serve(request) } else { Reply::ok(blob).dripping(Duration::from_millis(20)) }
+    });
+    let store = Store::new();
+    let error = store.pull(&source(&server)).await.unwrap_err();
+    assert!(matches!(error.root(), Error::Refused { .. }), "{error}");
+    assert!(error.to_string().contains(&Digest::of(b"hostile").to_string()), "{error}");
+    assert_eq!((store.names("extracted"), store.staged()), (vec![], vec![]));
+}
+
+/// What is refused at its beginning is not fetched to its end, and not kept.
+#[tokio::test]
+async fn a_large_layer_that_is_refused_is_not_fetched_whole() {
+    let layer = [b"hostile".to_vec(), large(11), large(12)].concat();
+    let image = Image::new(&[&layer]);
+    // It would never get done.
+    let server = layers_served(&image, |_, blob, _| Reply::ok(blob).silent_at(1_200_000));
+    let store = Store::new();
+    let source = patient(&server).source(reference(&server, "a"));
+    let refusing = Arc::new(Refusing);
+    let error = pull(&source, &store.storage, refusing, &options(), &Progress::none()).await.unwrap_err();
+    assert!(matches!(error.root(), Error::Refused { .. }), "{error}");
+    assert_eq!((store.names("extracted"), store.names("layers"), store.staged()), (vec![], vec![], vec![]));
+}
+
+/// A layer whose bytes are right and whose content is refused is not kept either.
+#[tokio::test]
+async fn a_refused_layer_is_not_committed() {
+    let image = Image::new(&[b"hostile"]);
+    let served = image.clone();
+    let server = Server::new(move |request| served.serve(request));
+    let store = Store::new();
+    let error = store.pull(&source(&server)).await.unwrap_err();
+    assert!(matches!(error.root(), Error::Refused { .. }), "{error}");
+    assert_eq!(store.names("layers"), [""; 0]);
+}
+
+/// Refuses by the first bytes, without waiting for more.
+struct Refusing;
+
+impl StreamUnpacker for Refusing {
+    fn unpack_stream(
+        &self,
+        mut blob: Box<dyn Read + Send>,
+        layer: &LayerDescriptor,
+        _: OwnedFd,
+        _: &Progress,
+    ) -> Result<Decoded> {
+        let mut first = [0; 7];
+        blob.read_exact(&mut first).map_err(|error| Error::io("read", layer.digest.hex().as_bytes(), error))?;
+        Err(Error::refused(b"layer", "nothing pleases this one"))
+    }
+}
+
+/// A damaged download that also looks hostile: the damage is what is reported.
+#[tokio::test]
+async fn damage_is_called_damage() {
+    let image = Image::new(&[b"innocent"]);
+    let server = layers_served(&image, |_, _, _| Reply::ok(b"hostile!"));
+    let error = Store::new().pull(&source(&server)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Integrity, "{error}");
+}
