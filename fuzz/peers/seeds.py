@@ -125,6 +125,7 @@ def main():
                        "config": dict(descriptor, mediaType=docker + "container.image.v1+json"),
                        "layers": [dict(layers[0], mediaType=docker + "image.rootfs.diff.tar.gzip")]}),
         ("index", 1, {"schemaVersion": 2, "mediaType": oci + "index.v1+json", "manifests": [listed, attested]}),
+        ("attested", 1, {"schemaVersion": 2, "manifests": [dict(attested, size=9), listed]}),
         ("config", 0, dict(platform, rootfs={"type": "layers", "diff_ids": [digest, digest]})),
         ("schema1", 6, {"schemaVersion": 1, "fsLayers": [{"blobSum": digest}]}),
     ]:

@@ -57,9 +57,9 @@ pub fn run(data: &[u8]) {
             assert!(value.get("layers").is_none_or(Value::is_null), "a manifest is taken for an index");
             let mut listed = value["manifests"].as_array().expect("manifests").iter();
             for entry in &index.entries {
-                let digest = entry.descriptor.digest.to_string();
-                let found = listed.find(|value| value["digest"] == digest.as_str());
-                same(&entry.descriptor, found.expect("in the order of the index"));
+                // What leads to no image is left out, and may have the digest of one that does.
+                let found = listed.any(|value| is_same(&entry.descriptor, value));
+                assert!(found, "{:?} is not in the index, or not in its order", entry.descriptor);
             }
             outcome = 1;
         }
@@ -88,7 +88,10 @@ pub fn run(data: &[u8]) {
 }
 
 fn same(descriptor: &Descriptor, value: &Value) {
-    assert_eq!(value["digest"], descriptor.digest.to_string().as_str());
-    assert_eq!(value["size"], descriptor.size);
+    assert!(is_same(descriptor, value), "{descriptor:?} is read out of {value}");
+}
+
+fn is_same(descriptor: &Descriptor, value: &Value) -> bool {
     assert!(!descriptor.digest.file_stem().contains(['/', '.', '\0']));
+    value["digest"] == descriptor.digest.to_string().as_str() && value["size"] == descriptor.size
 }

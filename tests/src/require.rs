@@ -44,12 +44,6 @@ pub fn skip(why: &str) {
     note(&test, why);
 }
 
-/// Notes that the current test does not run here, and that this is in order everywhere: it needs more than anybody is
-/// asked to have, and something else tests the same.
-pub fn leave_out(why: &str) {
-    note(&name(), why);
-}
-
 fn name() -> String {
     let name = env::var("NEXTEST_TEST_NAME").ok().or_else(|| std::thread::current().name().map(str::to_owned));
     name.unwrap_or_else(|| "a test".into())
