@@ -96,23 +96,25 @@ impl Slot {
         &self.name
     }
 
-    /// Gives the file its final name, unless that is taken, and makes the name durable. The caller has synced the file.
-    pub(super) fn publish_new(&mut self, name: &str) -> Result<Publication> {
+    /// Gives the file its final name, unless that is taken. The caller has synced the file, if that is wanted.
+    pub(super) fn publish_new(&mut self, name: &str, flush: Flush) -> Result<Publication> {
         let publication = publish_new(&self.dir, &self.name, name)?;
         if publication == Publication::Done {
             self.published = true;
-            sync_dir(&self.dir)?;
+            if flush == Flush::Now {
+                sync_dir(&self.dir)?;
+            }
         }
         Ok(publication)
     }
 
     /// Gives the file its final name in the place of whatever has it.
-    pub(super) fn publish_over(&mut self, name: &str, durability: Durability) -> Result<()> {
+    pub(super) fn publish_over(&mut self, name: &str, flush: Flush) -> Result<()> {
         step("name", &*self.dir, name);
         rustix::fs::renameat(&*self.dir, &self.name, &*self.dir, name)
             .map_err(|e| Error::io("replace", name.as_bytes(), e))?;
         self.published = true;
-        if durability == Durability::Synced { sync_dir(&self.dir) } else { Ok(()) }
+        if flush == Flush::Now { sync_dir(&self.dir) } else { Ok(()) }
     }
 }
 
@@ -159,30 +161,30 @@ fn publish_by_link(dir: &Dir, from: &str, to: &str) -> Result<Publication> {
 
 /// Whether a file has to outlive a power cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Durability {
+pub(super) enum Flush {
     /// It is on disk when the call returns.
-    Synced,
+    Now,
     /// It may be lost with everything since the last sync, but is never seen in part.
-    Volatile,
+    Later,
 }
 
 /// Writes a small file in one step: a reader sees the old bytes or the new ones.
-pub(super) fn replace(dir: &Arc<Dir>, name: &str, bytes: &[u8], durability: Durability) -> Result<()> {
-    let mut slot = write(dir, name, bytes, durability)?;
-    slot.publish_over(name, durability)
+pub(super) fn replace(dir: &Arc<Dir>, name: &str, bytes: &[u8], flush: Flush) -> Result<()> {
+    let mut slot = write(dir, name, bytes, flush)?;
+    slot.publish_over(name, flush)
 }
 
 /// Writes a small file unless there is one already.
 pub(super) fn create(dir: &Arc<Dir>, name: &str, bytes: &[u8]) -> Result<Publication> {
-    write(dir, name, bytes, Durability::Synced)?.publish_new(name)
+    write(dir, name, bytes, Flush::Now)?.publish_new(name, Flush::Now)
 }
 
 /// Writes a small file under a staging name.
-pub(super) fn write(dir: &Arc<Dir>, name: &str, bytes: &[u8], durability: Durability) -> Result<Slot> {
+pub(super) fn write(dir: &Arc<Dir>, name: &str, bytes: &[u8], flush: Flush) -> Result<Slot> {
     let failed = |e| Error::io("write", name.as_bytes(), e);
     let (slot, mut file) = Slot::create(dir, Staging::Small, None)?;
     file.write_all(bytes).map_err(failed)?;
-    if durability == Durability::Synced {
+    if flush == Flush::Now {
         sync_file(&file, name)?;
     }
     Ok(slot)
@@ -252,7 +254,7 @@ mod tests {
     fn a_replaced_file_is_whole_and_leaves_nothing_beside_it() {
         let (_temp, dir) = temp();
         for text in ["one", "two"] {
-            replace(&dir, "a", text.as_bytes(), Durability::Synced).unwrap();
+            replace(&dir, "a", text.as_bytes(), Flush::Now).unwrap();
             assert_eq!(dir.read("a").unwrap(), text.as_bytes());
         }
         assert_eq!(super::super::layout::names(&dir, "").unwrap(), ["a"]);

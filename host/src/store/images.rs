@@ -5,7 +5,8 @@ use std::time::UNIX_EPOCH;
 use crate::ambient;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::store::file;
+use crate::store::durability::Durability;
+use crate::store::file::{self, Flush};
 use crate::store::image::ImageObject;
 use crate::store::layout::{self, BlobKind};
 use crate::store::lock::InUse;
@@ -15,7 +16,8 @@ use crate::store::storage::ImageStorage;
 
 impl ImageStorage {
     /// Lets a reference stand for an image, last of all: manifest and configuration must be there and right, and each layer
-    /// as a blob of the declared size or as a tree. All of that is on disk before the reference is. Replaces what the reference stood for. `pulled_at` is set by this. `in_use` is
+    /// as a blob of the declared size or as a tree. As far as [`ImageStorage::durability`] asks for it, all of
+    /// that is on disk before the reference is. Replaces what the reference stood for. `pulled_at` is set by this. `in_use` is
     /// [`ImageStorage::in_use`], held since before the caller looked for the first blob: what it found must still be there.
     pub fn publish(&self, image: ImageRef, _in_use: &InUse) -> Result<ImageObject> {
         self.writable()?;
@@ -27,36 +29,60 @@ impl ImageStorage {
         }
         self.make_durable(&image, &object)?;
         let pulled_at = ambient::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        self.refs().set(&ImageRef { pulled_at, ..image })?;
+        self.refs().set(&ImageRef { pulled_at, ..image }, self.durability().flush())?;
         Ok(object)
     }
 
-    /// Makes all that an image consists of durable, whoever wrote it, and whether that was done before or not.
+    /// Makes all that an image consists of durable, whoever wrote it, and whether that was done before or not; as far as
+    /// that is wanted. In any case all of it must be there.
     fn make_durable(&self, image: &ImageRef, object: &ImageObject) -> Result<()> {
         let manifests = [Some(&image.manifest), image.index.as_ref()].into_iter().flatten();
         let documents = manifests.map(|digest| (BlobKind::Manifest, digest));
         for (kind, digest) in documents.chain([(BlobKind::Config, &object.config_digest)]) {
-            if !file::sync(self.rooms().blobs(kind), &kind.file_name(digest))? {
+            if !self.secure(kind, digest)? {
                 return Err(not_found(digest));
             }
         }
         let blobs = self.rooms().blobs(BlobKind::Layer);
         let mut trees = Vec::new();
         for layer in &object.layers {
-            let name = BlobKind::Layer.file_name(&layer.digest);
-            let held = layout::file_size(blobs, &name);
+            let held = layout::file_size(blobs, &BlobKind::Layer.file_name(&layer.digest));
             let right = held.is_some() && layer.size.is_none_or(|size| held == Some(size));
-            if !right || !file::sync(blobs, &name)? {
+            if !right || !self.secure(BlobKind::Layer, &layer.digest)? {
                 trees.push(&layer.digest);
             }
         }
-        BlobKind::ALL.into_iter().try_for_each(|kind| file::sync_dir(self.rooms().blobs(kind)))?;
-        // A tree is as good as a blob, if a power cut leaves it.
-        for digest in trees {
-            if !self.trees().is_synced(digest)? {
+        if self.durability().flush() == Flush::Now {
+            BlobKind::ALL.into_iter().try_for_each(|kind| file::sync_dir(self.rooms().blobs(kind)))?;
+        }
+        self.secure_trees(&trees)
+    }
+
+    /// Makes a blob durable, if that is wanted. Says whether there is one.
+    fn secure(&self, kind: BlobKind, digest: &Digest) -> Result<bool> {
+        let (dir, name) = (self.rooms().blobs(kind), kind.file_name(digest));
+        match self.durability().flush() {
+            Flush::Now => file::sync(dir, &name),
+            Flush::Later => Ok(layout::file_size(dir, &name).is_some()),
+        }
+    }
+
+    /// Makes trees durable: all, if that is wanted, and those without a blob of their layer unless nothing is to be durable.
+    /// A tree is as good as a blob, if a power cut leaves it.
+    fn secure_trees(&self, alone: &[&Digest]) -> Result<()> {
+        let promoted = self.durability() == Durability::Layer;
+        if promoted {
+            self.trees().promote()?;
+        }
+        for digest in alone {
+            let synced = || match self.durability() {
+                Durability::None => Ok(self.trees().is_ready(digest)),
+                Durability::Image | Durability::Layer => self.trees().is_synced(digest),
+            };
+            if !synced()? && !promoted {
                 self.trees().promote()?;
             }
-            if !self.trees().is_synced(digest)? {
+            if !synced()? {
                 return Err(Error::NotFound { what: format!("layer {digest}"), hint: None });
             }
         }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::store::file::{self, Durability};
+use crate::store::file::{self, Flush};
 use crate::store::layout::{self, BlobKind};
 use crate::store::stage::{Draft, Staged};
 use crate::store::storage::{ImageStorage, blob_lock, check_bytes};
@@ -55,8 +55,8 @@ impl ImageStorage {
         // The note first: it vouches for bytes with this hash alone, so it does no harm before they are there.
         let note = AsSaved { digest: digest.clone(), saved: Digest::of(&pretty) };
         let note = serde_json::to_vec_pretty(&note).map_err(failed)?;
-        file::replace(&self.rooms().records, &note_name(&digest), &note, Durability::Synced)?;
-        file::replace(self.rooms().blobs(KIND), &KIND.file_name(&digest), &pretty, Durability::Synced)
+        file::replace(&self.rooms().records, &note_name(&digest), &note, Flush::Now)?;
+        file::replace(self.rooms().blobs(KIND), &KIND.file_name(&digest), &pretty, Flush::Now)
     }
 
     /// Saves the exact bytes of a manifest or an index. Idempotent. [`Error::DigestMismatch`] if they do not hash to the

@@ -37,6 +37,7 @@
 mod bundle;
 mod config;
 mod download;
+mod durability;
 mod ensure;
 mod file;
 mod hashing;
@@ -67,6 +68,7 @@ mod unpacker;
 mod withdraw;
 
 pub use download::StagedDownload;
+pub use durability::Durability;
 pub use hashing::HashingWriter;
 pub use image::{ImageConfig, ImageObject, LayerDescriptor};
 pub use layout::BlobKind;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::store::file::{self, Durability};
+use crate::store::file::{self, Flush};
 use crate::store::layout;
 
 /// The longest reference, in bytes.
@@ -57,20 +57,20 @@ impl Refs {
     }
 
     /// Sets what a reference stands for, in one step.
-    pub(super) fn set(&self, image: &ImageRef) -> Result<()> {
+    pub(super) fn set(&self, image: &ImageRef, flush: Flush) -> Result<()> {
         let name = file_name(&image.reference)?;
         let mut text =
             serde_json::to_vec_pretty(image).map_err(|e| Error::io("write", image.reference.as_bytes(), e))?;
         text.push(b'\n');
-        file::replace(&self.0, &name, &text, Durability::Synced)
+        file::replace(&self.0, &name, &text, flush)
     }
 
     /// What a reference stands for.
     pub(super) fn get(&self, reference: &str) -> Result<Option<ImageRef>> {
         let name = file_name(reference)?;
         match file::read(&self.0, &name, LIMIT)? {
-            Some(text) => parse(&name, &text).map(Some),
-            None => Ok(None),
+            Some(text) if !is_blank(&text) => parse(&name, &text).map(Some),
+            Some(_) | None => Ok(None),
         }
     }
 
@@ -87,6 +87,10 @@ impl Refs {
                 continue;
             }
             let text = match file::read(&self.0, &name, LIMIT) {
+                Ok(Some(text)) if is_blank(&text) => {
+                    tracing::warn!(name, "a reference is empty, as a power cut leaves it");
+                    continue;
+                }
                 Ok(Some(text)) => text,
                 // Removed between the listing and the look.
                 Ok(None) if rustix::fs::statat(&*self.0, &name, AtFlags::SYMLINK_NOFOLLOW).is_err() => continue,
@@ -112,6 +116,12 @@ impl Refs {
         listing.refs.sort_by(|a, b| a.reference.cmp(&b.reference));
         Ok(listing)
     }
+}
+
+/// Whether a power cut took what was written: then the reference was never published for good, since what is published for good
+/// is on disk before its name is. See [`super::Durability::None`].
+fn is_blank(text: &[u8]) -> bool {
+    text.iter().all(|&byte| byte == 0)
 }
 
 fn parse(name: &str, text: &[u8]) -> Result<ImageRef> {
@@ -221,12 +231,12 @@ mod tests {
     fn references_are_set_listed_replaced_and_removed() {
         let (_temp, refs) = temp();
         for name in ["b:1", "a:1"] {
-            refs.set(&image(name)).unwrap();
+            refs.set(&image(name), Flush::Now).unwrap();
         }
         assert_eq!(refs.get("a:1").unwrap(), Some(image("a:1")));
         assert_eq!(refs.list().unwrap().refs, [image("a:1"), image("b:1")]);
         let newer = ImageRef { manifest: Digest::of(b"newer"), ..image("a:1") };
-        refs.set(&newer).unwrap();
+        refs.set(&newer, Flush::Now).unwrap();
         assert_eq!(refs.get("a:1").unwrap(), Some(newer));
         assert!(refs.remove("a:1").unwrap());
         assert!(!refs.remove("a:1").unwrap());
@@ -236,11 +246,22 @@ mod tests {
     #[test]
     fn a_file_that_says_something_else_than_its_name_is_not_believed() {
         let (_temp, refs) = temp();
-        refs.set(&image("a:1")).unwrap();
+        refs.set(&image("a:1"), Flush::Now).unwrap();
         refs.0.rename("a%3A1.json", &refs.0, "b%3A1.json").unwrap();
         refs.0.write("c.json", "{").unwrap();
         assert!(matches!(refs.get("b:1"), Err(Error::Damaged { .. })));
         let listing = refs.list().unwrap();
         assert_eq!((listing.refs.len(), listing.unreadable.len()), (0, 2));
+    }
+
+    #[test]
+    fn a_reference_that_a_power_cut_emptied_was_never_there() {
+        let (_temp, refs) = temp();
+        for blank in [&b""[..], &[0; 200]] {
+            refs.0.write("a%3A1.json", blank).unwrap();
+            assert_eq!(refs.get("a:1").unwrap(), None);
+            let listing = refs.list().unwrap();
+            assert_eq!((listing.refs.len(), listing.unreadable.len()), (0, 0));
+        }
     }
 }

@@ -17,7 +17,7 @@ use cap_std::fs::Dir;
 
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
-use crate::store::file::{self, Publication, Slot};
+use crate::store::file::{self, Flush, Publication, Slot};
 use crate::store::layout::BlobKind;
 use crate::store::lock::{Lock, Locks};
 use crate::store::names::Staging;
@@ -50,6 +50,8 @@ pub(super) struct Expected {
     pub(super) size: Option<u64>,
     /// The most bytes that it may have, declared or not.
     pub(super) limit: u64,
+    /// Whether it is on disk before it has its name.
+    pub(super) flush: Flush,
 }
 
 impl Expected {
@@ -95,7 +97,7 @@ pub struct Verified {
     size: u64,
 }
 
-/// A blob that is visible under its digest, and durable.
+/// A blob that is visible under its digest, and as durable as was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Committed {
     digest: Digest,
@@ -185,21 +187,25 @@ impl Write for Staged {
 }
 
 impl Verified {
-    /// Makes the blob durable and gives it its name. If the name is taken already, what has it is verified: it stays if
+    /// Makes the blob durable, unless nobody wants that, and gives it its name. If the name is taken already, what has it is verified: it stays if
     /// it is right and is replaced if it is not.
     pub fn commit(self) -> Result<Committed> {
         let Draft { mut slot, file, dir, expected, locks, lock } = self.draft;
         let name = expected.kind.file_name(&expected.digest);
-        file::sync_file(&file, &name)?;
+        if expected.flush == Flush::Now {
+            file::sync_file(&file, &name)?;
+        }
         // Held by whoever gives the name or takes it away, downloads without a lock of the blob included: never for long.
         let naming = locks.acquire(&naming_lock(expected.kind, &expected.digest))?;
-        if slot.publish_new(&name)? == Publication::Taken {
+        if slot.publish_new(&name, expected.flush)? == Publication::Taken {
             if holds(&dir, &name, &expected)? {
                 // Ours goes; theirs may be so new that its name is not on disk yet.
-                file::sync_dir(&dir)?;
+                if expected.flush == Flush::Now {
+                    file::sync_dir(&dir)?;
+                }
             } else {
                 tracing::warn!(blob = %expected.subject(), "replacing a blob whose bytes are not what its name says");
-                slot.publish_over(&name, file::Durability::Synced)?;
+                slot.publish_over(&name, expected.flush)?;
             }
         }
         drop((naming, slot, file, lock));
@@ -216,7 +222,9 @@ pub(super) fn naming_lock(kind: BlobKind, digest: &Digest) -> String {
 fn holds(dir: &Dir, name: &str, expected: &Expected) -> Result<bool> {
     let Some(mut file) = file::open(dir, name)? else { return Ok(false) };
     let (digest, _) = file::hash(&mut file, expected.digest.algorithm(), name)?;
-    file::sync_file(&file, name)?;
+    if expected.flush == Flush::Now {
+        file::sync_file(&file, name)?;
+    }
     Ok(digest == expected.digest)
 }
 

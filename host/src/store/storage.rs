@@ -10,6 +10,7 @@ use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Escaped, Result};
 use crate::limits::Limits;
+use crate::store::durability::Durability;
 use crate::store::layout::{self, BlobKind, Rooms};
 use crate::store::lock::{InUse, Locks, blocking, waiting};
 use crate::store::meta::{self, Access};
@@ -26,6 +27,7 @@ pub struct ImageStorage {
     inner: Arc<Inner>,
     limits: Arc<Limits>,
     unpacker: Arc<dyn LayerUnpacker>,
+    pub(super) durability: Durability,
 }
 
 struct Inner {
@@ -83,7 +85,7 @@ impl ImageStorage {
             access.clone(),
         );
         let inner = Arc::new(Inner { path, access, rooms, locks, refs, trees, boot_id });
-        let storage = Self { inner, limits: Arc::new(limits), unpacker };
+        let storage = Self { inner, limits: Arc::new(limits), unpacker, durability: Durability::default() };
         if storage.writable().is_ok() {
             if let Err(error) = storage.sweep() {
                 tracing::warn!(%error, "cannot remove all that dead processes left in the store");
@@ -97,7 +99,7 @@ impl ImageStorage {
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
         let unpacker = self.unpacker.with_limits(&limits);
-        Self { inner: self.inner, limits: Arc::new(limits), unpacker }
+        Self { limits: Arc::new(limits), unpacker, ..self }
     }
 
     /// The same store with another unpacker, which has limits of its own.
@@ -199,7 +201,7 @@ impl ImageStorage {
         if size.is_some_and(|size| size > limit) {
             return Err(Error::Limit { subject: format!("{} {digest}", kind.noun()), what: kind.counted(), limit });
         }
-        Ok(Expected { kind, digest, size, limit })
+        Ok(Expected { kind, digest, size, limit, flush: self.durability().flush() })
     }
 
     /// How many bytes a blob of this kind may have. A layer is hardly larger than what it decodes to.

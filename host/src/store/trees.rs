@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::store::file::{self, Durability};
+use crate::store::file::{self, Flush};
 use crate::store::image::LayerDescriptor;
 use crate::store::layout;
 use crate::store::lock::{InUse, Locks};
@@ -203,15 +203,15 @@ impl Trees {
     /// Writes what a merge needs to know, to which the record refers: to be done before that is written.
     pub(super) fn write_layer(&self, digest: &Digest, layer: &[u8]) -> Result<()> {
         let name = layer_name(digest);
-        file::write(&self.0.records, &name, layer, Durability::Volatile)?.publish_over(&name, Durability::Volatile)
+        file::write(&self.0.records, &name, layer, Flush::Later)?.publish_over(&name, Flush::Later)
     }
 
     pub(super) fn write_record(&self, record: &TreeRecord) -> Result<()> {
         let name = record_name(&record.digest);
         let text = serde_json::to_vec(record).map_err(|e| Error::io("write", name.as_bytes(), e))?;
         // The name is synced by who promotes; without that, the record is as volatile as its tree.
-        let durability = if record.synced { Durability::Synced } else { Durability::Volatile };
-        file::write(&self.0.records, &name, &text, durability)?.publish_over(&name, Durability::Volatile)
+        let flush = if record.synced { Flush::Now } else { Flush::Later };
+        file::write(&self.0.records, &name, &text, flush)?.publish_over(&name, Flush::Later)
     }
 
     /// The digests of the trees that have records.

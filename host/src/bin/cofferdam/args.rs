@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 use cofferdam::Digest;
 use cofferdam::registry::RegistryHost;
+use cofferdam::store::Durability;
 use cofferdam::transport::Platform;
 use cofferdam::unpack::Compression;
 
@@ -187,6 +188,9 @@ pub(crate) struct PullArgs {
     /// Layers that are fetched at once
     #[arg(long, value_name = "COUNT", default_value = "3")]
     pub(crate) parallel: NonZeroUsize,
+    /// What outlives a power cut when this returns: `none`, the `image`, or the extracted `layer`s too
+    #[arg(long, value_name = "WHAT", default_value_t)]
+    pub(crate) durability: Durability,
     #[command(flatten)]
     pub(crate) access: AccessArgs,
 }

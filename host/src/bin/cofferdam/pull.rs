@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cofferdam::registry::{
     AccessList, Auth, HostAccess, NetworkOptions, PullOptions, Pulled, Registries, Transport, pull,
 };
+use cofferdam::store::Durability;
 use cofferdam::transport::{ImageSource, OciLayout, Platform, PlatformChoice};
 use serde_json::json;
 
@@ -27,12 +28,12 @@ pub(crate) fn run(session: &Session, args: &PullArgs) -> Result<(), Failure> {
     }
     let pulled = match name {
         ImageName::Reference(name) | ImageName::Registry(name) => {
-            from_registry(session, &name, &args.access, &options)?
+            from_registry(session, &name, &args.access, &options, args.durability)?
         }
         ImageName::Layout(_, name) => {
             args.access.refuse(&args.image)?;
             let source = OciLayout::open(name, session.limits())?;
-            into_store(session, &source, &options)?
+            into_store(session, &source, &options, args.durability)?
         }
     };
     report(session, &pulled)
@@ -44,17 +45,23 @@ pub(crate) fn from_registry(
     name: &str,
     access: &AccessArgs,
     options: &PullOptions,
+    durability: Durability,
 ) -> Result<Pulled, Failure> {
     let mut network = NetworkOptions::default();
     environment::proxies(&mut network)?;
     let registries = Registries::new(access_list(access)?, network, session.limits())?;
     let source = registries.search(name, &[])?;
-    into_store(session, &source, options)
+    into_store(session, &source, options, durability)
 }
 
-fn into_store(session: &Session, source: &dyn ImageSource, options: &PullOptions) -> Result<Pulled, Failure> {
+fn into_store(
+    session: &Session,
+    source: &dyn ImageSource,
+    options: &PullOptions,
+    durability: Durability,
+) -> Result<Pulled, Failure> {
     let unpacker = session.unpacker()?;
-    let storage = session.storage()?;
+    let storage = session.storage()?.with_durability(durability);
     let progress = session.progress();
     let options = PullOptions { cancel: interrupt::cancel()?, ..options.clone() };
     Ok(interrupt::finish(pull(source, &storage, Arc::new(unpacker), &options, &progress))?)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cofferdam::ambient;
 use cofferdam::registry::PullOptions;
 use cofferdam::rootfs::{LayerProvider, LocalImage, Strategy, UnpackOptions, unpack};
-use cofferdam::store::ImageObject;
+use cofferdam::store::{Durability, ImageObject};
 use cofferdam::transport::OciLayout;
 use serde_json::json;
 
@@ -40,7 +40,7 @@ pub(crate) fn run(session: &Session, args: &UnpackArgs) -> Result<(), Failure> {
         }
         ImageName::Registry(name) => {
             let options = PullOptions { platform, ..PullOptions::default() };
-            let pulled = pull::from_registry(session, &name, &args.access, &options)?;
+            let pulled = pull::from_registry(session, &name, &args.access, &options, Durability::default())?;
             let _in_use = storage.in_use_blocking()?;
             make(session, args, &pulled.image, &storage)
         }

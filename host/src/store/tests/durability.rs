@@ -140,3 +140,43 @@ fn a_promoted_tree_was_synced_before_its_record_says_so() {
     let (_, promoted) = steps(&fixture, || fixture.storage.trees().promote().unwrap());
     assert_eq!(promoted, ["sync all of extracted".to_owned(), "sync records/*".into(), record, "sync records".into()]);
 }
+
+fn syncs(steps: &[String]) -> Vec<&str> {
+    steps.iter().filter_map(|step| step.strip_prefix("sync ")).collect()
+}
+
+#[tokio::test]
+async fn without_durability_nothing_waits_for_the_disk() {
+    let fixture = Fixture::new();
+    let storage = fixture.storage.clone().with_durability(Durability::None);
+    let layer = fixture.add_layer(b"layer");
+    let image = images::add(&fixture, "a:1", &[&layer]);
+    let in_use = storage.in_use_blocking().unwrap();
+    let digest = Digest::of(b"other");
+    let mut staged = storage.begin_blob(BlobKind::Layer, &digest, Some(5)).await.unwrap().granted().unwrap();
+    staged.write_all(b"other").unwrap();
+    let manifest = Digest::of(b"{}");
+    let (_, steps) = steps(&fixture, || {
+        staged.verify().unwrap().commit().unwrap();
+        storage.save_manifest_bytes(b"{}", &manifest.to_string()).unwrap();
+        storage.publish(image, &in_use).unwrap();
+    });
+    assert!(syncs(&steps).is_empty(), "{steps:?}");
+    assert!(fixture.storage.has_layer(&digest.to_string()));
+    assert_eq!(fixture.storage.images().unwrap().len(), 1);
+}
+
+#[test]
+fn with_all_durability_trees_are_on_disk_before_the_reference() {
+    let fixture = Fixture::new();
+    let storage = fixture.storage.clone().with_durability(Durability::Layer);
+    let layer = fixture.add_layer(b"layer");
+    fixture.storage.ensure_tree(&layer).unwrap();
+    let image = images::add(&fixture, "a:1", &[&layer]);
+    let in_use = storage.in_use_blocking().unwrap();
+    let (_, steps) = steps(&fixture, || storage.publish(image, &in_use).unwrap());
+    let syncs = syncs(&steps);
+    let at = |what: &str| syncs.iter().position(|step| *step == what).unwrap_or_else(|| panic!("{what}: {syncs:?}"));
+    assert!(at("sync all of extracted".trim_start_matches("sync ")) < at("refs/*"));
+    assert!(fixture.storage.trees().is_synced(&layer.digest).unwrap());
+}
