@@ -32,20 +32,24 @@ pub fn create_private_dir(path: &Path) -> Result<(Dir, bool)> {
     let path = path.components().as_path();
     // From the inside out, until one is there.
     let mut missing = vec![path];
-    let mut new = false;
+    // Whether the last one was made, and whether the directory around the innermost is known to be there.
+    let (mut new, mut around) = (false, false);
     while let Some(&innermost) = missing.last() {
         let parent = innermost.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         match builder.create(innermost) {
             Ok(()) => {
                 rustix::fs::fsync(open_dir(parent)?).map_err(|e| failed("sync", parent, e))?;
-                new = true;
+                (new, around) = (true, true);
                 missing.pop();
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                new = false;
+                (new, around) = (false, true);
                 missing.pop();
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound && parent != Path::new(".") => missing.push(parent),
+            // Not where it is there and leads nowhere: a link to what is gone.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !around && parent != Path::new(".") => {
+                missing.push(parent);
+            }
             Err(error) => return Err(failed("create", innermost, error)),
         }
     }
@@ -226,6 +230,16 @@ mod tests {
         assert!(!create_private_dir(&path).unwrap().1);
         for made in [temp.path().join("a"), path] {
             assert_eq!(made.metadata().unwrap().permissions().mode() & 0o077, 0, "{}", made.display());
+        }
+    }
+
+    #[test]
+    fn a_link_to_what_is_gone_is_an_error() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = open_dir(temp.path()).unwrap();
+        rustix::fs::symlinkat("gone/away", &dir, "link").unwrap();
+        for below in ["link/a", "link/a/b"] {
+            assert!(create_private_dir(&temp.path().join(below)).is_err(), "{below}");
         }
     }
 

@@ -6,6 +6,36 @@
 //!
 //! **Does not**: run containers, mount anything, build or push images, read the environment, write to a terminal, or
 //! start other programs.
+//!
+//! # Embedding
+//!
+//! `examples/embed.rs` is a whole embedder: it opens a store, pulls with progress, keeps the image, makes a root filesystem and a
+//! list of directories for overlayfs, and can be given up at any time.
+//!
+//! | | calls |
+//! |---|---|
+//! | no I/O | the path functions of [`store::ImageStorage`], `limits`, [`Cancel::cancel`] |
+//! | async, never block the executor | [`registry::pull()`], `begin_blob`, `stage_*_download` and what they return, `verify_layer`, `begin_async`, `set_aside`, [`rootfs::LocalImage::open`] |
+//! | short disk I/O, block | opening a store, `publish`, `load_*`, `save_*`, `images`, `resolve`, `has_*` |
+//! | long, block: give them a thread (`spawn_blocking`) | `extract_layer`, `ensure_tree`, [`rootfs::unpack`], [`rootfs::mount_spec`], `remove`, [`store::Trees::promote`], all of [`unpack`] |
+//!
+//! The async calls want a tokio runtime with time and I/O enabled; a pull uses its blocking pool, two threads for each layer at once.
+//!
+//! **Threads.** [`store::ImageStorage`], [`unpack::Unpacker`], [`Progress`] and [`Cancel`] are cheap to clone and may be used by
+//! many threads. Progress is called from several of them and must not block for long.
+//!
+//! **Processes.** Any number may use one store at once, with any calls. What one is at work on others wait for; when it dies its
+//! locks are free at once, and what it had staged is removed by the next opening. The file system must have `flock`; over a network
+//! that is the file system's promise, not ours.
+//!
+//! **`fork`.** A child that is forked and does not `exec` shares the locks of its parent for as long as it lives, and has none of
+//! its threads: there, call nothing of this library, or fork before a store is opened. Every handle is closed by `exec`.
+//!
+//! **Giving up.** Work that takes a [`Cancel`] ends soon after it was set, with [`Error::Interrupted`], and leaves nothing behind.
+//! Dropping the future of a pull also ends its work, but nobody waits for that end.
+//!
+//! **Keeping.** What a reference names stays. What none names may be freed by anybody, unless somebody holds
+//! [`store::ImageStorage::in_use`] or a [`store::Tree`]: take hold before you look, and publish before you let go.
 
 pub mod ambient;
 pub mod cancel;

@@ -12,6 +12,7 @@ pub mod guests;
 pub mod images;
 pub mod layers;
 pub mod layout;
+pub mod mounted;
 pub mod oracle;
 pub mod paths;
 pub mod proxy;

@@ -117,9 +117,17 @@ fn credentials_that_are_missing_or_wrong_are_4() -> Result<()> {
     let run =
         bench.cofferdam.fails(exit::AUTHENTICATION, pull.iter().copied().chain(["--user", &wrong]))?.has_hint()?;
     ensure!(!run.err().contains("wrong"), "the password is in the message:\n{}", run.err());
-    // Credentials of another host are no credentials here.
+    // Credentials of another host are no credentials here, and a host that is spelled wrong is not passed over.
     let elsewhere = format!("example.test={USER}:{PASSWORD}");
-    bench.cofferdam.fails(exit::AUTHENTICATION, pull.iter().copied().chain(["--user", &elsewhere]))?;
+    let run = bench.cofferdam.fails(exit::USAGE, pull.iter().copied().chain(["--user", &elsewhere]))?;
+    ensure!(run.err().contains("example.test") && !run.err().contains(PASSWORD), "{}", run.err());
+    for wrong in [format!("{host}/team={USER}:{PASSWORD}"), format!("{host}:{USER}:{PASSWORD}"), PASSWORD.to_owned()] {
+        for json in [&["--json"][..], &[]] {
+            let words = pull.iter().chain(json).copied().chain(["--user", &wrong]);
+            let run = bench.cofferdam.fails(exit::USAGE, words)?;
+            ensure!(!run.err().contains(PASSWORD), "the password is in the message:\n{}", run.err());
+        }
+    }
     let right = format!("{host}={USER}:{PASSWORD}");
     bench.cofferdam.ok(pull.iter().copied().chain(["--user", &right]))?;
     Ok(())

@@ -175,9 +175,9 @@ What extracting a layer means is tested by scenarios: layers written entry by en
 [tests/conformance](tests/conformance/README.md) holds them, one small file each. This table is made by
 `cargo xtask conformance --write`, as root, on the machine where it is run; nothing in it is edited by hand.
 
-The first eight columns are Cofferdam's: `apply` puts layers on top of each other, `preserve` and `overlay` extract the last
+The first nine columns are Cofferdam's: `apply` puts layers on top of each other, `preserve` and `overlay` extract the last
 one alone (as overlays, all layers are also mounted and compared), `copy` merges preserved trees, `unpack` applies the
-layers of an image; `user` and `user copy` do so without privileges, with what an ordinary user cannot make noted in
+layers of an image, `mount` shows what overlayfs makes of its `mount-spec`; `user` and `user copy` do so without privileges, with what an ordinary user cannot make noted in
 `user.containers.override_stat`, `userns` as the root of a user namespace that maps nobody else. The others are other tools, held to the same rules, which are stricter than what they promise; how
 they refuse is their own affair. Ours run with a umask of 077, which must not show, the others with 022.
 

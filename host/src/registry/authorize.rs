@@ -158,7 +158,11 @@ impl Authorizer {
         }
         let body = self.registries.body(response, TOKEN_BYTES, &endpoint).await?;
         let token: Token = serde_json::from_slice(&body)
-            .map_err(|error| network(&endpoint, format!("its answer is not valid JSON: {error}")))?;
+            // Where, and not what: that may be the token.
+            .map_err(|error| {
+                let (line, column) = (error.line(), error.column());
+                network(&endpoint, format!("its answer is no token (line {line}, column {column})"))
+            })?;
         let token = token.token.or(token.access_token).filter(|token| !token.is_empty());
         let header = token.as_deref().and_then(bearer);
         header.ok_or_else(|| network(&endpoint, "there is no token in its answer").into())

@@ -25,7 +25,7 @@ use crate::transport::Failure;
 const HOPS: usize = 10;
 
 /// How the network is used.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct NetworkOptions {
     /// How long connecting may take.
@@ -42,6 +42,19 @@ pub struct NetworkOptions {
     pub no_proxy: Option<String>,
     /// What to call this program.
     pub user_agent: String,
+}
+
+impl std::fmt::Debug for NetworkOptions {
+    /// Without the proxies, which may hold a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NetworkOptions")
+            .field("connect_timeout", &self.connect_timeout)
+            .field("read_timeout", &self.read_timeout)
+            .field("document_timeout", &self.document_timeout)
+            .field("no_proxy", &self.no_proxy)
+            .field("user_agent", &self.user_agent)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for NetworkOptions {

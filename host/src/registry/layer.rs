@@ -13,7 +13,7 @@ use super::unpacker::{Decoded, StoredBlob, StreamUnpacker};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Event, Progress};
-use crate::store::{BlobKind, Claim, Committed, ImageStorage, LayerDescriptor, Staged, StagedTree, Unpacked};
+use crate::store::{BlobKind, Claim, Committed, ImageStorage, LayerDescriptor, Staged, StagedTree, Unpacked, Watch};
 use crate::transport::{Descriptor, ImageSource};
 
 /// What all layers of a pull share.
@@ -148,10 +148,11 @@ impl Layers<'_> {
     }
 
     fn extract(&self, tree: StagedTree, blob: Box<dyn std::io::Read + Send>) -> Extraction {
-        let (unpacker, progress) = (Arc::clone(&self.unpacker), self.progress.clone());
+        let unpacker = Arc::clone(&self.unpacker);
+        let watch = Watch { progress: self.progress.clone(), cancel: self.tasks.stop() };
         self.tasks.spawn(move || {
             let dest = tree.directory_handle()?;
-            let decoded = unpacker.unpack_stream(blob, tree.layer(), dest, &progress)?;
+            let decoded = unpacker.unpack_stream(blob, tree.layer(), dest, &watch)?;
             Ok((tree, decoded))
         })
     }

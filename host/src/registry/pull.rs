@@ -204,10 +204,11 @@ struct ThroughStore<'a> {
 impl ThroughStore<'_> {
     /// The bytes of an image configuration, verified.
     async fn config(&self, descriptor: &Descriptor) -> Result<Bytes> {
+        let subject = format!("the image configuration {}", descriptor.digest);
         if let Some(bytes) = self.storage.config_bytes(&descriptor.digest)? {
+            descriptor.verify(&subject, &bytes)?;
             return Ok(bytes.into());
         }
-        let subject = format!("the image configuration {}", descriptor.digest);
         let bytes = fetch::small(self.source, descriptor, self.retry, &subject).await;
         bytes.map(Bytes::from).map_err(|error| error.context(format!("fetching {subject}")))
     }
@@ -232,6 +233,7 @@ impl Documents for ThroughStore<'_> {
 
     async fn document(&self, descriptor: &Descriptor) -> Result<RawDocument> {
         if let Some(bytes) = self.storage.manifest_bytes(&descriptor.digest)? {
+            descriptor.verify(&format!("the manifest {}", descriptor.digest), &bytes)?;
             return Ok(RawDocument {
                 bytes: bytes.into(),
                 digest: descriptor.digest.clone(),

@@ -115,7 +115,11 @@ impl ImageSource for RegistrySource {
         }
         // A little more than declared is let in, so that what is wrong is called by its name.
         let limit = limit.min(descriptor.size.saturating_add(4096));
-        let received = self.fetch(&descriptor.digest.to_string(), limit, &what).await?;
+        let received = self.fetch(&descriptor.digest.to_string(), limit, &what).await.map_err(|failure| {
+            let Error::Limit { .. } = failure.error else { return failure };
+            let (expected, actual) = (descriptor.size, limit.saturating_add(1));
+            Failure::from(Error::SizeMismatch { subject: what.clone(), expected, actual })
+        })?;
         descriptor.verify(&what, &received.bytes)?;
         let sent = received.media_type.filter(MediaType::is_stated);
         if let Some(sent) = sent.filter(|sent| *sent != descriptor.media_type) {

@@ -1,12 +1,15 @@
-//! Blocking work of a pull, on threads of the runtime, of which none is left behind.
+//! Blocking work of a pull, on threads of its own, of which none is left behind.
+//!
+//! Not on those of the runtime: their number is bounded, a layer takes two until it has arrived, and what feeds the layer may need
+//! one too.
 
 use std::convert::Infallible;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
 
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::sync::{mpsc, oneshot};
 
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 
 /// The blocking work of one pull. Dropping this asks what still runs to stop.
@@ -15,41 +18,46 @@ pub(super) struct Tasks {
     /// Each piece of work holds a clone; when all are gone, so is the work.
     alive: mpsc::Sender<Infallible>,
     gone: mpsc::Receiver<Infallible>,
-    stop: Stop,
+    stop: Cancel,
 }
-
-/// Whether work should stop, for work that waits for nobody who would tell it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Stop(Arc<AtomicBool>);
 
 /// Work that was begun.
 #[derive(Debug)]
-pub(super) struct Task<T>(JoinHandle<Result<T>>);
+pub(super) struct Task<T>(oneshot::Receiver<thread::Result<Result<T>>>);
 
 impl Tasks {
     pub(super) fn new() -> Self {
         let (alive, gone) = mpsc::channel(1);
-        Self { alive, gone, stop: Stop::default() }
+        Self { alive, gone, stop: Cancel::new() }
     }
 
     /// Begins blocking work.
     pub(super) fn spawn<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Task<T> {
         let alive = self.alive.clone();
-        Task(tokio::task::spawn_blocking(move || {
-            let result = work();
+        let (sender, receiver) = oneshot::channel();
+        let run = move || {
+            // What nobody waits for any more is dropped here, before this work counts as gone.
+            drop(sender.send(catch_unwind(AssertUnwindSafe(work))));
             drop(alive);
-            result
-        }))
+        };
+        match thread::Builder::new().name("cofferdam-pull".into()).spawn(run) {
+            Ok(_) => Task(receiver),
+            Err(source) => {
+                let (sender, receiver) = oneshot::channel();
+                drop(sender.send(Ok(Err(Error::Io { action: "start a thread".into(), source }))));
+                Task(receiver)
+            }
+        }
     }
 
-    /// For work that reads what is there already.
-    pub(super) fn stop(&self) -> Stop {
+    /// Set when work is to stop, for work that waits for nobody who would tell it.
+    pub(super) fn stop(&self) -> Cancel {
         self.stop.clone()
     }
 
     /// Asks all work to stop and waits until it has. What it held is released then.
     pub(super) async fn stop_all(mut self) {
-        self.stop.0.store(true, Ordering::Relaxed);
+        self.stop.cancel();
         let (unused, _) = mpsc::channel(1);
         self.alive = unused;
         while self.gone.recv().await.is_some() {}
@@ -58,14 +66,7 @@ impl Tasks {
 
 impl Drop for Tasks {
     fn drop(&mut self) {
-        self.stop.0.store(true, Ordering::Relaxed);
-    }
-}
-
-impl Stop {
-    /// Whether to stop.
-    pub(super) fn is_asked(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.stop.cancel();
     }
 }
 
@@ -79,11 +80,9 @@ impl<T> Task<T> {
     /// answered.
     pub(super) async fn ended(&mut self) -> Result<T> {
         match (&mut self.0).await {
-            Ok(result) => result,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => Err(Error::Interrupted),
-            },
+            Ok(Ok(result)) => result,
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Error::Interrupted),
         }
     }
 }

@@ -5,19 +5,18 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::tasks::Stop;
 use crate::cancel::Cancel;
 use crate::digest::{Digest, Hasher};
 use crate::error::Result;
-use crate::progress::Progress;
-use crate::store::{LayerDescriptor, described, preserve};
+use crate::store::{LayerDescriptor, Watch, described, preserve};
 use crate::unpack::{Layer, Unpacker};
 
 /// Turns the stream of a layer's blob into the layer's tree, in preserve mode.
 pub trait StreamUnpacker: Send + Sync {
     /// Reads `blob` to its end and writes the layer's tree into `dest`, an empty directory. The blob need not be hashed:
     /// the pull does that, and lets the stream end only if it is right. What the layer decodes to must be measured, with
-    /// the algorithm of `layer.diff_id`; the pull compares. Emits [`crate::Event::Extracted`]. Blocks.
+    /// the algorithm of `layer.diff_id`; the pull compares. Emits [`crate::Event::Extracted`]. Ends with
+    /// [`crate::Error::Interrupted`] soon after `watch` was cancelled. Blocks.
     ///
     /// An error of `blob` must end this with an error soon. `dest` is removed by the caller then.
     fn unpack_stream(
@@ -25,7 +24,7 @@ pub trait StreamUnpacker: Send + Sync {
         blob: Box<dyn Read + Send>,
         layer: &LayerDescriptor,
         dest: OwnedFd,
-        progress: &Progress,
+        watch: &Watch,
     ) -> Result<Decoded>;
 }
 
@@ -44,14 +43,14 @@ impl StreamUnpacker for Unpacker {
         blob: Box<dyn Read + Send>,
         layer: &LayerDescriptor,
         dest: OwnedFd,
-        progress: &Progress,
+        watch: &Watch,
     ) -> Result<Decoded> {
         let mut source =
-            described(Layer::new(blob), layer)?.with_progress(Some(layer.digest.clone()), progress.clone());
+            described(Layer::new(blob), layer)?.with_progress(Some(layer.digest.clone()), watch.progress.clone());
         if let Some(size) = layer.size {
             source = source.with_size(size);
         }
-        let (report, record) = preserve(self, source, dest, &Cancel::new())?;
+        let (report, record) = preserve(self, source, dest, &watch.cancel)?;
         Ok(Decoded { diff_id: report.diff_id, record: record.to_json()? })
     }
 }
@@ -60,7 +59,7 @@ impl StreamUnpacker for Unpacker {
 pub(super) struct StoredBlob {
     file: File,
     measured: Measured,
-    stop: Stop,
+    cancel: Cancel,
 }
 
 /// What was read of a [`StoredBlob`].
@@ -68,9 +67,9 @@ pub(super) struct StoredBlob {
 pub(super) struct Measured(Arc<Mutex<(Hasher, u64)>>);
 
 impl StoredBlob {
-    pub(super) fn new(file: File, digest: &Digest, stop: Stop) -> (Self, Measured) {
+    pub(super) fn new(file: File, digest: &Digest, cancel: Cancel) -> (Self, Measured) {
         let measured = Measured(Arc::new(Mutex::new((Hasher::new(digest.algorithm()), 0))));
-        (Self { file, measured: measured.clone(), stop }, measured)
+        (Self { file, measured: measured.clone(), cancel }, measured)
     }
 }
 
@@ -84,7 +83,7 @@ impl Measured {
 
 impl Read for StoredBlob {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.stop.is_asked() {
+        if self.cancel.check().is_err() {
             return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the pull was given up"));
         }
         let count = self.file.read(buffer)?;

@@ -7,6 +7,7 @@ mod copy;
 mod in_place;
 mod local;
 mod merge;
+mod mount_spec;
 mod provide;
 mod source;
 mod stage;
@@ -16,5 +17,6 @@ mod unpack;
 
 pub use local::LocalImage;
 pub use merge::{PreservedLayer, merge};
+pub use mount_spec::{MountSpec, mount_spec};
 pub use provide::LayerProvider;
 pub use unpack::{Strategy, UnpackOptions, unpack};

@@ -89,7 +89,7 @@ enum Copied {
     Ambiguous(Error),
 }
 
-fn writer_options(unpacker: &Unpacker, cancel: &Cancel) -> WriterOptions {
+pub(super) fn writer_options(unpacker: &Unpacker, cancel: &Cancel) -> WriterOptions {
     WriterOptions { limits: unpacker.limits().clone(), cancel: cancel.clone(), ..WriterOptions::new(Mode::Apply) }
 }
 
@@ -117,7 +117,7 @@ fn by_copy(
 }
 
 /// The trees of all layers, in order, several extracted at once.
-fn trees(image: &ImageObject, layers: &dyn LayerProvider, options: &UnpackOptions) -> Result<Vec<Tree>> {
+pub(super) fn trees(image: &ImageObject, layers: &dyn LayerProvider, options: &UnpackOptions) -> Result<Vec<Tree>> {
     let watch = Watch { progress: options.progress.clone(), cancel: options.cancel.clone() };
     let next = AtomicUsize::new(0);
     let slots: Vec<Mutex<Option<Result<Tree>>>> = image.layers.iter().map(|_| Mutex::default()).collect();

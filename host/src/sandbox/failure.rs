@@ -54,7 +54,12 @@ fn limit_in(reason: &str) -> Option<(&'static Limit, &'static str)> {
 
 /// A guest's text is untrusted: one line of at most 300 characters reaches people.
 pub(crate) fn one_line(text: &str) -> String {
-    text.chars().take(300).map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let obeyed = |c: char| {
+        // Controls, and what reorders or hides text.
+        c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    text.chars().take(300).map(|c| if obeyed(c) { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -63,8 +68,8 @@ mod tests {
 
     #[test]
     fn text_of_a_guest_stays_one_short_line() {
-        let text = one_line(&format!("a\n\u{1b}[31m{}", "x".repeat(1000)));
+        let text = one_line(&format!("a\n\u{1b}[31m\u{202e}{}", "x".repeat(1000)));
         assert_eq!(text.chars().count(), 300);
-        assert!(!text.contains(char::is_control));
+        assert!(!text.contains(char::is_control) && !text.contains('\u{202e}'));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wasmtime::Engine;
 
@@ -61,15 +61,20 @@ impl Drop for Ticker {
 
 fn tick(shared: &Shared, engine: &Engine) {
     let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut due = Instant::now() + TICK;
     while !state.closed {
-        state = if state.running == 0 {
-            shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
-        } else {
-            let (state, waited) = shared.changed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner);
-            if waited.timed_out() {
-                engine.increment_epoch();
-            }
-            state
-        };
+        if state.running == 0 {
+            state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            due = Instant::now() + TICK;
+            continue;
+        }
+        // Until then, however often somebody comes or goes meanwhile.
+        let left = due.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            engine.increment_epoch();
+            due = Instant::now() + TICK;
+            continue;
+        }
+        state = shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
     }
 }

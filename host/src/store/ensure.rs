@@ -8,7 +8,7 @@ use crate::store::image::LayerDescriptor;
 use crate::store::stage::Claim;
 use crate::store::stage_tree::StagedTree;
 use crate::store::trees::{Tree, Trees};
-use crate::store::unpacker::{LayerUnpacker, Watch};
+use crate::store::unpacker::{LayerUnpacker, Unpacked, Watch};
 
 impl Trees {
     /// The tree of a layer: as it is there, or else extracted from `blob`. All that the descriptor claims is checked, also
@@ -21,6 +21,22 @@ impl Trees {
         blob: impl Fn() -> Result<File>,
         watch: &Watch,
     ) -> Result<Tree> {
+        self.ensure_with(layer, watch, |staged| {
+            // No size: nothing is fetched.
+            watch.progress.emit(Event::LayerStarted { layer: layer.digest.clone(), bytes: None });
+            let unpacked = unpacker.unpack(blob()?, staged.layer(), staged.directory_handle()?, watch)?;
+            watch.progress.emit(Event::LayerDone { layer: layer.digest.clone() });
+            Ok(unpacked)
+        })
+    }
+
+    /// The same, with the tree made by `make`.
+    pub(crate) fn ensure_with(
+        &self,
+        layer: &LayerDescriptor,
+        watch: &Watch,
+        make: impl Fn(&StagedTree) -> Result<Unpacked>,
+    ) -> Result<Tree> {
         let ensured = || {
             loop {
                 watch.cancel.check()?;
@@ -30,20 +46,11 @@ impl Trees {
                 }
                 // Present, but not when it was opened: only if it was replaced in between.
                 if let Claim::Granted(staged) = self.begin_unless(layer, Some(&watch.cancel))? {
-                    return extract(staged, unpacker, blob()?, watch);
+                    let made = make(&staged)?;
+                    return staged.verify(made)?.commit();
                 }
             }
         };
         ensured().map_err(|error: Error| error.context(format!("extracting layer {}", layer.digest)))
     }
-}
-
-fn extract(staged: StagedTree, unpacker: &dyn LayerUnpacker, blob: File, watch: &Watch) -> Result<Tree> {
-    let layer = staged.layer().digest.clone();
-    // No size: nothing is fetched.
-    watch.progress.emit(Event::LayerStarted { layer: layer.clone(), bytes: None });
-    let unpacked = unpacker.unpack(blob, staged.layer(), staged.directory_handle()?, watch)?;
-    let tree = staged.verify(unpacked)?.commit()?;
-    watch.progress.emit(Event::LayerDone { layer });
-    Ok(tree)
 }

@@ -170,24 +170,25 @@ pub(super) enum Flush {
 
 /// Writes a small file in one step: a reader sees the old bytes or the new ones.
 pub(super) fn replace(dir: &Arc<Dir>, name: &str, bytes: &[u8], flush: Flush) -> Result<()> {
-    let mut slot = write(dir, name, bytes, flush)?;
+    let (mut slot, _locked) = write(dir, name, bytes, flush)?;
     slot.publish_over(name, flush)
 }
 
 /// Writes a small file unless there is one already.
 pub(super) fn create(dir: &Arc<Dir>, name: &str, bytes: &[u8]) -> Result<Publication> {
-    write(dir, name, bytes, Flush::Now)?.publish_new(name, Flush::Now)
+    let (mut slot, _locked) = write(dir, name, bytes, Flush::Now)?;
+    slot.publish_new(name, Flush::Now)
 }
 
-/// Writes a small file under a staging name.
-pub(super) fn write(dir: &Arc<Dir>, name: &str, bytes: &[u8], flush: Flush) -> Result<Slot> {
+/// Writes a small file under a staging name. It is locked for as long as the handle is open: until it has its name.
+pub(super) fn write(dir: &Arc<Dir>, name: &str, bytes: &[u8], flush: Flush) -> Result<(Slot, File)> {
     let failed = |e| Error::io("write", name.as_bytes(), e);
     let (slot, mut file) = Slot::create(dir, Staging::Small, None)?;
     file.write_all(bytes).map_err(failed)?;
     if flush == Flush::Now {
         sync_file(&file, name)?;
     }
-    Ok(slot)
+    Ok((slot, file))
 }
 
 /// Removes a file if it is there, durably; says whether it was.

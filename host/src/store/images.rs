@@ -27,9 +27,13 @@ impl ImageStorage {
         {
             return Err(not_found(index));
         }
-        self.make_durable(&image, &object)?;
+        // What is replaced may be there for good. Then so is what takes its place, and all that it names.
+        let replaces = !matches!(self.refs().get(&image.reference), Ok(None));
+        let least = if replaces { Durability::Image } else { Durability::None };
+        let storage = self.clone().with_durability(self.durability().max(least));
+        storage.make_durable(&image, &object)?;
         let pulled_at = ambient::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        self.refs().set(&ImageRef { pulled_at, ..image }, self.durability().flush())?;
+        self.refs().set(&ImageRef { pulled_at, ..image }, storage.durability().flush())?;
         Ok(object)
     }
 
@@ -85,6 +89,10 @@ impl ImageStorage {
             if !synced()? {
                 return Err(Error::NotFound { what: format!("layer {digest}"), hint: None });
             }
+        }
+        // Who noted that they are on disk may not have synced the note's name yet, or the tree's.
+        if self.durability() != Durability::None && (promoted || !alone.is_empty()) {
+            self.trees().sync_names()?;
         }
         Ok(())
     }

@@ -65,6 +65,7 @@ impl ImageStorage {
     pub fn extract_layer(&self, digest: &str, tarball_path: &Path) -> Result<()> {
         let layer = LayerDescriptor::of(digest.parse()?);
         self.writable()?;
+        self.keep_unreferenced()?;
         self.trees().ensure(&layer, self.unpacker(), || ambient::open_file(tarball_path), &Watch::default()).map(drop)
     }
 

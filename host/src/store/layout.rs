@@ -81,6 +81,9 @@ pub(super) fn stem(digest: &str) -> String {
     digest.parse().map_or_else(|_| NO_DIGEST.to_owned(), |digest: Digest| digest.file_stem())
 }
 
+/// The first directory that a new store gets. A directory of the reference has none of this name.
+pub(super) const FIRST: &str = "records";
+
 /// The store's directories, opened once.
 #[derive(Debug)]
 pub(super) struct Rooms {
@@ -100,11 +103,11 @@ impl Rooms {
     pub(super) fn open(root: Arc<Dir>) -> Result<Self> {
         let room = |name: &str| private_dir(&root, name).map(Arc::new);
         Ok(Self {
+            records: room(FIRST)?,
             manifests: room("manifests")?,
             configs: room("configs")?,
             layers: room("layers")?,
             extracted: room("extracted")?,
-            records: room("records")?,
             refs: room("refs")?,
             locks: room("locks")?,
             local: room("local")?,

@@ -16,6 +16,7 @@
 //!   refs/<escaped reference>.json           which manifest a name stands for                 (refs.rs)
 //!   locks/…                                 who is at work on what                           (lock.rs)
 //!   local/<key>/extracted/…, records/…      trees of local OCI layouts                       (bundle.rs)
+//!   overlay/extracted/…, records/…          trees that are made for overlayfs                (overlay.rs)
 //!   guests/                                 compiled guests, of the store's own unpacker     (sandboxed.rs)
 //! ```
 //!
@@ -50,6 +51,7 @@ mod lock;
 mod manifest;
 mod meta;
 mod names;
+mod overlay;
 mod promote;
 mod record;
 mod refs;
@@ -73,10 +75,12 @@ pub use hashing::HashingWriter;
 pub use image::{ImageConfig, ImageObject, LayerDescriptor};
 pub use layout::BlobKind;
 pub use lock::InUse;
+pub(crate) use overlay::{merged_name, root_name};
 pub use record::TreeRecord;
 pub use refs::ImageRef;
 pub(crate) use refs::check_reference;
 pub use remove::Removed;
+pub(crate) use sandboxed::overlay_form;
 pub use sandboxed::{Cancellable, described, preserve};
 pub use stage::{Claim, Committed, Staged, Verified};
 pub use stage_tree::{StagedTree, VerifiedTree};

@@ -49,6 +49,12 @@ impl Trees {
         rustix::fs::syncfs(&*self.0.extracted).map_err(|e| Error::io("sync", b"the extracted layers", e))
     }
 
+    /// Makes the names of trees and of their records durable.
+    pub(super) fn sync_names(&self) -> Result<()> {
+        file::sync_dir(&self.0.records)?;
+        file::sync_dir(&self.0.extracted)
+    }
+
     /// The trees that count and are not synced, and were written that long ago.
     pub(super) fn unsynced(&self, age: Duration) -> Result<Vec<Unsynced>> {
         let now = seconds();
@@ -68,8 +74,8 @@ impl Trees {
     pub(super) fn confirm(&self, written: Vec<Unsynced>) -> Result<usize> {
         let mut promoted = 0;
         for Unsynced { digest, mark } in written {
-            // Who holds the lock replaces the tree; the new one was not synced.
-            let Some(_lock) = self.0.locks.try_acquire(&self.lock_name(&digest))? else { continue };
+            // Who holds the lock may replace the tree; the new one was not synced.
+            let _lock = self.0.locks.acquire(&self.lock_name(&digest))?;
             let Some((_, mut record)) = self.vouched(&digest)?.filter(|(_, record)| record.mark == mark) else {
                 continue;
             };
@@ -96,7 +102,8 @@ impl ImageStorage {
     /// Promotes, in the background, the trees of those that did not live long enough to do it.
     pub(super) fn promote_old(&self) {
         let local = bundle::keys(self).unwrap_or_default().into_iter().filter_map(|key| bundle::open(self, &key).ok());
-        for trees in local.chain([self.trees().clone()]) {
+        let overlay = self.overlay_trees_made().unwrap_or_default();
+        for trees in local.chain(overlay).chain([self.trees().clone()]) {
             match trees.unsynced(AGE) {
                 Ok(old) if old.is_empty() => {}
                 Ok(_) => in_background(move || trees.promote_older(AGE)),

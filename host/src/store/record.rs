@@ -131,6 +131,10 @@ impl TreeRecord {
 
     /// Whether the tree is what the layer claims; not known if it was measured by other algorithms only.
     pub(super) fn fits(&self, layer: &LayerDescriptor) -> Result<Option<bool>> {
+        if let Some(expected) = layer.size.filter(|&size| size != self.blob_bytes) {
+            let subject = format!("layer {}", layer.digest);
+            return Err(Error::SizeMismatch { subject, expected, actual: self.blob_bytes });
+        }
         let Some(claimed) = &layer.diff_id else { return Ok(Some(true)) };
         let known = self.diff_ids.iter().find(|known| known.algorithm() == claimed.algorithm());
         known.map(|known| check_diff_id(layer, known).map(|()| true)).transpose()

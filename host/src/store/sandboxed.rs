@@ -18,12 +18,7 @@ use crate::unpack::{Compression, Layer, LayerReport, Unpacker};
 
 impl LayerUnpacker for Unpacker {
     fn unpack(&self, blob: File, layer: &LayerDescriptor, dest: OwnedFd, watch: &Watch) -> Result<Unpacked> {
-        let size = blob.metadata().map_err(|e| Error::io("look at", layer.digest.file_stem().as_bytes(), e))?.len();
-        let blob = Cancellable::new(blob, watch.cancel.clone());
-        let source = described(Layer::new(blob), layer)?
-            .with_size(size)
-            .hashing_blob(layer.digest.algorithm())
-            .with_progress(Some(layer.digest.clone()), watch.progress.clone());
+        let source = measured(blob, layer, watch)?;
         let (report, record) = preserve(self, source, dest, &watch.cancel)?;
         Unpacked::new(report, &record)
     }
@@ -86,13 +81,46 @@ pub fn preserve(
     dest: OwnedFd,
     cancel: &Cancel,
 ) -> Result<(LayerReport, LayerRecord)> {
+    alone(unpacker, layer, dest, Mode::Preserve, cancel)
+}
+
+fn alone(
+    unpacker: &Unpacker,
+    layer: Layer,
+    dest: OwnedFd,
+    mode: Mode,
+    cancel: &Cancel,
+) -> Result<(LayerReport, LayerRecord)> {
     let (limits, cancel) = (unpacker.limits().clone(), cancel.clone());
-    let options = WriterOptions { limits, cancel, ..WriterOptions::new(Mode::Preserve) };
+    let options = WriterOptions { limits, cancel, ..WriterOptions::new(mode) };
     let (outcome, mut writer) = unpacker.extract(layer, TreeWriter::new(dest, options)?);
     let report = outcome?;
     let record = writer.finish_layer()?;
     writer.finish()?;
     Ok((report, record))
+}
+
+/// Unpacks a layer alone into the empty directory `dest`, with its removals as overlayfs has them.
+pub(crate) fn overlay_form(
+    unpacker: &Unpacker,
+    blob: File,
+    layer: &LayerDescriptor,
+    dest: OwnedFd,
+    watch: &Watch,
+) -> Result<Unpacked> {
+    let (source, mode) = (measured(blob, layer, watch)?, Mode::Overlay);
+    let (report, record) = alone(unpacker, source, dest, mode, &watch.cancel)?;
+    Unpacked::new(report, &record)
+}
+
+/// A layer's blob as a layer of which all is measured and checked.
+fn measured(blob: File, layer: &LayerDescriptor, watch: &Watch) -> Result<Layer> {
+    let size = blob.metadata().map_err(|e| Error::io("look at", layer.digest.file_stem().as_bytes(), e))?.len();
+    let blob = Cancellable::new(blob, watch.cancel.clone());
+    Ok(described(Layer::new(blob), layer)?
+        .with_size(size)
+        .hashing_blob(layer.digest.algorithm())
+        .with_progress(Some(layer.digest.clone()), watch.progress.clone()))
 }
 
 /// The unpacker of [`crate::store::ImageStorage::new`]: set up when the first layer is extracted.

@@ -46,6 +46,8 @@ impl ImageStorage {
 /// file at any time: so the name is taken first, and then it is seen whose it was.
 fn take_away(dir: &Dir, name: &str, aside: &str, judged: &File) -> Result<bool> {
     let failed = |e: Errno| Error::io("set aside", name.as_bytes(), e);
+    // Before it has a staging name: what has one and is not locked is swept.
+    lock::try_lock_exclusively(judged).map_err(|e| Error::io("lock", name.as_bytes(), e))?;
     match rustix::fs::renameat(dir, name, dir, aside) {
         Err(Errno::NOENT) => return Ok(false),
         other => other.map_err(failed)?,

@@ -58,15 +58,17 @@ impl ImageStorage {
         let shown = path.as_os_str().as_bytes();
         // Before anything is touched: a later version's store is not ours to change.
         let known = meta::read(&root, shown)?;
-        let adopted = known.is_none() && root.is_dir("layers") && root.is_dir("manifests");
+        let unfinished = known.is_none() && root.is_dir("layers") && root.is_dir("manifests");
+        // What is ours alone is made first: where it is, a store of ours is being made, or was left half made.
+        let adopted = unfinished && !root.is_dir(layout::FIRST);
         // Never for a directory that merely holds the store: that may be anything, `/` included.
-        if new || adopted {
+        if new || unfinished {
             layout::close_to_others(&root, &Escaped(shown).to_string())?;
         }
-        let rooms = Rooms::open(root)?;
         if adopted {
-            keep::mark(&rooms.root)?;
+            keep::mark(&root)?;
         }
+        let rooms = Rooms::open(root)?;
         // Last: who finds it finds a store that is whole, and closed to others.
         let access = match known {
             Some(access) => access,

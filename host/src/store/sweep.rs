@@ -83,6 +83,10 @@ impl ImageStorage {
                 Err(error) => sweep.note(Err(error)),
             }
         }
+        match self.overlay_trees_made() {
+            Ok(trees) => trees.iter().for_each(|trees| trees.sweep(&mut sweep)),
+            Err(error) => sweep.note(Err(error)),
+        }
         self.locks().sweep(&mut sweep);
         sweep.failed.map_or(Ok(()), Err)
     }

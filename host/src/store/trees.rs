@@ -203,7 +203,7 @@ impl Trees {
     /// Writes what a merge needs to know, to which the record refers: to be done before that is written.
     pub(super) fn write_layer(&self, digest: &Digest, layer: &[u8]) -> Result<()> {
         let name = layer_name(digest);
-        file::write(&self.0.records, &name, layer, Flush::Later)?.publish_over(&name, Flush::Later)
+        file::replace(&self.0.records, &name, layer, Flush::Later)
     }
 
     pub(super) fn write_record(&self, record: &TreeRecord) -> Result<()> {
@@ -211,7 +211,8 @@ impl Trees {
         let text = serde_json::to_vec(record).map_err(|e| Error::io("write", name.as_bytes(), e))?;
         // The name is synced by who promotes; without that, the record is as volatile as its tree.
         let flush = if record.synced { Flush::Now } else { Flush::Later };
-        file::write(&self.0.records, &name, &text, flush)?.publish_over(&name, Flush::Later)
+        let (mut slot, _locked) = file::write(&self.0.records, &name, &text, flush)?;
+        slot.publish_over(&name, Flush::Later)
     }
 
     /// The digests of the trees that have records.

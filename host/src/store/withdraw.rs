@@ -16,6 +16,10 @@ impl ImageStorage {
     /// belongs to no image. Their blobs stay, since they are verified and save the next pull a download. Does nothing while
     /// somebody uses the store, who may count on any of the trees. Blocks the thread.
     pub(crate) fn withdraw_trees(&self, layers: &[Digest]) -> Result<()> {
+        // Somebody counts on what no reference names, and may have been told that one of these trees is there.
+        if self.keeps_unreferenced() {
+            return Ok(());
+        }
         let Some(_alone) = self.alone_soon()? else { return Ok(()) };
         let Some(needed) = self.needed_layers()? else { return Ok(()) };
         for digest in layers.iter().filter(|digest| !needed.contains(digest)) {

@@ -6,9 +6,10 @@
 use std::fmt::Write as _;
 use std::io;
 
+use rustix::fs::FileType;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::entry::TreePath;
+use super::entry::{Device, TreePath};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 
@@ -69,14 +70,25 @@ pub struct LayerRecord {
     /// a place, what came before went elsewhere, and the tree does not tell what that was.
     #[serde(with = "escaped_list")]
     pub(crate) late: Vec<TreePath>,
+    /// Whether it has a device numbered 0:0, by which overlayfs means a removal.
+    removal_device: bool,
 }
 
 impl LayerRecord {
     /// The version that is written. Another version is not read: the tree is extracted again.
-    pub const VERSION: u32 = 1;
+    pub const VERSION: u32 = 2;
 
     pub(super) fn new() -> Self {
         Self { version: Self::VERSION, ..Self::default() }
+    }
+
+    pub(super) fn note_device(&mut self, kind: FileType, device: Device) {
+        self.removal_device |= kind == FileType::CharacterDevice && device == (Device { major: 0, minor: 0 });
+    }
+
+    /// Whether it has a device numbered 0:0, by which overlayfs means a removal.
+    pub(crate) fn has_removal_device(&self) -> bool {
+        self.removal_device
     }
 
     /// The record as JSON.
@@ -236,6 +248,6 @@ mod tests {
             let json = json.replace("\"implied\":[]", &format!("\"implied\":[\"{bad}\"]"));
             assert!(LayerRecord::from_json(json.as_bytes()).is_err(), "{bad}");
         }
-        assert!(LayerRecord::from_json(json.replace("\"version\":1", "\"version\":2").as_bytes()).is_err());
+        assert!(LayerRecord::from_json(json.replace("\"version\":2", "\"version\":3").as_bytes()).is_err());
     }
 }

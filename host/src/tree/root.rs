@@ -87,7 +87,8 @@ impl SafeRoot {
             Resolver::Walk => self.walk(path, flags),
             Resolver::Openat2 => self.ask(path, flags),
             Resolver::Auto => match self.ask(path, flags) {
-                Err(Errno::NOSYS | Errno::PERM | Errno::INVAL) => self.walk(path, flags),
+                // The last: of the whole path, perhaps, and of none of its names.
+                Err(Errno::NOSYS | Errno::PERM | Errno::INVAL | Errno::NAMETOOLONG) => self.walk(path, flags),
                 other => other,
             },
         };

@@ -146,8 +146,8 @@ fn checked_extents(sparse: &claim::Sparse, path: &TreePath, limits: &Limits) -> 
     Ok(sparse.extents.iter().map(|extent| Extent { offset: extent.offset, length: extent.length }).collect())
 }
 
-/// What a sparse file takes on disk: whole blocks of 4 KiB, of which one may hold several extents.
-pub(super) fn allocated(extents: &[Extent]) -> u64 {
+/// What a sparse file takes on disk beyond its data: it takes whole blocks of 4 KiB, of which one may hold several extents.
+pub(super) fn beyond_data(extents: &[Extent]) -> u64 {
     const BLOCK: u64 = 4096;
     let mut free = 0;
     let mut blocks = 0_u64;
@@ -158,7 +158,8 @@ pub(super) fn allocated(extents: &[Extent]) -> u64 {
         blocks = blocks.saturating_add(end.saturating_sub(first));
         free = free.max(end);
     }
-    blocks.saturating_mul(BLOCK)
+    let data = extents.iter().fold(0_u64, |sum, extent| sum.saturating_add(extent.length));
+    blocks.saturating_mul(BLOCK).saturating_sub(data)
 }
 
 fn checked_attributes(attributes: Vec<claim::Attribute>, path: &TreePath, limits: &Limits) -> Result<Vec<Xattr>> {
@@ -301,13 +302,13 @@ mod tests {
     #[test]
     fn a_block_that_extents_share_counts_once() {
         let extents = |all: &[(u64, u64)]| {
-            allocated(&all.iter().map(|&(offset, length)| Extent { offset, length }).collect::<Vec<_>>())
+            beyond_data(&all.iter().map(|&(offset, length)| Extent { offset, length }).collect::<Vec<_>>())
         };
         assert_eq!(extents(&[]), 0);
         assert_eq!(extents(&[(5, 0)]), 0);
-        assert_eq!(extents(&[(0, 1), (10, 1), (4095, 1)]), 4096);
-        assert_eq!(extents(&[(0, 1), (4095, 2), (8191, 1)]), 8192);
-        assert_eq!(extents(&[(0, 1), (8192, 1), (1 << 30, 4097)]), 4 * 4096);
+        assert_eq!(extents(&[(0, 1), (10, 1), (4095, 1)]), 4096 - 3);
+        assert_eq!(extents(&[(0, 1), (4095, 2), (8191, 1)]), 8192 - 4);
+        assert_eq!(extents(&[(0, 1), (8192, 1), (1 << 30, 4097)]), 4 * 4096 - 4099);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The stage that decodes: the blob's bytes in, chunks out to each consumer, within the limits on expansion.
 
 use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::Sender;
 
@@ -31,7 +33,7 @@ pub(super) fn run(
     layer: Layer,
     consumers: Vec<Sender<Message>>,
 ) -> Result<Decoded> {
-    let mut blob = Blob::new(layer.blob, layer.blob_algorithm, limits);
+    let mut blob = Blob::new(layer.blob, layer.read, layer.blob_algorithm, limits);
     let seen = Compression::sniff(blob.peek(Compression::MAGIC_BYTES)?);
     let compression = layer.compression.unwrap_or(seen);
     if seen != compression {
@@ -64,14 +66,16 @@ struct Blob {
     peeked: Vec<u8>,
     hasher: Option<Hasher>,
     bytes: u64,
+    /// The same number, for others to see.
+    shown: Arc<AtomicU64>,
     /// A stream without an end may decode to nothing: that has to end too. No compressor doubles what it is given.
     most: u64,
 }
 
 impl Blob {
-    fn new(source: Box<dyn Read + Send>, algorithm: Option<Algorithm>, limits: &Limits) -> Self {
+    fn new(source: Box<dyn Read + Send>, shown: Arc<AtomicU64>, algorithm: Option<Algorithm>, limits: &Limits) -> Self {
         let most = limits.layer_bytes.saturating_mul(2).max(1 << 20);
-        Self { source, peeked: Vec::new(), hasher: algorithm.map(Hasher::new), bytes: 0, most }
+        Self { source, peeked: Vec::new(), hasher: algorithm.map(Hasher::new), bytes: 0, shown, most }
     }
 
     /// The first bytes, fewer only if there are fewer. To be called once, before anything is read.
@@ -99,6 +103,7 @@ impl Blob {
         }
         let read = &buffer[start..];
         self.bytes += read.len() as u64;
+        self.shown.store(self.bytes, Ordering::Relaxed);
         if self.bytes > self.most {
             return Err(Error::Limit { subject: "the layer".into(), what: "bytes of the blob", limit: self.most });
         }

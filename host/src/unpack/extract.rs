@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, ScopedJoinHandle};
 
 use crossbeam_channel::{Receiver, bounded};
@@ -132,11 +133,9 @@ impl Unpacker {
             total,
             entries: 0,
             pieces: 0,
-            admitted: facts.size.map_or(u64::MAX, |size| self.limits.free_entries.saturating_add(size / PER_PIECE)),
+            size: facts.size,
+            read: Arc::clone(&facts.read),
             sparse: 0,
-            room: facts.size.map_or(u64::MAX, |size| {
-                size.saturating_mul(self.limits.ratio).max(self.limits.ratio_from).min(self.limits.layer_bytes)
-            }),
             metadata: 0,
             digest: facts.digest.clone(),
             progress: facts.progress.clone(),
@@ -151,6 +150,8 @@ impl Unpacker {
 /// What the consumer needs of the layer, which itself goes to the decoder's thread.
 struct LayerFacts {
     size: Option<u64>,
+    /// Bytes of the blob that were read so far.
+    read: Arc<AtomicU64>,
     compression: Option<Compression>,
     digest: Option<Digest>,
     progress: Progress,
@@ -158,8 +159,9 @@ struct LayerFacts {
 
 impl LayerFacts {
     fn of(layer: &Layer) -> Self {
-        let Layer { size, compression, digest, progress, .. } = layer;
-        Self { size: *size, compression: *compression, digest: digest.clone(), progress: progress.clone() }
+        let Layer { size, read, compression, digest, progress, .. } = layer;
+        let (digest, progress) = (digest.clone(), progress.clone());
+        Self { size: *size, read: Arc::clone(read), compression: *compression, digest, progress }
     }
 }
 
@@ -193,12 +195,12 @@ struct TreeHost<S> {
     entries: u64,
     /// Entries, and stretches of sparse files: what makes work. A few hundred bytes of blob can hold millions of them.
     pieces: u64,
-    /// How many pieces a blob of this size may hold.
-    admitted: u64,
-    /// Bytes that sparse files take on disk.
+    /// The size of the blob, if it is known before it was read.
+    size: Option<u64>,
+    /// How much of it was read.
+    read: Arc<AtomicU64>,
+    /// Bytes that sparse files take on disk beyond their data, which the stream must hold.
     sparse: u64,
-    /// How many bytes they may take.
-    room: u64,
     /// Bytes of paths, targets and attributes so far. An honest extractor has them from the stream; a hostile one could
     /// fill the disk with what no stream holds.
     metadata: u64,
@@ -208,6 +210,22 @@ struct TreeHost<S> {
 }
 
 impl<S: Sink + 'static> TreeHost<S> {
+    /// The size of the blob, as far as it is known.
+    fn blob_size(&self) -> u64 {
+        self.size.unwrap_or_else(|| self.read.load(Ordering::Relaxed))
+    }
+
+    /// How many pieces a blob of this size may hold.
+    fn admitted(&self) -> u64 {
+        self.limits.free_entries.saturating_add(self.blob_size() / PER_PIECE)
+    }
+
+    /// How many bytes sparse files may take beyond their data.
+    fn room(&self) -> u64 {
+        let by_size = self.blob_size().saturating_mul(self.limits.ratio);
+        by_size.max(self.limits.ratio_from).min(self.limits.layer_bytes)
+    }
+
     /// After the guest's end: what it left is padding, or whatever follows an archive; it counts for the DiffID only.
     fn finish(&mut self) -> Result<u64> {
         let read = self.stream.position();
@@ -243,23 +261,23 @@ impl<S: Sink + 'static> ExtractorHost for TreeHost<S> {
             sandbox::claim::Node::SparseFile(sparse) => sparse.extents.len().max(1) as u64,
             _ => 1,
         };
-        if self.pieces > self.admitted {
+        if self.pieces > self.admitted() {
             let what = "entries for a blob of this size";
-            return Err(Error::Limit { subject: "the layer".into(), what, limit: self.admitted });
+            return Err(Error::Limit { subject: "the layer".into(), what, limit: self.admitted() });
         }
         self.metadata = self.metadata.saturating_add(claim::bytes(&entry));
-        if self.metadata > self.limits.layer_bytes {
-            let limit = self.limits.layer_bytes;
-            return Err(Error::Limit { subject: "the layer".into(), what: "bytes of metadata", limit });
+        if self.metadata > self.total.bytes {
+            let (what, limit) = (self.total.claimed(), self.total.bytes);
+            return Err(Error::Limit { subject: "the layer".into(), what, limit });
         }
         let before = self.stream.position();
         let left = Budget { bytes: self.total.bytes.saturating_sub(before), what: self.total.claimed() };
         let entry = claim::check(entry, &self.limits, left)?;
         if let Node::Sparse { extents, .. } = &entry.node {
-            self.sparse = self.sparse.saturating_add(claim::allocated(extents));
-            if self.sparse > self.room {
+            self.sparse = self.sparse.saturating_add(claim::beyond_data(extents));
+            if self.sparse > self.room() {
                 let what = "bytes that sparse files of a blob of this size may take";
-                return Err(Error::Limit { subject: format!("`{}`", entry.path), what, limit: self.room });
+                return Err(Error::Limit { subject: format!("`{}`", entry.path), what, limit: self.room() });
             }
         }
         self.sink.put(entry, &mut self.stream)?;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use super::compression::Compression;
 use crate::digest::{Algorithm, Digest};
@@ -13,6 +15,8 @@ pub struct Layer {
     pub(super) blob: Box<dyn Read + Send>,
     pub(super) name: String,
     pub(super) size: Option<u64>,
+    /// Bytes of the blob that were read so far.
+    pub(super) read: Arc<AtomicU64>,
     pub(super) compression: Option<Compression>,
     pub(super) diff_id: Option<Digest>,
     pub(super) blob_algorithm: Option<Algorithm>,
@@ -27,6 +31,7 @@ impl Layer {
             blob: Box::new(blob),
             name: "the layer".into(),
             size: None,
+            read: Arc::default(),
             compression: None,
             diff_id: None,
             blob_algorithm: None,

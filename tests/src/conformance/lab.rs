@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use super::expect::{Lens, Xattrs, complaints};
 use super::scenario::{Expectation, Scenario};
 use super::{directory, ordinary, peers};
 use crate::cofferdam::exit;
 use crate::layout::{LayerRef, OciLayout};
+use crate::mounted::Mounted;
 use crate::tree::{Options, Snapshot};
 use crate::{Cofferdam, Run, Scratch, paths};
 
@@ -29,6 +29,8 @@ pub enum Way {
     Copy,
     /// `unpack --strategy apply`.
     Unpack,
+    /// `mount-spec`, mounted.
+    Mount,
     /// `layer extract` by an ordinary user.
     User,
     /// `unpack --strategy copy` by an ordinary user.
@@ -41,12 +43,13 @@ pub enum Way {
 
 impl Way {
     /// Ours.
-    pub const OURS: [Self; 8] = [
+    pub const OURS: [Self; 9] = [
         Self::Apply,
         Self::Preserve,
         Self::Overlay,
         Self::Copy,
         Self::Unpack,
+        Self::Mount,
         Self::User,
         Self::UserCopy,
         Self::Namespace,
@@ -60,6 +63,7 @@ impl Way {
             Self::Overlay => "overlay",
             Self::Copy => "copy",
             Self::Unpack => "unpack",
+            Self::Mount => "mount",
             Self::User => "user",
             Self::UserCopy => "user copy",
             Self::Namespace => "userns",
@@ -155,6 +159,7 @@ impl Lab {
             Way::Overlay => self.overlay(),
             Way::Copy | Way::UserCopy => self.unpack("copy"),
             Way::Unpack => self.unpack("apply"),
+            Way::Mount => self.mount(),
             Way::Peer(peer) => peers::run(self, peer),
         }
         .with_context(|| format!("{} by {}", self.scenario.name, way.name()))?;
@@ -218,7 +223,7 @@ impl Lab {
         let Some(mounted) = Mounted::new(&trees, self.scratch.dir("mounted")?)? else {
             return Ok(Verdict::NotApplicable("overlayfs cannot be mounted here".into()));
         };
-        let found = Snapshot::read_with(&mounted.0, Options { extents: true })?;
+        let found = Snapshot::read_with(mounted.path(), Options { extents: true })?;
         Ok(verdict(&complaints(root, &found, Lens { links: false, ..Lens::CLEAR }), "mounted: "))
     }
 
@@ -235,6 +240,34 @@ impl Lab {
             return Ok(Verdict::Failed("a destination appeared although it failed".into()));
         }
         Ok(verdict)
+    }
+
+    /// As `unpack` shows it, but for what no mount can show.
+    fn mount(&self) -> Result<Verdict> {
+        let source = self.layout()?.source("t");
+        let store = self.cofferdam()?;
+        let mut run = store.run(["pull", &*source])?;
+        if run.code() == Some(exit::OK) {
+            run = store.run(["mount-spec", &*source])?;
+        }
+        if run.code() == Some(exit::REFUSED) && run.err().contains("overlayfs") {
+            return Ok(Verdict::NotApplicable(run.err()));
+        }
+        let expected = Expectation { tree: None, ..self.scenario.root.clone() };
+        let judged = self.judge(&expected, &run, Lens::CLEAR)?;
+        let (Verdict::Passed, Some(exit::OK), Some(root)) = (&judged, run.code(), &self.scenario.root.tree) else {
+            return Ok(judged);
+        };
+        let spec = run.json()?;
+        let Some(mounted) = Mounted::by(&spec, self.scratch.dir("mounted")?)? else {
+            return Ok(Verdict::NotApplicable("overlayfs cannot be mounted here".into()));
+        };
+        let mut found = Snapshot::read_with(mounted.path(), Options { extents: true })?;
+        // The store's mark on the directory that is on top.
+        if let Some(entry) = found.entries.get_mut(&b""[..]) {
+            entry.xattrs.remove(&b"user.cofferdam.tree"[..]);
+        }
+        Ok(verdict(&complaints(root, &found, Lens { links: false, ..Lens::CLEAR }), "mounted: "))
     }
 
     /// The layers as an image `t` in an OCI layout.
@@ -342,30 +375,4 @@ fn neighbours(out: &Path) -> Result<BTreeMap<PathBuf, String>> {
         }
     }
     Ok(found)
-}
-
-/// An overlay of trees, topmost first, unmounted at the end.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    /// Nothing where mounting is not allowed.
-    fn new(trees: &[PathBuf], at: PathBuf) -> Result<Option<Self>> {
-        if !crate::require::is_root() {
-            return Ok(None);
-        }
-        let lower: Vec<_> = trees.iter().map(|tree| tree.to_string_lossy()).collect();
-        let options = format!("lowerdir={}", lower.join(":"));
-        let output = Command::new("mount").args(["-t", "overlay", "overlay", "-o", &options]).arg(&at).output()?;
-        if !output.status.success() {
-            bail!("cannot mount the overlay: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        Ok(Some(Self(at)))
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        // Lazily: whoever looks at all mounts of the machine may hold it for a moment.
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
 }

@@ -84,6 +84,8 @@ pub(crate) enum Command {
     Pull(PullArgs),
     /// Make an image's root filesystem
     Unpack(UnpackArgs),
+    /// Print what to give to overlayfs to mount an image without copying it
+    MountSpec(MountSpecArgs),
     /// List the images in the store
     Images,
     /// Show what is known of an image
@@ -122,8 +124,8 @@ pub(crate) struct AccessArgs {
     #[arg(long, value_name = "HOST")]
     pub(crate) insecure: Vec<RegistryHost>,
     /// Log in to this registry, when it asks (other users of the machine can see this; prefer `COFFERDAM_AUTH`)
-    #[arg(long, value_name = "HOST=NAME:PASSWORD", value_parser = credentials)]
-    pub(crate) user: Vec<Credentials>,
+    #[arg(long, value_name = "HOST=NAME:PASSWORD")]
+    pub(crate) user: Vec<Secret>,
     /// Let this registry's password be sent to a token service at another host, which the registry names
     #[arg(long, value_name = "HOST=TOKENHOST", value_parser = token_host)]
     pub(crate) token_host: Vec<(RegistryHost, RegistryHost)>,
@@ -148,18 +150,27 @@ impl AccessArgs {
     }
 }
 
-/// A user name and a password for one registry.
+/// What must not be shown. It is read later than other words: what is said of one that is wrong holds the word.
 #[derive(Clone)]
+pub(crate) struct Secret(pub(crate) String);
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("…")
+    }
+}
+
+/// A user name and a password for one registry.
 pub(crate) struct Credentials {
     pub(crate) registry: RegistryHost,
     pub(crate) user: String,
     pub(crate) password: String,
-}
-
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}={}:…", self.registry, self.user)
-    }
 }
 
 /// Reads `HOST=NAME:PASSWORD`.
@@ -204,6 +215,17 @@ pub(crate) struct UnpackArgs {
     /// How it is made; the result is the same
     #[arg(long, value_name = "STRATEGY", default_value = "copy")]
     pub(crate) strategy: UnpackStrategy,
+    /// The platform, as os/arch[/variant] [default: this machine's]
+    #[arg(long, value_name = "PLATFORM")]
+    pub(crate) platform: Option<Platform>,
+    #[command(flatten)]
+    pub(crate) access: AccessArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct MountSpecArgs {
+    /// The image: a reference in the store, or `docker://REF` (pulled first)
+    pub(crate) image: String,
     /// The platform, as os/arch[/variant] [default: this machine's]
     #[arg(long, value_name = "PLATFORM")]
     pub(crate) platform: Option<Platform>,

@@ -14,6 +14,7 @@ mod layer_extract;
 mod layer_list;
 mod layer_verify;
 mod limits;
+mod mount_spec;
 mod output;
 mod progress;
 mod pull;
@@ -65,6 +66,7 @@ fn run(session: &Session, command: Command) -> Result<(), Failure> {
     match command {
         Command::Pull(args) => pull::run(session, &args),
         Command::Unpack(args) => unpack::run(session, &args),
+        Command::MountSpec(args) => mount_spec::run(session, &args),
         Command::Images => images::run(session),
         Command::Inspect { image } => inspect::run(session, &image),
         Command::Rm { images } => rm::run(session, &images),

@@ -9,7 +9,7 @@ use cofferdam::store::Durability;
 use cofferdam::transport::{ImageSource, OciLayout, Platform, PlatformChoice};
 use serde_json::json;
 
-use crate::args::{AccessArgs, PullArgs, credentials};
+use crate::args::{AccessArgs, Credentials, PullArgs, Secret, credentials};
 use crate::environment;
 use crate::failure::{Failure, usage};
 use crate::image_name::ImageName;
@@ -49,8 +49,16 @@ pub(crate) fn from_registry(
 ) -> Result<Pulled, Failure> {
     let mut network = NetworkOptions::default();
     environment::proxies(&mut network)?;
-    let registries = Registries::new(access_list(access)?, network, session.limits())?;
+    let logins = logins(access)?;
+    let registries = Registries::new(access_list(access, &logins)?, network, session.limits())?;
     let source = registries.search(name, &[])?;
+    // With a login for a host that was mistyped, the image would be asked for as nobody.
+    let named = logins.iter().map(|login| ("--user", &login.registry));
+    for (option, host) in named.chain(access.token_host.iter().map(|(host, _)| ("--token-host", host))) {
+        if source.candidates().all(|candidate| candidate.registry() != host) {
+            return Err(usage(format!("{option} names {host}, which is not asked for `{name}`"), None));
+        }
+    }
     into_store(session, &source, options, durability)
 }
 
@@ -72,8 +80,14 @@ pub(crate) fn choice(platform: Option<&Platform>) -> PlatformChoice {
     platform.map_or(PlatformChoice::Host, |platform| PlatformChoice::Exactly(platform.clone()))
 }
 
+/// The logins that options give.
+fn logins(args: &AccessArgs) -> Result<Vec<Credentials>, Failure> {
+    let login = |Secret(text): &Secret| credentials(text).map_err(|reason| usage(format!("--user: {reason}"), None));
+    args.user.iter().map(login).collect()
+}
+
 /// What was decided for each registry. One registry cannot be reached in two ways.
-fn access_list(args: &AccessArgs) -> Result<AccessList, Failure> {
+fn access_list(args: &AccessArgs, logins: &[Credentials]) -> Result<AccessList, Failure> {
     let mut list = AccessList::new();
     for host in &args.plain_http {
         if args.insecure.contains(host) {
@@ -89,7 +103,7 @@ fn access_list(args: &AccessArgs) -> Result<AccessList, Failure> {
     let from_environment = environment::auth()?
         .map(|text| credentials(&text).map_err(|reason| usage(format!("COFFERDAM_AUTH: {reason}"), None)))
         .transpose()?;
-    for login in from_environment.iter().chain(&args.user) {
+    for login in from_environment.iter().chain(logins) {
         let auth = Auth::Basic { user: login.user.clone(), password: login.password.clone() };
         list.set(login.registry.clone(), HostAccess { auth, ..list.get(&login.registry) });
     }

@@ -25,7 +25,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::progress::Progress;
-use crate::store::{ImageStorage, LayerDescriptor};
+use crate::store::{ImageStorage, LayerDescriptor, Watch};
 use crate::transport::ImageSource;
 
 /// Retries without waiting.
@@ -136,7 +136,7 @@ impl StreamUnpacker for Copying {
         mut blob: Box<dyn Read + Send>,
         layer: &LayerDescriptor,
         dest: OwnedFd,
-        _: &Progress,
+        _: &Watch,
     ) -> Result<Decoded> {
         let mut bytes = Vec::new();
         blob.read_to_end(&mut bytes).map_err(|error| Error::io("read", layer.digest.to_string().as_bytes(), error))?;

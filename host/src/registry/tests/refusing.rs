@@ -110,7 +110,7 @@ impl StreamUnpacker for Refusing {
         mut blob: Box<dyn Read + Send>,
         layer: &LayerDescriptor,
         _: OwnedFd,
-        _: &Progress,
+        _: &Watch,
     ) -> Result<Decoded> {
         let mut first = [0; 7];
         blob.read_exact(&mut first).map_err(|error| Error::io("read", layer.digest.hex().as_bytes(), error))?;
@@ -125,4 +125,71 @@ async fn damage_is_called_damage() {
     let server = layers_served(&image, |_, _, _| Reply::ok(b"hostile!"));
     let error = Store::new().pull(&source(&server)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Integrity, "{error}");
+}
+
+/// Decodes for ever what it has, unless it is told to stop; refuses what is hostile, once that one is at work.
+struct Tireless(std::sync::Barrier);
+
+impl StreamUnpacker for Tireless {
+    fn unpack_stream(
+        &self,
+        mut blob: Box<dyn Read + Send>,
+        layer: &LayerDescriptor,
+        _: OwnedFd,
+        watch: &Watch,
+    ) -> Result<Decoded> {
+        let mut bytes = Vec::new();
+        blob.read_to_end(&mut bytes).map_err(|error| Error::io("read", layer.digest.hex().as_bytes(), error))?;
+        self.0.wait();
+        if bytes.starts_with(b"hostile") {
+            return Err(Error::refused(b"layer", "it says so itself"));
+        }
+        loop {
+            watch.cancel.check()?;
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// What was read to its end hears of nothing by its stream any more.
+#[tokio::test]
+async fn a_layer_that_takes_for_ever_ends_with_the_others() {
+    let image = Image::new(&[b"hostile", b"a few bytes"]);
+    let served = image.clone();
+    let server = Server::new(move |request| served.serve(request));
+    let store = Store::new();
+    let tireless = Arc::new(Tireless(std::sync::Barrier::new(2)));
+    let error = pull(&source(&server), &store.storage, tireless, &options(), &Progress::none()).await.unwrap_err();
+    assert!(matches!(error.root(), Error::Refused { .. }), "{error}");
+    assert_eq!((store.names("extracted"), store.staged()), (vec![], vec![]));
+}
+
+/// Each layer keeps threads busy until it has arrived, and reading a layout may take more.
+#[test]
+fn a_pull_does_not_wait_for_threads_of_the_runtime() {
+    let layers: Vec<_> = (0..4).map(large).collect();
+    let image = Image::new(&layers.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    let served = image.clone();
+    let server = Server::new(move |request| served.serve(request));
+    let store = Store::new();
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).enable_all().build().unwrap();
+    runtime.block_on(store.pull(&source(&server))).unwrap();
+    assert_eq!(store.names("layers").len(), 4);
+}
+
+/// What is in the store already is held against what is said of it too.
+#[tokio::test]
+async fn a_wrong_size_is_seen_whatever_the_store_holds() {
+    let image = Image::new(&[b"layer"]);
+    let served = image.clone();
+    let store = Store::new();
+    store.pull(&source(&Server::new(move |request| served.serve(request)))).await.unwrap();
+    for (right, wrong) in
+        [("\"size\":5,".to_owned(), "\"size\":6,"), (format!("\"size\":{}}}", image.config.len()), "\"size\":9}")]
+    {
+        let other = Image { manifest: image.manifest.replace(&right, wrong), ..image.clone() };
+        assert_ne!(other.manifest, image.manifest);
+        let error = store.pull(&source(&Server::new(move |request| other.serve(request)))).await.unwrap_err();
+        assert!(matches!(error.root(), Error::SizeMismatch { .. }), "{error}");
+    }
 }

@@ -240,3 +240,26 @@ async fn a_directory_of_the_reference_is_adopted() {
     assert!(storage.begin_blob(BlobKind::Layer, &bad, None).await.unwrap().granted().is_some());
     assert!(matches!(storage.begin_blob(BlobKind::Layer, &good, Some(10)).await.unwrap(), Claim::Present));
 }
+
+/// Everybody who opens the store sweeps it, also between the bytes of a small file and its name.
+#[test]
+fn a_small_file_is_not_swept_before_it_has_its_name() {
+    let fixture = Fixture::new();
+    let refs = &fixture.storage.rooms().refs;
+    let (mut slot, locked) = file::write(refs, "a", b"{}", file::Flush::Later).unwrap();
+    fixture.reopen();
+    slot.publish_new("a", file::Flush::Later).unwrap();
+    drop(locked);
+    assert_eq!(refs.read("a").unwrap(), b"{}");
+}
+
+/// Two that open a new store at once, or one that dies while it makes it: what is half made is not somebody else's.
+#[test]
+fn a_store_that_is_half_made_is_no_store_of_the_reference() {
+    let fixture = Fixture::new();
+    std::fs::remove_file(fixture.path("meta.json")).unwrap();
+    assert!(!fixture.reopen().keeps_unreferenced());
+    std::fs::remove_file(fixture.path("meta.json")).unwrap();
+    std::fs::remove_dir(fixture.path("records")).unwrap();
+    assert!(fixture.reopen().keeps_unreferenced());
+}

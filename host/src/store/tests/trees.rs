@@ -105,6 +105,8 @@ fn a_tree_that_is_there_is_checked_against_the_claim() {
     let wrong = LayerDescriptor { diff_id: Some(Digest::of(b"other")), ..layer.clone() };
     assert_eq!(fixture.storage.ensure_tree(&wrong).unwrap_err().kind(), ErrorKind::Integrity);
     assert!(matches!(fixture.storage.trees().begin(&wrong), Err(Error::DigestMismatch { .. })));
+    let wrong = LayerDescriptor { size: Some(6), ..layer.clone() };
+    assert!(matches!(fixture.storage.ensure_tree(&wrong), Err(error) if error.kind() == ErrorKind::Integrity));
     assert!(fixture.storage.trees().is_ready(&layer.digest), "the tree itself is fine");
     assert_eq!(calls(&fixture), 1);
 }

@@ -1,0 +1,81 @@
+//! `mount-spec`: what to give to overlayfs for an image, as JSON. It mounts nothing.
+
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use cofferdam::registry::PullOptions;
+use cofferdam::rootfs::{UnpackOptions, mount_spec};
+use cofferdam::store::Durability;
+use serde_json::json;
+
+use crate::args::MountSpecArgs;
+use crate::failure::{Failure, usage};
+use crate::image_name::{self, ImageName};
+use crate::interrupt;
+use crate::output;
+use crate::pull;
+use crate::session::{Session, shown};
+
+pub(crate) fn run(session: &Session, args: &MountSpecArgs) -> Result<(), Failure> {
+    let name = ImageName::parse(&args.image)?;
+    let wall = session.wall_of_store()?;
+    match &name {
+        ImageName::Registry(_) => wall.network()?.enforce()?,
+        ImageName::Reference(_) | ImageName::Layout(..) => wall.enforce()?,
+    }
+    let unpacker = session.unpacker()?;
+    let storage = session.storage()?;
+    let platform = pull::choice(args.platform.as_ref());
+    let in_use;
+    let image = match name {
+        ImageName::Registry(name) => {
+            let options = PullOptions { platform, ..PullOptions::default() };
+            let pulled = pull::from_registry(session, &name, &args.access, &options, Durability::default())?;
+            in_use = storage.in_use_blocking()?;
+            pulled.image
+        }
+        // A layout's own trees are freed at any time; a mount must keep what it shows.
+        ImageName::Reference(_) | ImageName::Layout(..) => {
+            args.access.refuse(&args.image)?;
+            in_use = storage.in_use_blocking()?;
+            let image = storage.image(&image_name::in_store(&args.image, &storage)?)?;
+            platform.check_config(&image.reference, image.platform.parse().ok().as_ref())?;
+            image
+        }
+    };
+    let options =
+        UnpackOptions { progress: session.progress(), cancel: interrupt::cancel()?, ..UnpackOptions::default() };
+    let spec = mount_spec(&image, &storage, &unpacker, &options)?;
+    drop(in_use);
+    let lower: Vec<_> = spec.lower_dirs().map(|path| cofferdam::ambient::absolute(&path)).collect::<Result<_, _>>()?;
+    output::json(&json!({
+        "schema": "cofferdam/mount-spec/v1",
+        "image": image,
+        "type": "overlay",
+        "lower": lower.iter().map(|path| shown(path)).collect::<Vec<_>>(),
+        "options": format!("lowerdir={}", lower.iter().map(|path| escaped(path)).collect::<Result<Vec<_>, _>>()?.join(":")),
+    }))
+}
+
+/// A path as overlayfs wants it in its options.
+fn escaped(path: &Path) -> Result<String, Failure> {
+    let text = std::str::from_utf8(path.as_os_str().as_bytes())
+        .map_err(|_| usage("the path of the store is not UTF-8: it cannot be shown as JSON", None))?;
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        if matches!(character, ':' | ',' | '\\') {
+            escaped.push('\\');
+        }
+        escaped.push(character);
+    }
+    Ok(escaped)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn what_ends_a_path_is_escaped() {
+        let path = std::path::Path::new(r"/a:b,c\d");
+        assert_eq!(super::escaped(path).ok().as_deref(), Some(r"/a\:b\,c\\d"));
+    }
+}

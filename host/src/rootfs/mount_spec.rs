@@ -1,0 +1,231 @@
+//! What to give to overlayfs so that a mount shows an image's root filesystem, without copying it.
+//!
+//! A layer's own tree will do as a lower directory as it is, unless
+//!
+//! * it holds removals: then it is extracted a second time, with the removals in the form that overlayfs knows;
+//! * what it says depends on the layers below: directories that it does not list but needs and that are there below with other
+//!   metadata, or of which it only removes something, links to files below, names that may go through links below. overlayfs
+//!   would show the layer's guess. Then the layers up to this one are merged into one tree.
+//!
+//! So the mount shows what `unpack` makes. Device numbers 0:0, by which overlayfs means a removal, cannot be shown and are
+//! refused. Source: the kernel's `Documentation/filesystems/overlayfs.rst`.
+
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::fs::{Mode as Permissions, OFlags};
+use rustix::io::Errno;
+
+use super::merge::{Merge, PreservedLayer};
+use super::source;
+use super::unpack::{UnpackOptions, trees, writer_options};
+use crate::error::{Error, Result};
+use crate::store::{
+    ImageObject, ImageStorage, LayerDescriptor, StagedTree, Tree, Trees, Unpacked, Watch, merged_name, overlay_form,
+    root_name,
+};
+use crate::tree::entry::TreePath;
+use crate::tree::{Explain as _, LayerRecord, Marker, TreeWriter};
+use crate::unpack::Unpacker;
+
+/// The most lower directories that a mount gets: the kernel's `OVL_MAX_STACK`.
+const MOST: usize = 500;
+
+/// What to give to overlayfs. Nothing frees these directories while this lives, nor while the image is in the store.
+#[derive(Debug)]
+pub struct MountSpec {
+    lower: Vec<Tree>,
+}
+
+impl MountSpec {
+    /// The lower directories, two at least, topmost first, as `lowerdir=` wants them. They must not be written to.
+    pub fn lower_dirs(&self) -> impl ExactSizeIterator<Item = PathBuf> {
+        self.lower.iter().rev().map(Tree::path)
+    }
+}
+
+/// Makes what is missing for a mount of `image`, which is in `storage`. Blocks.
+///
+/// # Errors
+///
+/// Those of extracting layers; [`Error::Unsupported`] for an image that overlayfs cannot show, and for rare images that only
+/// applying gets right.
+pub fn mount_spec(
+    image: &ImageObject,
+    storage: &ImageStorage,
+    unpacker: &Unpacker,
+    options: &UnpackOptions,
+) -> Result<MountSpec> {
+    let _in_use = storage.in_use_unless(&options.cancel)?;
+    let layers = trees(image, storage, options)?;
+    let making = Making { image, layers: &layers, storage, made: storage.overlay_trees()?, unpacker, options };
+    making.run().map(|lower| MountSpec { lower })
+}
+
+struct Making<'a> {
+    image: &'a ImageObject,
+    layers: &'a [Tree],
+    storage: &'a ImageStorage,
+    made: Trees,
+    unpacker: &'a Unpacker,
+    options: &'a UnpackOptions,
+}
+
+/// How a layer becomes a lower directory.
+enum Form {
+    Nothing,
+    AsItIs,
+    Overlay,
+    Merged,
+}
+
+impl Making<'_> {
+    fn run(&self) -> Result<Vec<Tree>> {
+        let mut lower = Vec::new();
+        // The layer whose root directory counts, and the one whose root directory is on top.
+        let (mut root, mut top) = (None, None);
+        let mut below: Vec<&Tree> = Vec::new();
+        for (index, tree) in self.layers.iter().enumerate() {
+            self.options.cancel.check()?;
+            let record = LayerRecord::from_json(&tree.layer_record()?)?;
+            if record.has_removal_device() {
+                let what = "a device numbered 0:0 in a mount of overlayfs, to which it means a removal".into();
+                return Err(Error::Unsupported { what });
+            }
+            if record.root {
+                root = Some(index);
+            }
+            let repeated = below.iter().any(|other| other.record().digest == tree.record().digest);
+            let form = match form(&record, &below, repeated)? {
+                Form::Nothing => continue,
+                // One is for the root directory.
+                _ if lower.len() + 1 >= MOST => Form::Merged,
+                form => form,
+            };
+            top = Some(index);
+            match form {
+                Form::Overlay => lower.push(self.overlay(index)?),
+                Form::Merged => {
+                    lower = vec![self.merged(index)?];
+                    // It has the right root already.
+                    top = root;
+                }
+                _ => lower.push(self.layer(index)?),
+            }
+            below.push(tree);
+        }
+        if lower.is_empty() {
+            // All layers are empty.
+            lower.push(self.merged(self.layers.len().saturating_sub(1))?);
+            top = root;
+        }
+        // A mount without an upper directory wants two.
+        if top != root && root.is_some() || lower.len() < 2 {
+            lower.push(self.root(root.unwrap_or(0))?);
+        }
+        Ok(lower)
+    }
+
+    fn descriptor(&self, index: usize) -> Result<&LayerDescriptor> {
+        self.image.layers.get(index).ok_or(Error::Interrupted)
+    }
+
+    fn watch(&self) -> Watch {
+        Watch { progress: self.options.progress.clone(), cancel: self.options.cancel.clone() }
+    }
+
+    /// A layer's own tree, held once more.
+    fn layer(&self, index: usize) -> Result<Tree> {
+        self.storage.ensure_tree_watched(self.descriptor(index)?, &self.watch())
+    }
+
+    /// A layer with its removals in overlayfs's form.
+    fn overlay(&self, index: usize) -> Result<Tree> {
+        let layer = self.descriptor(index)?;
+        self.made.ensure_with(layer, &self.watch(), |staged| {
+            let blob = self.storage.open_layer(&layer.digest)?;
+            overlay_form(self.unpacker, blob, layer, staged.directory_handle()?, &self.watch())
+        })
+    }
+
+    /// The layers up to one, made one.
+    fn merged(&self, index: usize) -> Result<Tree> {
+        let layers = self.layers.get(..=index).unwrap_or_default();
+        let digests: Vec<_> = layers.iter().map(|tree| &tree.record().digest).collect();
+        let name = LayerDescriptor::of(merged_name(&digests));
+        self.made.ensure_with(&name, &self.watch(), |staged| {
+            let options = writer_options(self.unpacker, &self.options.cancel);
+            let mut merge = Merge::new(staged.directory_handle()?, options)?;
+            for tree in layers {
+                let record = LayerRecord::from_json(&tree.layer_record()?)?;
+                merge.add(PreservedLayer { tree: tree.directory(), record: &record })?;
+            }
+            merge.finish()?;
+            layers.iter().try_for_each(Tree::check_whole)?;
+            Ok(derived(staged))
+        })
+    }
+
+    /// A root directory like that of a layer, without content.
+    fn root(&self, index: usize) -> Result<Tree> {
+        let tree = self.layers.get(index).ok_or(Error::Interrupted)?;
+        let name = LayerDescriptor::of(root_name(&tree.record().digest));
+        self.made.ensure_with(&name, &self.watch(), |staged| {
+            let from: OwnedFd = tree.directory().try_clone_to_owned().map_err(|e| Error::io("hold", b"/", e))?;
+            let options = writer_options(self.unpacker, &self.options.cancel);
+            let mut writer = TreeWriter::new(staged.directory_handle()?, options)?;
+            writer.put_directory(&TreePath::root(), &source::directory(&from, b"/")?)?;
+            writer.finish_layer()?;
+            writer.finish()?;
+            tree.check_whole()?;
+            Ok(derived(staged))
+        })
+    }
+}
+
+/// What is said of a tree that was made of trees that were verified.
+fn derived(staged: &StagedTree) -> Unpacked {
+    let digest = staged.layer().digest.clone();
+    Unpacked { blob: digest.clone(), blob_bytes: 0, diff_id: digest, record: b"{}".to_vec() }
+}
+
+fn form(record: &LayerRecord, below: &[&Tree], repeated: bool) -> Result<Form> {
+    if record.counts.entries == 0 {
+        return Ok(Form::Nothing);
+    }
+    // Directories that are there for markers alone would be shown, and overlayfs does not look whether the root is opaque.
+    let root_is_opaque = record.markers.iter().any(|marker| matches!(marker, Marker::Opaque(path) if path.is_root()));
+    let depends = !record.links.is_empty() || !record.late.is_empty() || !record.marker_dirs.is_empty();
+    if repeated || depends || root_is_opaque {
+        return Ok(Form::Merged);
+    }
+    for path in &record.implied {
+        for tree in below {
+            if is_there(tree.directory(), path.as_bytes())? {
+                return Ok(Form::Merged);
+            }
+        }
+    }
+    Ok(match (record.markers.is_empty(), below.is_empty()) {
+        (true, _) => Form::AsItIs,
+        // Nothing is below that could be removed.
+        (false, true) => Form::Merged,
+        (false, false) => Form::Overlay,
+    })
+}
+
+/// Whether a tree has something at a path, or on the way to it something that is no directory.
+fn is_there(tree: BorrowedFd<'_>, path: &[u8]) -> Result<bool> {
+    let mut dir: Option<OwnedFd> = None;
+    for name in path.split(|&byte| byte == b'/') {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let at = dir.as_ref().map_or(tree, |dir| dir.as_fd());
+        match rustix::fs::openat(at, name, flags, Permissions::empty()) {
+            Ok(next) => dir = Some(next),
+            Err(Errno::NOENT) => return Ok(false),
+            Err(Errno::NOTDIR | Errno::LOOP) => return Ok(true),
+            Err(errno) => return Err(errno).explain("look at", path),
+        }
+    }
+    Ok(true)
+}
