@@ -79,51 +79,67 @@ enum Form {
     Merged,
 }
 
+/// What the lower directories are to be.
+struct Plan {
+    /// Layers and their forms, lowest first. Only the first may be merged.
+    lower: Vec<(usize, Form)>,
+    /// The layer that says what the root directory is like, if one does.
+    root: Option<usize>,
+    /// Whether the topmost of these shows that.
+    root_is_right: bool,
+}
+
 impl Making<'_> {
     fn run(&self) -> Result<Vec<Tree>> {
-        let mut lower = Vec::new();
-        // The layer whose root directory counts, and the one whose root directory is on top.
-        let (mut root, mut top) = (None, None);
+        let plan = self.plan()?;
+        let mut lower = Vec::with_capacity(plan.lower.len() + 1);
+        for (index, form) in plan.lower {
+            lower.push(match form {
+                Form::Overlay => self.overlay(index)?,
+                Form::Merged => self.merged(index)?,
+                Form::Nothing | Form::AsItIs => self.layer(index)?,
+            });
+        }
+        // A mount without an upper directory wants two.
+        if !plan.root_is_right || lower.len() < 2 {
+            lower.push(self.root(plan.root.unwrap_or(0))?);
+        }
+        Ok(lower)
+    }
+
+    fn plan(&self) -> Result<Plan> {
+        let mut plan = Plan { lower: Vec::new(), root: None, root_is_right: true };
         let mut below: Vec<&Tree> = Vec::new();
         for (index, tree) in self.layers.iter().enumerate() {
             self.options.cancel.check()?;
             let record = LayerRecord::from_json(&tree.layer_record()?)?;
             if record.has_removal_device() {
-                let what = "a device numbered 0:0 in a mount of overlayfs, to which it means a removal".into();
-                return Err(Error::Unsupported { what });
+                return Err(unsupported("a device numbered 0:0, by which it means a removal,"));
             }
             if record.root {
-                root = Some(index);
+                plan.root = Some(index);
             }
             let repeated = below.iter().any(|other| other.record().digest == tree.record().digest);
-            let form = match form(&record, &below, repeated)? {
+            match form(&record, &below, repeated)? {
                 Form::Nothing => continue,
                 // One is for the root directory.
-                _ if lower.len() + 1 >= MOST => Form::Merged,
-                form => form,
-            };
-            top = Some(index);
-            match form {
-                Form::Overlay => lower.push(self.overlay(index)?),
-                Form::Merged => {
-                    lower = vec![self.merged(index)?];
-                    // It has the right root already.
-                    top = root;
+                form @ (Form::AsItIs | Form::Overlay) if plan.lower.len() + 1 < MOST => {
+                    plan.lower.push((index, form));
+                    plan.root_is_right = plan.root.is_none_or(|root| root == index);
                 }
-                _ => lower.push(self.layer(index)?),
+                _ => {
+                    plan.lower = vec![(index, Form::Merged)];
+                    plan.root_is_right = true;
+                }
             }
             below.push(tree);
         }
-        if lower.is_empty() {
-            // All layers are empty.
-            lower.push(self.merged(self.layers.len().saturating_sub(1))?);
-            top = root;
+        if plan.lower.is_empty() {
+            // Layers, but nothing in them.
+            let last = self.layers.len().checked_sub(1).ok_or_else(|| unsupported("an image without layers"))?;
+            plan.lower.push((last, Form::Merged));
         }
-        // A mount without an upper directory wants two.
-        if top != root && root.is_some() || lower.len() < 2 {
-            lower.push(self.root(root.unwrap_or(0))?);
-        }
-        Ok(lower)
+        Ok(plan)
     }
 
     fn descriptor(&self, index: usize) -> Result<&LayerDescriptor> {
@@ -187,6 +203,10 @@ impl Making<'_> {
 fn derived(staged: &StagedTree) -> Unpacked {
     let digest = staged.layer().digest.clone();
     Unpacked { blob: digest.clone(), blob_bytes: 0, diff_id: digest, record: b"{}".to_vec() }
+}
+
+fn unsupported(what: &str) -> Error {
+    Error::Unsupported { what: format!("{what} in a mount of overlayfs") }
 }
 
 fn form(record: &LayerRecord, below: &[&Tree], repeated: bool) -> Result<Form> {
