@@ -14,6 +14,7 @@ pub mod layers;
 pub mod layout;
 pub mod oracle;
 pub mod paths;
+pub mod power;
 pub mod proxy;
 pub mod registry;
 pub mod require;

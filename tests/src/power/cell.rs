@@ -1,0 +1,81 @@
+//! A cell: where power is cut, so that nothing of it is ever left behind.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::Scratch;
+use crate::registry::run;
+
+/// Set within a cell, to its directory.
+const WITHIN: &str = "COFFERDAM_POWER_CELL";
+/// Where the kernel says which boot this is.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Namespaces of its own for processes and mounts, and a file system in memory.
+#[derive(Debug)]
+pub struct Cell {
+    dir: PathBuf,
+    boots: AtomicU32,
+}
+
+/// What is missing on this machine for a cell and its disks, beside tools.
+pub fn obstacle() -> Option<String> {
+    let device = ["/dev/fuse", "/dev/loop-control", BOOT_ID].into_iter().find(|path| !Path::new(path).exists())?;
+    Some(format!("there is no {device}"))
+}
+
+/// Does a test's work within a cell: in a second process of the same test binary, which runs this test only.
+///
+/// That is the first process of its namespace: when it is gone, the kernel ends all others in it, and takes its mounts away.
+/// It is killed when the thread that waits for it dies.
+pub fn within(test: &str, work: impl FnOnce(&Cell) -> Result<()>) -> Result<()> {
+    if let Some(dir) = env::var_os(WITHIN) {
+        return work(&Cell::enter(PathBuf::from(dir))?);
+    }
+    let scratch = Scratch::new()?;
+    let status = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"])
+        .arg(env::current_exe()?)
+        .args([test, "--exact", "--nocapture"])
+        .env(WITHIN, scratch.path())
+        .stdin(Stdio::null())
+        .status()
+        .context("cannot start setpriv")?;
+    ensure!(status.success(), "the cell ended with {status}; its output says why");
+    Ok(())
+}
+
+impl Cell {
+    fn enter(dir: PathBuf) -> Result<Self> {
+        // A mount namespace keeps what it shares with the world, and we must not share.
+        ensure!(std::process::id() == 1, "not the first process of a cell");
+        run(Command::new("mount").args(["-t", "tmpfs", "-o", "mode=0755,size=16g", "cofferdam-power"]).arg(&dir))?;
+        let cell = Self { dir, boots: AtomicU32::new(0) };
+        cell.reboot()?;
+        run(Command::new("mount").arg("--bind").arg(cell.join("boot_id")).arg(BOOT_ID))?;
+        Ok(cell)
+    }
+
+    /// A path inside.
+    pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// A new directory inside.
+    pub fn dir(&self, name: impl AsRef<Path>) -> Result<PathBuf> {
+        let path = self.join(name);
+        fs::create_dir_all(&path)?;
+        Ok(path)
+    }
+
+    /// From now on the machine was started once more, as far as anybody can see by its boot id.
+    pub fn reboot(&self) -> Result<()> {
+        let boot = self.boots.fetch_add(1, Ordering::Relaxed);
+        Ok(fs::write(self.join("boot_id"), format!("c0ffe4da-0000-4000-8000-{boot:012x}\n"))?)
+    }
+}
