@@ -49,8 +49,8 @@ pub struct Density {
     pub sectors: usize,
 }
 
-/// All cuts within a range of records, in order: at each flush, at these moments, and between.
-pub fn cuts(log: &Log, range: Range<usize>, moments: &[usize], density: Density) -> Vec<Cut> {
+/// All cuts within a range of records, in order: at each flush, and between.
+pub fn cuts(log: &Log, range: Range<usize>, density: Density) -> Vec<Cut> {
     let mut cuts = Vec::new();
     let mut seed = 0;
     let mut seed = move || {
@@ -67,13 +67,13 @@ pub fn cuts(log: &Log, range: Range<usize>, moments: &[usize], density: Density)
         start = at + 1;
     }
     between(start..range.end, density, &mut seed, &mut cuts);
-    for &end in moments.iter().filter(|end| range.contains(end) || range.end == **end) {
-        cuts.push(Cut { end, kept: Kept::Nothing });
-        cuts.push(Cut { end, kept: Kept::Blocks(seed()) });
-        cuts.push(Cut { end, kept: Kept::All });
-    }
     cuts.sort_by_key(|cut| cut.end);
     cuts
+}
+
+/// The cuts at one moment.
+pub fn at(end: usize) -> [Cut; 3] {
+    [Kept::Nothing, Kept::Blocks(end as u64), Kept::All].map(|kept| Cut { end, kept })
 }
 
 /// Cuts in a stretch without a flush.
@@ -279,12 +279,12 @@ mod tests {
     }
 
     #[test]
-    fn there_are_cuts_at_each_flush_at_each_moment_and_between() -> Result<()> {
+    fn there_are_cuts_at_each_flush_and_between() -> Result<()> {
         let scratch = Scratch::new()?;
         let log = log(&scratch.join("log"))?;
-        let found = cuts(&log, 0..6, &[5], DENSITY);
+        let found = cuts(&log, 0..6, DENSITY);
         assert!(found.is_sorted_by_key(|cut| cut.end));
-        for wanted in [(2, Kept::All), (5, Kept::All), (5, Kept::Nothing), (3, Kept::All)] {
+        for wanted in [(2, Kept::All), (5, Kept::All), (3, Kept::All)] {
             assert!(found.contains(&Cut { end: wanted.0, kept: wanted.1 }), "{wanted:?} of {found:?}");
         }
         assert!(found.iter().any(|cut| cut.end == 4 && matches!(cut.kept, Kept::Blocks(_))));

@@ -1,0 +1,228 @@
+//! What is left after a cut.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use cofferdam_tests::tree::{self, Field, Snapshot};
+use cofferdam_tests::{Cofferdam, layers, store};
+
+use crate::script::Recording;
+use crate::text;
+
+/// The attribute that tells one extraction of a layer from another.
+const MARK: &str = "user.cofferdam.tree";
+
+/// In what way something is not as it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The file system itself cannot be used.
+    FileSystem,
+    /// A file of the store is there in part, under the name of a whole one.
+    Torn,
+    /// What a command had promised is not there.
+    Lost,
+    /// Something was made that is not what it should be.
+    Wrong,
+    /// A command fails that should not, or leaves something behind.
+    Wedged,
+}
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug)]
+pub(crate) struct Finding {
+    pub(crate) kind: Kind,
+    pub(crate) what: String,
+}
+
+/// What was seen after one cut.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) findings: Vec<Finding>,
+    /// Images that were unpacked, and are right.
+    pub(crate) images: usize,
+    /// Trees under their final names that the cut had damaged.
+    pub(crate) trees_broken: usize,
+    /// Trees that were believed, since they had been synced.
+    pub(crate) trees_trusted: usize,
+    /// Trees that were there and were extracted again.
+    pub(crate) trees_again: usize,
+    /// Records of trees that the cut had emptied.
+    pub(crate) records_empty: usize,
+    /// An unpacked root file system under its final name, whole or not.
+    pub(crate) dest_whole: Option<bool>,
+}
+
+impl Seen {
+    fn find(&mut self, kind: Kind, what: String) {
+        self.findings.push(Finding { kind, what });
+    }
+
+    fn expect(&mut self, kind: Kind, outcome: Result<()>) {
+        if let Err(error) = outcome {
+            self.find(kind, format!("{error:#}"));
+        }
+    }
+}
+
+/// A tree as it is on disk before anybody looks.
+struct Found {
+    mark: Option<Vec<u8>>,
+    synced: bool,
+}
+
+/// Looks at a mounted file system after a cut at record `end`.
+pub(crate) fn check(recording: &Recording, end: usize, dir: &Path) -> Result<Seen> {
+    let mut seen = Seen::default();
+    let cofferdam = Cofferdam::new(dir.join("store"))?;
+    let trees = files(recording, cofferdam.store(), &mut seen)?;
+    if let Some(unpacked) = recording.images.values().next().filter(|_| dir.join("out/a").exists()) {
+        // Which of the images it was does not matter for whether it is one.
+        let found = Snapshot::read(&dir.join("out/a"));
+        let whole = found.is_ok_and(|found| {
+            recording.images.values().any(|image| tree::differences(&found, &image.rootfs, |_, _| false).is_empty())
+        });
+        let _ = unpacked;
+        seen.dest_whole = Some(whole);
+    }
+
+    let listed = names(recording, end, &cofferdam, &mut seen)?;
+    seen.expect(Kind::Wedged, store::ensure_nothing_staged(cofferdam.store()));
+    let mut used = Vec::new();
+    for (index, (name, manifest)) in listed.iter().enumerate() {
+        let Some(image) = recording.images.get(manifest) else { continue };
+        let dest = dir.join(format!("out/check-{index}"));
+        // By digest: the name of an image from a layout would be looked up in the layout.
+        let run = cofferdam.run(["unpack", manifest, &text(&dest)])?;
+        if run.code() != Some(0) {
+            seen.find(Kind::Lost, format!("{name} cannot be unpacked: {}", run.err()));
+            continue;
+        }
+        let found = Snapshot::read(&dest)?;
+        let right = tree::ensure_same(("unpacked", &found), ("as it should be", &image.rootfs), |_, _| false);
+        seen.images += usize::from(right.is_ok());
+        seen.expect(Kind::Wrong, right);
+        used.extend(image.trees.iter().cloned());
+    }
+    for (name, found) in &trees {
+        let now = mark(&cofferdam.store().join("extracted").join(name));
+        match (found.synced, now == found.mark) {
+            (true, true) => seen.trees_trusted += 1,
+            (true, false) => seen.find(Kind::Wedged, format!("the synced tree {name} was extracted again")),
+            (false, false) => seen.trees_again += usize::from(used.contains(name)),
+            (false, true) if used.contains(name) => {
+                seen.find(Kind::Wrong, format!("the tree {name} was never synced, and was believed"));
+            }
+            (false, true) => {}
+        }
+    }
+    // The store is of use again, whatever happened to it.
+    let pulled = cofferdam.run(["pull", &recording.source])?.expect(0).map(drop);
+    seen.expect(Kind::Wedged, pulled.context("the pull after the cut"));
+    let again = cofferdam.run(["images", "--json"])?.expect(0).map(drop);
+    seen.expect(Kind::Wedged, again.context("the list after that pull"));
+    seen.expect(Kind::Wedged, store::ensure_nothing_staged(cofferdam.store()));
+    seen.expect(Kind::Wedged, store::ensure_blobs_are_whole(cofferdam.store()));
+    let left = store::list(&dir.join("out"))?;
+    if let Some(name) =
+        left.iter().find(|name| *name != "a" && !name.starts_with("check-")).filter(|_| !listed.is_empty())
+    {
+        seen.find(Kind::Wedged, format!("{name} was left beside a destination"));
+    }
+    Ok(seen)
+}
+
+/// The names that the store has, each with its manifest. None that was promised is missing.
+fn names(recording: &Recording, end: usize, cofferdam: &Cofferdam, seen: &mut Seen) -> Result<Vec<(String, String)>> {
+    let run = cofferdam.run(["images", "--json"])?;
+    if run.code() != Some(0) {
+        seen.find(Kind::Lost, format!("images: {}", run.err()));
+    }
+    let Ok(list) = run.json() else { return Ok(Vec::new()) };
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let images = list["images"].as_array().context("no list of images")?;
+    let found: BTreeMap<_, _> =
+        images.iter().map(|image| (text(&image["reference"]), text(&image["manifest"]))).collect();
+    let mut names: Vec<_> = recording.steps.iter().filter_map(|step| Some(&step.names.as_ref()?.0)).collect();
+    names.sort();
+    names.dedup();
+    for name in found.keys().filter(|name| !names.contains(name)) {
+        seen.find(Kind::Wrong, format!("nobody ever pulled {name}"));
+    }
+    for name in names {
+        let mut possible = vec![None];
+        for step in recording.steps.iter().filter(|step| step.start < end || step.end <= end) {
+            let Some((_, manifest)) = step.names.as_ref().filter(|(of, _)| of == name) else { continue };
+            if step.end <= end {
+                possible.clear();
+            }
+            possible.push(manifest.as_ref());
+        }
+        if !possible.contains(&found.get(name)) {
+            let what = format!("{name} stands for {:?}, not for one of {possible:?}", found.get(name));
+            seen.find(Kind::Lost, what);
+        }
+    }
+    Ok(found.into_iter().collect())
+}
+
+/// The files of the store as they are, before a command sees them.
+fn files(recording: &Recording, path: &Path, seen: &mut Seen) -> Result<BTreeMap<String, Found>> {
+    for (dir, suffix) in [("layers", ".tar.gz"), ("configs", ".json"), ("manifests", ".json")] {
+        for name in store::list(&path.join(dir))? {
+            let Some(stem) = name.strip_suffix(suffix) else { continue };
+            let digest = layers::digest_of_file(&path.join(dir).join(&name))?;
+            if digest.replace(':', "-") != stem {
+                seen.find(Kind::Torn, format!("{dir}/{name} holds {digest}"));
+            }
+        }
+    }
+    let mut documents = vec![path.join("meta.json")];
+    documents.extend(
+        store::list(&path.join("refs"))?
+            .iter()
+            .filter(|name| name.ends_with(".json"))
+            .map(|name| path.join("refs").join(name)),
+    );
+    for document in documents.iter().filter(|document| document.exists()) {
+        if json(document)?.is_none() {
+            seen.find(Kind::Torn, format!("{} is not JSON", document.display()));
+        }
+    }
+    let mut trees = BTreeMap::new();
+    for name in store::trees(path)? {
+        let record = path.join("records").join(format!("{name}.json"));
+        let record = if record.exists() { json(&record)? } else { None };
+        let synced = record.is_some_and(|record| record["synced"] == true);
+        let tree = path.join("extracted").join(&name);
+        let expected = recording.trees.get(&name).with_context(|| format!("nobody made the tree {name}"))?;
+        // Marks differ between extractions, and so does the time of a root that the layer does not list.
+        let ignore = |path: &[u8], field: Field| path.is_empty() && matches!(field, Field::Xattrs | Field::Mtime);
+        let whole = Snapshot::read(&tree)
+            .and_then(|found| tree::ensure_same(("on disk", &found), ("as it should be", expected), ignore));
+        if let Err(error) = whole {
+            seen.trees_broken += 1;
+            if synced {
+                seen.find(Kind::Torn, format!("the tree {name} was synced, and is broken: {error:#}"));
+            }
+        }
+        trees.insert(name, Found { mark: mark(&tree), synced });
+    }
+    for name in store::list(&path.join("records"))? {
+        let torn = name.ends_with(".json") && json(&path.join("records").join(&name))?.is_none();
+        seen.records_empty += usize::from(torn);
+    }
+    Ok(trees)
+}
+
+fn json(path: &Path) -> Result<Option<serde_json::Value>> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(serde_json::from_slice(&bytes).ok())
+}
+
+fn mark(tree: &Path) -> Option<Vec<u8>> {
+    let mut mark = [0; 64];
+    let length = rustix::fs::lgetxattr(tree, MARK, &mut mark).ok()?;
+    mark.get(..length).map(<[u8]>::to_vec)
+}
