@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use cofferdam_tests::tree::{self, Field, Snapshot};
 use cofferdam_tests::{Cofferdam, layers, store};
 
-use crate::script::Recording;
+use crate::script::{Dest, Effect, Recording, Step};
 use crate::text;
 
 /// The attribute that tells one extraction of a layer from another.
@@ -50,8 +50,10 @@ pub(crate) struct Seen {
     pub(crate) trees_again: usize,
     /// Records of trees that the cut had emptied.
     pub(crate) records_empty: usize,
-    /// An unpacked root file system under its final name, whole or not.
-    pub(crate) dest_whole: Option<bool>,
+    /// Root file systems under their final names.
+    pub(crate) dests_whole: usize,
+    /// Such that were not to be synced, and are broken.
+    pub(crate) dests_broken: usize,
 }
 
 impl Seen {
@@ -77,16 +79,7 @@ pub(crate) fn check(recording: &Recording, end: usize, dir: &Path) -> Result<See
     let mut seen = Seen::default();
     let cofferdam = Cofferdam::new(dir.join("store"))?;
     let trees = files(recording, cofferdam.store(), &mut seen)?;
-    if let Some(unpacked) = recording.images.values().next().filter(|_| dir.join("out/a").exists()) {
-        // Which of the images it was does not matter for whether it is one.
-        let found = Snapshot::read(&dir.join("out/a"));
-        let whole = found.is_ok_and(|found| {
-            recording.images.values().any(|image| tree::differences(&found, &image.rootfs, |_, _| false).is_empty())
-        });
-        let _ = unpacked;
-        seen.dest_whole = Some(whole);
-    }
-
+    destinations(recording, end, dir, &mut seen)?;
     let listed = names(recording, end, &cofferdam, &mut seen)?;
     seen.expect(Kind::Wedged, store::ensure_nothing_staged(cofferdam.store()));
     let mut used = Vec::new();
@@ -124,17 +117,51 @@ pub(crate) fn check(recording: &Recording, end: usize, dir: &Path) -> Result<See
     seen.expect(Kind::Wedged, again.context("the list after that pull"));
     seen.expect(Kind::Wedged, store::ensure_nothing_staged(cofferdam.store()));
     seen.expect(Kind::Wedged, store::ensure_blobs_are_whole(cofferdam.store()));
+    let ours = |name: &String| name.starts_with("check-") || dests(recording).any(|(_, dest)| dest.name == name);
     let left = store::list(&dir.join("out"))?;
-    if let Some(name) =
-        left.iter().find(|name| *name != "a" && !name.starts_with("check-")).filter(|_| !listed.is_empty())
-    {
+    if let Some(name) = left.iter().find(|name| !ours(name)).filter(|_| !listed.is_empty()) {
         seen.find(Kind::Wedged, format!("{name} was left beside a destination"));
     }
     Ok(seen)
 }
 
+fn dests(recording: &Recording) -> impl Iterator<Item = (&Step, &Dest)> {
+    recording
+        .steps
+        .iter()
+        .filter_map(|step| if let Effect::Dest(dest) = &step.effect { Some((step, dest)) } else { None })
+}
+
+/// The root file systems as the cut left them.
+fn destinations(recording: &Recording, end: usize, dir: &Path, seen: &mut Seen) -> Result<()> {
+    for (step, dest) in dests(recording) {
+        let path = dir.join("out").join(dest.name);
+        if !path.exists() {
+            if dest.synced && step.end <= end {
+                seen.find(Kind::Lost, format!("{} is not there", dest.name));
+            }
+            continue;
+        }
+        let expected = recording.images.get(&dest.manifest).context("nobody knows the image")?;
+        let whole = Snapshot::read(&path).and_then(|found| {
+            tree::ensure_same(("on disk", &found), ("as it should be", &expected.rootfs), |_, _| false)
+        });
+        match whole {
+            Ok(()) => seen.dests_whole += 1,
+            Err(error) if dest.synced => seen.find(Kind::Torn, format!("{}: {error:#}", dest.name)),
+            Err(_) => seen.dests_broken += 1,
+        }
+    }
+    Ok(())
+}
+
 /// The names that the store has, each with its manifest. None that was promised is missing.
-fn names(recording: &Recording, end: usize, cofferdam: &Cofferdam, seen: &mut Seen) -> Result<Vec<(String, String)>> {
+fn names<'a>(
+    recording: &'a Recording,
+    end: usize,
+    cofferdam: &Cofferdam,
+    seen: &mut Seen,
+) -> Result<Vec<(String, String)>> {
     let run = cofferdam.run(["images", "--json"])?;
     if run.code() != Some(0) {
         seen.find(Kind::Lost, format!("images: {}", run.err()));
@@ -144,7 +171,9 @@ fn names(recording: &Recording, end: usize, cofferdam: &Cofferdam, seen: &mut Se
     let images = list["images"].as_array().context("no list of images")?;
     let found: BTreeMap<_, _> =
         images.iter().map(|image| (text(&image["reference"]), text(&image["manifest"]))).collect();
-    let mut names: Vec<_> = recording.steps.iter().filter_map(|step| Some(&step.names.as_ref()?.0)).collect();
+    let name_of =
+        |step: &'a Step| if let Effect::Name(name, manifest) = &step.effect { Some((name, manifest)) } else { None };
+    let mut names: Vec<_> = recording.steps.iter().filter_map(|step| Some(name_of(step)?.0)).collect();
     names.sort();
     names.dedup();
     for name in found.keys().filter(|name| !names.contains(name)) {
@@ -153,7 +182,7 @@ fn names(recording: &Recording, end: usize, cofferdam: &Cofferdam, seen: &mut Se
     for name in names {
         let mut possible = vec![None];
         for step in recording.steps.iter().filter(|step| step.start < end || step.end <= end) {
-            let Some((_, manifest)) = step.names.as_ref().filter(|(of, _)| of == name) else { continue };
+            let Some((_, manifest)) = name_of(step).filter(|(of, _)| *of == name) else { continue };
             if step.end <= end {
                 possible.clear();
             }

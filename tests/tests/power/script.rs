@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -24,8 +25,28 @@ pub(crate) struct Step {
     pub(crate) name: &'static str,
     pub(crate) start: usize,
     pub(crate) end: usize,
-    /// The name that it lets stand for another manifest, or for none.
-    pub(crate) names: Option<(String, Option<String>)>,
+    pub(crate) effect: Effect,
+}
+
+/// What a command changes.
+#[derive(Clone, Debug)]
+pub(crate) enum Effect {
+    /// Nothing that can be seen.
+    None,
+    /// The manifest that a name stands for, if any.
+    Name(String, Option<String>),
+    /// A root file system appears.
+    Dest(Dest),
+}
+
+/// A root file system.
+#[derive(Clone, Debug)]
+pub(crate) struct Dest {
+    /// Beside others in `out/`.
+    pub(crate) name: &'static str,
+    pub(crate) manifest: String,
+    /// Whether it was to be there for good, and whole.
+    pub(crate) synced: bool,
 }
 
 /// An image that the script pulls.
@@ -61,7 +82,8 @@ pub(crate) struct Stage<'a> {
     cofferdam: Cofferdam,
     registry: &'a Registry,
     sources: &'a Sources,
-    steps: Vec<(&'static str, u64, u64, Option<(String, Option<String>)>)>,
+    /// Each with the moments of its start and its end.
+    steps: Vec<(&'static str, Range<u64>, Effect)>,
 }
 
 /// Images that share a layer.
@@ -135,7 +157,7 @@ pub(crate) fn record(cell: &Cell, system: FileSystem, script: Script) -> Result<
     let log = disk.end()?;
     let steps = steps
         .into_iter()
-        .map(|(name, start, end, names)| Step { name, start: log.position(start), end: log.position(end), names })
+        .map(|(name, time, effect)| Step { name, start: log.position(time.start), end: log.position(time.end), effect })
         .collect();
     let whole = log.position(whole);
     Ok(Recording { system, base, whole, log, steps, images, trees, source: sources.layout.source("b"), dir })
@@ -177,14 +199,14 @@ impl Stage<'_> {
         let start = self.disk.moment()?;
         let run = self.cofferdam.ok(arguments).with_context(|| name.to_owned())?;
         let end = self.disk.moment()?;
-        self.steps.push((name, start, end, None));
+        self.steps.push((name, start..end, Effect::None));
         Ok(run)
     }
 
-    /// Notes which name the last step changed.
-    fn changed(&mut self, name: String, manifest: Option<String>) {
-        if let Some(last) = self.steps.last_mut() {
-            last.3 = Some((name, manifest));
+    /// Notes what the last step changed.
+    fn changed(&mut self, effect: Effect) {
+        if let Some((_, _, last)) = self.steps.last_mut() {
+            *last = effect;
         }
     }
 
@@ -193,7 +215,7 @@ impl Stage<'_> {
         let run = self.step(name, &[&["pull", "--json", source], more].concat())?;
         let published = run.json()?["image"]["reference"].as_str().context("a pull without a name")?.to_owned();
         let manifest = self.sources.manifest(tag)?;
-        self.changed(published.clone(), Some(manifest));
+        self.changed(Effect::Name(published.clone(), Some(manifest)));
         Ok(published)
     }
 
@@ -214,21 +236,29 @@ impl Stage<'_> {
         let start = self.disk.moment()?;
         run(std::process::Command::new("sync").arg("--file-system").arg(self.mount.dir()))?;
         let end = self.disk.moment()?;
-        self.steps.push(("(the kernel syncs)", start, end, None));
+        self.steps.push(("(the kernel syncs)", start..end, Effect::None));
+        Ok(())
+    }
+
+    fn unpack(&mut self, step: &'static str, tag: &str, name: &'static str, more: &[&str]) -> Result<()> {
+        let manifest = self.sources.manifest(tag)?;
+        let path = text(&self.mount.dir().join("out").join(name));
+        self.step(step, &[&["unpack", &manifest, &path], more].concat())?;
+        self.changed(Effect::Dest(Dest { name, manifest, synced: more.contains(&"--sync") }));
         Ok(())
     }
 }
 
-/// All that changes a store.
+/// All that changes a store, and what is made of it.
 pub(crate) fn everything(stage: &mut Stage<'_>) -> Result<()> {
-    let dest = text(&stage.mount.dir().join("out/a"));
-    let a = stage.pull_from_registry("pull from a registry", "a")?;
+    stage.pull_from_registry("pull from a registry", "a")?;
     let b = stage.pull_from_layout("pull from a layout", "b", &[])?;
-    stage.step("unpack", &["unpack", &a, &dest])?;
-    stage.settle()?;
-    stage.pull_from_layout("pull, layers too", "c", &["--durability", "layer"])?;
+    stage.unpack("unpack", "a", "unsynced", &[])?;
+    stage.pull_from_layout("pull another", "c", &[])?;
+    stage.unpack("unpack --sync", "b", "synced", &["--sync"])?;
+    stage.pull_from_layout("pull, layers too", "next", &["--durability", "layer"])?;
     stage.step("rm", &["rm", &b])?;
-    stage.changed(b, None);
+    stage.changed(Effect::Name(b, None));
     stage.pull_from_layout("pull again", "b", &[])?;
     stage.pull_from_registry("pull a moved tag", "next")?;
     stage.settle()

@@ -121,9 +121,8 @@ fn report(recording: &Recording, mut seen: Vec<(Cut, Seen)>) -> Report {
             row.trees_again += after.trees_again;
             row.trees_trusted += after.trees_trusted;
             row.records_empty += after.records_empty;
-            if let Some(whole) = after.dest_whole {
-                row.dests[usize::from(!whole)] += 1;
-            }
+            row.dests[0] += after.dests_whole;
+            row.dests[1] += after.dests_broken;
             row.findings += after.findings.len();
             findings.extend(after.findings.iter().map(|finding| Finding {
                 kind: finding.kind,
