@@ -57,25 +57,18 @@ impl Cell {
         run(Command::new("mount").args(["-t", "tmpfs", "-o", "mode=0755,size=16g", "cofferdam-power"]).arg(&dir))?;
         let cell = Self { dir, boots: AtomicU32::new(0) };
         cell.reboot()?;
-        run(Command::new("mount").arg("--bind").arg(cell.join("boot_id")).arg(BOOT_ID))?;
+        run(Command::new("mount").arg("--bind").arg(cell.dir.join("boot_id")).arg(BOOT_ID))?;
         Ok(cell)
     }
 
-    /// A path inside.
-    pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
-        self.dir.join(name)
-    }
-
-    /// A new directory inside.
-    pub fn dir(&self, name: impl AsRef<Path>) -> Result<PathBuf> {
-        let path = self.join(name);
-        fs::create_dir_all(&path)?;
-        Ok(path)
+    /// Its file system in memory. What is left there goes with it.
+    pub fn path(&self) -> &Path {
+        &self.dir
     }
 
     /// From now on the machine was started once more, as far as anybody can see by its boot id.
     pub fn reboot(&self) -> Result<()> {
         let boot = self.boots.fetch_add(1, Ordering::Relaxed);
-        Ok(fs::write(self.join("boot_id"), format!("c0ffe4da-0000-4000-8000-{boot:012x}\n"))?)
+        Ok(fs::write(self.dir.join("boot_id"), format!("c0ffe4da-0000-4000-8000-{boot:012x}\n"))?)
     }
 }

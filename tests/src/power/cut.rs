@@ -86,7 +86,7 @@ fn between(range: Range<usize>, density: Density, seed: &mut impl FnMut() -> u64
     }
     if writes > 0 {
         // Most say something about the whole stretch, and all of it is there only at its end.
-        let end = |index: usize, of: usize| if index % 2 == 0 { range.end } else { place(index, of) };
+        let end = |index: usize, of: usize| if index.is_multiple_of(2) { range.end } else { place(index, of) };
         let blocks = (0..density.blocks).map(|index| (end(index, density.blocks), Kept::Blocks(seed())));
         cuts.extend(blocks.map(|(end, kept)| Cut { end, kept }));
         let sectors = (0..density.sectors).map(|index| (end(index, density.sectors), Kept::Sectors(seed())));

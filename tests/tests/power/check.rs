@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use cofferdam_tests::tree::{self, Field, Snapshot};
@@ -207,15 +207,8 @@ fn files(recording: &Recording, path: &Path, seen: &mut Seen) -> Result<BTreeMap
             }
         }
     }
-    let mut documents = vec![path.join("meta.json")];
-    documents.extend(
-        store::list(&path.join("refs"))?
-            .iter()
-            .filter(|name| name.ends_with(".json"))
-            .map(|name| path.join("refs").join(name)),
-    );
-    for document in documents.iter().filter(|document| document.exists()) {
-        if json(document)?.is_none() {
+    for document in documents(path)?.into_iter().chain(documents(&path.join("refs"))?) {
+        if json(&document)?.is_none() {
             seen.find(Kind::Torn, format!("{} is not JSON", document.display()));
         }
     }
@@ -238,11 +231,16 @@ fn files(recording: &Recording, path: &Path, seen: &mut Seen) -> Result<BTreeMap
         }
         trees.insert(name, Found { mark: mark(&tree), synced });
     }
-    for name in store::list(&path.join("records"))? {
-        let torn = name.ends_with(".json") && json(&path.join("records").join(&name))?.is_none();
-        seen.records_empty += usize::from(torn);
+    for record in documents(&path.join("records"))? {
+        seen.records_empty += usize::from(json(&record)?.is_none());
     }
     Ok(trees)
+}
+
+/// The files that are meant to be whole: staging names end otherwise.
+fn documents(dir: &Path) -> Result<Vec<PathBuf>> {
+    let names = store::list(dir)?;
+    Ok(names.iter().filter(|name| name.strip_suffix(".json").is_some()).map(|name| dir.join(name)).collect())
 }
 
 fn json(path: &Path) -> Result<Option<serde_json::Value>> {

@@ -8,9 +8,13 @@ mod check;
 mod script;
 mod sweep;
 
+use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use cofferdam_tests::Scratch;
 use cofferdam_tests::power::cell::{self, Cell};
 use cofferdam_tests::power::cut::Density;
 use cofferdam_tests::power::disk::FileSystem;
@@ -88,6 +92,7 @@ fn notices(test: &str, system: FileSystem) -> Result<()> {
             eprintln!("{report}");
             let of = |kind: Kind| report.found().iter().filter(|found| found.kind == kind).count();
             ensure!(of(Kind::Lost) > 0, "nothing was synced, and no cut lost anything");
+            ensure!(of(Kind::Torn) > 0, "nothing was synced, and no cut left part of a file");
             ensure!(of(Kind::Wrong) == 0 && of(Kind::Wedged) == 0, "what was left was believed");
         }
         Ok(())
@@ -97,7 +102,7 @@ fn notices(test: &str, system: FileSystem) -> Result<()> {
 fn control(cell: &Cell, system: FileSystem, script: script::Script) -> Result<Report> {
     let recording = script::record(cell, system, script)?;
     cell.reboot()?;
-    sweep::run(&recording, Plan { limit: 12, ..plan()? })
+    sweep::run(&recording, Plan { limit: 24, ..plan()? })
 }
 
 #[test]
@@ -108,6 +113,57 @@ fn on_ext4_cuts_show_that_nothing_was_synced() -> Result<()> {
 #[test]
 fn on_xfs_cuts_show_that_nothing_was_synced() -> Result<()> {
     notices("on_xfs_cuts_show_that_nothing_was_synced", FileSystem::Xfs)
+}
+
+/// Who kills the tests kills their disks, mounts and loop devices.
+#[test]
+fn a_run_that_is_killed_leaves_nothing() -> Result<()> {
+    if !possible() {
+        return Ok(());
+    }
+    let scratch = Scratch::new()?;
+    let mut run = Command::new(std::env::current_exe()?)
+        .args(["on_ext4_power_cuts_lose_nothing", "--exact", "--nocapture"])
+        // All that it makes has a path by which it is known.
+        .env("CARGO_TARGET_DIR", scratch.path())
+        .env("COFFERDAM_BIN", cofferdam_tests::cofferdam::binary()?)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let begun = until(|| Ok(run.try_wait()?.is_some() || !left(scratch.path())?.is_empty()));
+    let meanwhile = left(scratch.path())?;
+    run.kill()?;
+    run.wait()?;
+    begun?;
+    ensure!(!meanwhile.is_empty(), "it used no loop device");
+    until(|| Ok(left(scratch.path())?.is_empty()))
+}
+
+/// The loop devices whose files are in a directory, and the processes that were told of it.
+fn left(dir: &Path) -> Result<Vec<String>> {
+    let text = text(dir);
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/sys/block")?.chain(fs::read_dir("/proc")?) {
+        let path = entry?.path();
+        for file in ["loop/backing_file", "cmdline"] {
+            // Gone meanwhile, or not of this kind.
+            let content = fs::read(path.join(file)).unwrap_or_default();
+            if String::from_utf8_lossy(&content).contains(&text) {
+                found.push(path.join(file).display().to_string());
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn until(mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
+    let start = Instant::now();
+    while !condition()? {
+        ensure!(start.elapsed() < Duration::from_mins(1), "it has not come about in a minute");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
 }
 
 /// A path as the command takes it.

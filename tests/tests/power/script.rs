@@ -133,9 +133,7 @@ fn many(dir: &'static str, count: u64) -> Result<Vec<u8>> {
 
 /// Plays a script on a new file system.
 pub(crate) fn record(cell: &Cell, system: FileSystem, script: Script) -> Result<Recording> {
-    let dir = (0..).map(|index| cell.join(format!("recording-{index}"))).find(|dir| !dir.exists());
-    let dir = dir.context("no name is free")?;
-    fs::create_dir(&dir)?;
+    let dir = tempfile::tempdir_in(cell.path())?.keep();
     let sources = Sources::make(dir.join("layout"))?;
     let (images, trees) = healthy(&dir, system, &sources)?;
 
@@ -240,6 +238,17 @@ impl Stage<'_> {
         Ok(())
     }
 
+    /// Another program syncs a file of its own: the journal goes to disk, and with it all names, but not what is in the files.
+    fn another_syncs(&mut self) -> Result<()> {
+        let file = self.mount.dir().join("another");
+        fs::write(&file, "text")?;
+        let start = self.disk.moment()?;
+        run(std::process::Command::new("sync").arg(&file))?;
+        let end = self.disk.moment()?;
+        self.steps.push(("(another program syncs)", start..end, Effect::None));
+        Ok(())
+    }
+
     fn unpack(&mut self, step: &'static str, tag: &str, name: &'static str, more: &[&str]) -> Result<()> {
         let manifest = self.sources.manifest(tag)?;
         let path = text(&self.mount.dir().join("out").join(name));
@@ -267,6 +276,7 @@ pub(crate) fn everything(stage: &mut Stage<'_>) -> Result<()> {
 /// A pull that syncs nothing because it was asked to.
 pub(crate) fn unsynced(stage: &mut Stage<'_>) -> Result<()> {
     stage.pull_from_layout("pull, nothing synced", "b", &["--durability", "none"])?;
+    stage.another_syncs()?;
     stage.settle()
 }
 
@@ -277,5 +287,6 @@ pub(crate) fn pretended(stage: &mut Stage<'_>) -> Result<()> {
     let wrapper = ["strace", "--follow-forks", "--seccomp-bpf", "-qqq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
     stage.cofferdam = Cofferdam::new(stage.cofferdam.store())?.by(&wrapper);
     stage.pull_from_layout("pull, syncs do nothing", "b", &[])?;
+    stage.another_syncs()?;
     stage.settle()
 }
