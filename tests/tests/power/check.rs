@@ -98,6 +98,14 @@ pub(crate) fn check(recording: &Recording, end: usize, dir: &Path) -> Result<See
         seen.expect(Kind::Wrong, right);
         used.extend(image.trees.iter().cloned());
     }
+    // No later step takes these away.
+    for step in recording.steps.iter().filter(|step| step.end <= end) {
+        let Effect::Name { manifest: Some(manifest), trees: true, .. } = &step.effect else { continue };
+        let promised = recording.images.get(manifest).context("nobody knows the image")?;
+        for name in promised.trees.iter().filter(|name| trees.get(*name).is_none_or(|tree| !tree.synced)) {
+            seen.find(Kind::Lost, format!("the tree {name} was to be there for good"));
+        }
+    }
     for (name, found) in &trees {
         let now = mark(&cofferdam.store().join("extracted").join(name));
         match (found.synced, now == found.mark) {
@@ -155,13 +163,13 @@ fn destinations(recording: &Recording, end: usize, dir: &Path, seen: &mut Seen) 
     Ok(())
 }
 
+/// The name that a step changes, and what that stands for then.
+fn named(step: &Step) -> Option<(&String, &Option<String>)> {
+    if let Effect::Name { name, manifest, .. } = &step.effect { Some((name, manifest)) } else { None }
+}
+
 /// The names that the store has, each with its manifest. None that was promised is missing.
-fn names<'a>(
-    recording: &'a Recording,
-    end: usize,
-    cofferdam: &Cofferdam,
-    seen: &mut Seen,
-) -> Result<Vec<(String, String)>> {
+fn names(recording: &Recording, end: usize, cofferdam: &Cofferdam, seen: &mut Seen) -> Result<Vec<(String, String)>> {
     let run = cofferdam.run(["images", "--json"])?;
     if run.code() != Some(0) {
         seen.find(Kind::Lost, format!("images: {}", run.err()));
@@ -171,9 +179,7 @@ fn names<'a>(
     let images = list["images"].as_array().context("no list of images")?;
     let found: BTreeMap<_, _> =
         images.iter().map(|image| (text(&image["reference"]), text(&image["manifest"]))).collect();
-    let name_of =
-        |step: &'a Step| if let Effect::Name(name, manifest) = &step.effect { Some((name, manifest)) } else { None };
-    let mut names: Vec<_> = recording.steps.iter().filter_map(|step| Some(name_of(step)?.0)).collect();
+    let mut names: Vec<_> = recording.steps.iter().filter_map(|step| Some(named(step)?.0)).collect();
     names.sort();
     names.dedup();
     for name in found.keys().filter(|name| !names.contains(name)) {
@@ -182,7 +188,7 @@ fn names<'a>(
     for name in names {
         let mut possible = vec![None];
         for step in recording.steps.iter().filter(|step| step.start < end || step.end <= end) {
-            let Some((_, manifest)) = name_of(step).filter(|(of, _)| *of == name) else { continue };
+            let Some((_, manifest)) = named(step).filter(|(of, _)| *of == name) else { continue };
             if step.end <= end {
                 possible.clear();
             }

@@ -33,8 +33,13 @@ pub(crate) struct Step {
 pub(crate) enum Effect {
     /// Nothing that can be seen.
     None,
-    /// The manifest that a name stands for, if any.
-    Name(String, Option<String>),
+    /// A name stands for this manifest from now on, or for none.
+    Name {
+        name: String,
+        manifest: Option<String>,
+        /// Whether the trees of its layers were to be there for good.
+        trees: bool,
+    },
     /// A root file system appears.
     Dest(Dest),
 }
@@ -213,7 +218,8 @@ impl Stage<'_> {
         let run = self.step(name, &[&["pull", "--json", source], more].concat())?;
         let published = run.json()?["image"]["reference"].as_str().context("a pull without a name")?.to_owned();
         let manifest = self.sources.manifest(tag)?;
-        self.changed(Effect::Name(published.clone(), Some(manifest)));
+        let trees = more.contains(&"layer");
+        self.changed(Effect::Name { name: published.clone(), manifest: Some(manifest), trees });
         Ok(published)
     }
 
@@ -267,7 +273,7 @@ pub(crate) fn everything(stage: &mut Stage<'_>) -> Result<()> {
     stage.unpack("unpack --sync", "b", "synced", &["--sync"])?;
     stage.pull_from_layout("pull, layers too", "next", &["--durability", "layer"])?;
     stage.step("rm", &["rm", &b])?;
-    stage.changed(Effect::Name(b, None));
+    stage.changed(Effect::Name { name: b, manifest: None, trees: false });
     stage.pull_from_layout("pull again", "b", &[])?;
     stage.pull_from_registry("pull a moved tag", "next")?;
     stage.settle()
