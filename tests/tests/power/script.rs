@@ -76,8 +76,8 @@ pub(crate) struct Recording {
     pub(crate) images: BTreeMap<String, Image>,
     /// Trees by name.
     pub(crate) trees: BTreeMap<String, Snapshot>,
-    /// An image of which nothing is needed that a cut may take: it can be pulled without a registry.
-    pub(crate) source: String,
+    /// An image in a layout, and its manifest: it can be pulled and unpacked without a registry.
+    pub(crate) source: (String, String),
 }
 
 /// Where a script plays.
@@ -163,7 +163,17 @@ pub(crate) fn record(cell: &Cell, system: FileSystem, script: Script) -> Result<
         .map(|(name, time, effect)| Step { name, start: log.position(time.start), end: log.position(time.end), effect })
         .collect();
     let whole = log.position(whole);
-    Ok(Recording { system, base, whole, log, steps, images, trees, source: sources.layout.source("b"), dir })
+    Ok(Recording {
+        system,
+        base,
+        whole,
+        log,
+        steps,
+        images,
+        trees,
+        source: (sources.layout.source("b"), sources.manifest("b")?),
+        dir,
+    })
 }
 
 /// The root file systems and the trees as they are where no power goes, on the same kind of file system.
@@ -257,8 +267,24 @@ impl Stage<'_> {
 
     fn unpack(&mut self, step: &'static str, tag: &str, name: &'static str, more: &[&str]) -> Result<()> {
         let manifest = self.sources.manifest(tag)?;
+        self.unpack_from(step, &manifest.clone(), manifest, name, more)
+    }
+
+    fn unpack_layout(&mut self, step: &'static str, tag: &str, name: &'static str) -> Result<()> {
+        let source = self.sources.layout.source(tag);
+        self.unpack_from(step, &source, self.sources.manifest(tag)?, name, &[])
+    }
+
+    fn unpack_from(
+        &mut self,
+        step: &'static str,
+        image: &str,
+        manifest: String,
+        name: &'static str,
+        more: &[&str],
+    ) -> Result<()> {
         let path = text(&self.mount.dir().join("out").join(name));
-        self.step(step, &[&["unpack", &manifest, &path], more].concat())?;
+        self.step(step, &[&["unpack", image, &path], more].concat())?;
         self.changed(Effect::Dest(Dest { name, manifest, synced: more.contains(&"--sync") }));
         Ok(())
     }
@@ -270,6 +296,7 @@ pub(crate) fn everything(stage: &mut Stage<'_>) -> Result<()> {
     let b = stage.pull_from_layout("pull from a layout", "b", &[])?;
     stage.unpack("unpack", "a", "unsynced", &[])?;
     stage.pull_from_layout("pull another", "c", &[])?;
+    stage.unpack_layout("unpack a layout", "b", "local")?;
     stage.unpack("unpack --sync", "b", "synced", &["--sync"])?;
     stage.pull_from_layout("pull, layers too", "next", &["--durability", "layer"])?;
     stage.step("rm", &["rm", &b])?;

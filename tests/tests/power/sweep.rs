@@ -12,6 +12,9 @@ use cofferdam_tests::power::log::Record;
 use crate::check::{Finding, Kind, Seen, check};
 use crate::script::Recording;
 
+/// How many findings of each kind are shown.
+const SHOWN: usize = 3;
+
 /// Which cuts to try.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
@@ -180,8 +183,12 @@ impl fmt::Display for Report {
                 dests[1],
             )?;
         }
-        for Finding { kind, what } in self.findings.iter().take(20) {
-            writeln!(f, "{kind:?}: {what}")?;
+        for kind in Kind::ALL {
+            let of = || self.findings.iter().filter(|found| found.kind == kind);
+            if let count @ 1.. = of().count() {
+                writeln!(f, "{kind:?}: {count}, such as")?;
+            }
+            of().take(SHOWN).try_for_each(|found| writeln!(f, "  {}", found.what.trim_end()))?;
         }
         Ok(())
     }
