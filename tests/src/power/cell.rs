@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Context as _, Result, ensure};
 
 use crate::Scratch;
+use crate::power::disk::FileSystem;
 use crate::registry::run;
 
 /// Set within a cell, to its directory.
@@ -23,10 +24,20 @@ pub struct Cell {
     boots: AtomicU32,
 }
 
-/// What is missing on this machine for a cell and its disks, beside tools.
-pub fn obstacle() -> Option<String> {
-    let device = ["/dev/fuse", "/dev/loop-control", BOOT_ID].into_iter().find(|path| !Path::new(path).exists())?;
-    Some(format!("there is no {device}"))
+/// What is missing on this machine for a cell with disks of this kind, beside tools.
+pub fn obstacle(system: FileSystem) -> Option<String> {
+    if let Some(device) = ["/dev/fuse", "/dev/loop-control", BOOT_ID].into_iter().find(|path| !Path::new(path).exists())
+    {
+        return Some(format!("there is no {device}"));
+    }
+    if let Err(error) = run(Command::new("unshare").args(["--mount", "--pid", "--fork", "--mount-proc", "true"])) {
+        return Some(format!("there may be no namespaces of our own: {error:#}"));
+    }
+    // Where it is a module, this loads it.
+    let _ = run(Command::new("modprobe").arg(system.name()));
+    let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    let known = known.lines().any(|line| line.trim() == system.name());
+    (!known).then(|| format!("the kernel has no {}", system.name()))
 }
 
 /// Does a test's work within a cell: in a second process of the same test binary, which runs this test only.
