@@ -15,6 +15,7 @@ pub mod layout;
 pub mod mounted;
 pub mod oracle;
 pub mod paths;
+pub mod power;
 pub mod proxy;
 pub mod registry;
 pub mod require;

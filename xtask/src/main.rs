@@ -6,6 +6,7 @@ mod demo;
 mod fuzz;
 mod guests;
 mod images;
+mod power;
 mod setup;
 mod sh;
 mod steps;
@@ -27,6 +28,8 @@ usage: cargo xtask VERB
                           CONFORMANCE.md of it, --alone leaves the others out
   fuzz [TARGET …] [--seconds N]
                           fuzzes the parsers beside other implementations, each target for N seconds (60)
+  power [CUTS]            cuts the power below a store, on ext4 and on xfs, at each flush and between, and prints what
+                          was seen; with a number at so many points only (as root, on Linux with FUSE and loop devices)
   images [SET | STAGE …]  the images that tests and benchmarks use, into target/images (as root, on Debian)
   guests                  the sandboxed components, into target/guests
 
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Some((&"bench", rest)) => bench::run(rest),
         Some((&"conformance", rest)) => conformance::run(rest),
         Some((&"fuzz", rest)) => fuzz::run(rest),
+        Some((&"power", rest)) => power::run(rest),
         Some((&"images", rest)) => images::run(rest),
         Some((&"guests", [])) => guests::run(),
         Some((&("help" | "--help" | "-h"), _)) => {

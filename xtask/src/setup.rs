@@ -15,6 +15,8 @@ pub(crate) type Tool = (&'static str, &'static str);
 pub(crate) const FOR_TESTS: &[Tool] = &[
     ("docker-registry", "docker-registry"),
     ("gzip", "gzip"),
+    ("mkfs.ext4", "e2fsprogs"),
+    ("mkfs.xfs", "xfsprogs"),
     ("openssl", "openssl"),
     ("skopeo", "skopeo"),
     ("strace", "strace"),

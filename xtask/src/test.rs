@@ -13,7 +13,7 @@ use crate::steps::{Done, Steps};
 use crate::{fuzz, guests, images, sh};
 
 /// Test binaries that take long or need the images: left out by `--fast`.
-const SLOW: &str = "not (binary(crash) or binary(hostile) or binary(interop) or binary(memory))";
+const SLOW: &str = "not (binary(crash) or binary(hostile) or binary(interop) or binary(memory) or binary(power))";
 
 #[derive(Default)]
 struct Options {

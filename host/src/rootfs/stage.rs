@@ -5,6 +5,9 @@
 //! PARENT/NAME/                     absent, or an empty directory, until the one rename
 //! ```
 //!
+//! A rename says nothing about what is in the directory: after a power cut it may have its name and files without content,
+//! unless the file system was synced before the rename. Who wants that asks for it ([`After`]).
+//!
 //! A destination that is a mount point is filled in place: see `in_place.rs`.
 //!
 //! A staging directory that nobody holds belongs to the dead, and whoever stages beside it next removes it.
@@ -27,6 +30,15 @@ use crate::tree::remove_tree;
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 const SUFFIX: &[u8] = b".staging";
+
+/// What is on disk when a destination has been published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// Nothing for certain.
+    Nothing,
+    /// All of it, before it has its name; and the name.
+    Sync,
+}
 
 /// A directory that becomes the destination, or disappears.
 #[derive(Debug)]
@@ -82,9 +94,13 @@ impl StagedRoot {
     }
 
     /// Gives the directory the destination's name, in one step, unless it has it already.
-    pub(super) fn publish(self) -> Result<()> {
+    pub(super) fn publish(self, after: After) -> Result<()> {
+        if after == After::Sync {
+            let root = self.root()?;
+            rustix::fs::syncfs(&root).map_err(|error| Error::io("sync", b"the root filesystem", error))?;
+        }
         match self {
-            Self::Beside(beside) => beside.publish(),
+            Self::Beside(beside) => beside.publish(after),
             Self::InPlace(in_place) => {
                 in_place.publish();
                 Ok(())
@@ -94,7 +110,7 @@ impl StagedRoot {
 }
 
 impl Beside {
-    fn publish(mut self) -> Result<()> {
+    fn publish(mut self, after: After) -> Result<()> {
         let Self { parent, dest, staging, .. } = &self;
         let renamed = match directory(parent, dest)? {
             // An empty directory is replaced; one that is not empty any more is not.
@@ -106,6 +122,10 @@ impl Beside {
             other => Error::io("give its name to", dest, other),
         })?;
         self.done = true;
+        if after == After::Sync {
+            rustix::fs::fsync(&self.parent)
+                .map_err(|error| Error::io("sync the directory that holds", &self.dest, error))?;
+        }
         Ok(())
     }
 }
@@ -265,7 +285,7 @@ mod tests {
             assert_eq!(dest.exists(), there, "dropping it changes nothing");
             let staged = StagedRoot::create(&dest).unwrap();
             rustix::fs::mkdirat(staged.root().unwrap(), "inside", Mode::RWXU).unwrap();
-            staged.publish().unwrap();
+            staged.publish(if there { After::Sync } else { After::Nothing }).unwrap();
             assert_eq!(names(&dest), ["inside"]);
             let mode = std::os::unix::fs::PermissionsExt::mode(&dest.metadata().unwrap().permissions());
             assert_eq!(mode & 0o7777, 0o755);
@@ -286,7 +306,7 @@ mod tests {
         // It may also come to hold something while the tree is written.
         let staged = StagedRoot::create(&temp.path().join("late")).unwrap();
         std::fs::create_dir_all(temp.path().join("late/theirs")).unwrap();
-        assert!(matches!(staged.publish(), Err(Error::Usage { .. })));
+        assert!(matches!(staged.publish(After::Sync), Err(Error::Usage { .. })));
         assert_eq!(names(temp.path()), ["file", "full", "late"]);
     }
 
@@ -299,7 +319,7 @@ mod tests {
         std::fs::create_dir_all(temp.path().join(".mine.staging")).unwrap();
         drop(StagedRoot::create(&temp.path().join("c")).unwrap());
         assert!(!dead.exists() && temp.path().join(".mine.staging").exists());
-        living.publish().unwrap();
+        living.publish(After::Nothing).unwrap();
         assert_eq!(names(temp.path()), [".mine.staging", "a"]);
     }
 }

@@ -10,7 +10,7 @@ use std::thread;
 
 use super::merge::{Merge, PreservedLayer};
 use super::provide::LayerProvider;
-use super::stage::StagedRoot;
+use super::stage::{After, StagedRoot};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
@@ -35,6 +35,10 @@ pub struct UnpackOptions {
     pub strategy: Strategy,
     /// Layers that are extracted at once, where their trees are missing.
     pub concurrency: NonZeroUsize,
+    /// Whether the root filesystem has to outlive a power cut once it is there: it is whole or absent then. All that is
+    /// unwritten in its file system is waited for. Without this, a power cut within the next half a minute or so can leave
+    /// it with files without content.
+    pub sync: bool,
     /// Where progress goes.
     pub progress: Progress,
     /// How the caller gives up.
@@ -46,9 +50,16 @@ impl Default for UnpackOptions {
         Self {
             strategy: Strategy::default(),
             concurrency: const { NonZeroUsize::new(2).unwrap() },
+            sync: false,
             progress: Progress::none(),
             cancel: Cancel::new(),
         }
+    }
+}
+
+impl UnpackOptions {
+    fn after(&self) -> After {
+        if self.sync { After::Sync } else { After::Nothing }
     }
 }
 
@@ -113,7 +124,7 @@ fn by_copy(
     }
     merge.finish()?;
     trees.iter().try_for_each(Tree::check_whole)?;
-    staged.publish().map(|()| Copied::Done)
+    staged.publish(options.after()).map(|()| Copied::Done)
 }
 
 /// The trees of all layers, in order, several extracted at once.
@@ -152,7 +163,7 @@ fn by_apply(
 ) -> Result<()> {
     let staged = StagedRoot::create(dest)?;
     apply(image, layers, unpacker, staged.root()?, options)?;
-    staged.publish()
+    staged.publish(options.after())
 }
 
 fn apply(

@@ -215,6 +215,9 @@ pub(crate) struct UnpackArgs {
     /// How it is made; the result is the same
     #[arg(long, value_name = "STRATEGY", default_value = "copy")]
     pub(crate) strategy: UnpackStrategy,
+    /// Return only when a power cut cannot harm the root filesystem any more; costs the time that the disk takes
+    #[arg(long)]
+    pub(crate) sync: bool,
     /// The platform, as os/arch[/variant] [default: this machine's]
     #[arg(long, value_name = "PLATFORM")]
     pub(crate) platform: Option<Platform>,

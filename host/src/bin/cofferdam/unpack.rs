@@ -60,6 +60,7 @@ fn make(session: &Session, args: &UnpackArgs, image: &ImageObject, layers: &dyn 
             UnpackStrategy::Copy => Strategy::Copy,
             UnpackStrategy::Apply => Strategy::Apply,
         },
+        sync: args.sync,
         progress: session.progress(),
         cancel: interrupt::cancel()?,
         ..UnpackOptions::default()
