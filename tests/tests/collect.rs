@@ -278,3 +278,29 @@ fn an_image_of_many_layers_fits_the_limit_of_descriptors() -> Result<()> {
     ensure!(store::trees(cofferdam.store())?.is_empty());
     Ok(())
 }
+
+/// A store on a file system that can only be read: its images can be used, and that is not noted.
+#[test]
+fn a_store_that_can_only_be_read_is_used_as_it_is() -> Result<()> {
+    require!("root", "unshare", "mount");
+    let scratch = Scratch::new()?;
+    let mut layout = OciLayout::create(scratch.join("layout"))?;
+    let layer = layer(&layout, 1, 1000)?;
+    layout.add_image("one", &[layer])?;
+    let cofferdam = Cofferdam::new(scratch.join("store"))?;
+    cofferdam.ok(["pull", &layout.source("one")])?;
+    let name = "example.com/one:1";
+    cofferdam.ok(["tag", &references(&cofferdam)?[0], name])?;
+    let place = cofferdam.store().display().to_string();
+    let script = format!("mount --bind '{place}' '{place}' && mount -o remount,ro,bind '{place}' && exec \"$@\"");
+    let read_only = Cofferdam::new(cofferdam.store())?.by(&["unshare", "--mount", "sh", "-c", &script, "sh"]);
+    for strategy in ["copy", "apply"] {
+        let dest = scratch.join(strategy).display().to_string();
+        read_only.ok(["unpack", "--strategy", strategy, name, &dest])?;
+    }
+    read_only.ok(["df"])?;
+    read_only.ok(["gc", "--dry-run"])?;
+    read_only.fails(exit::FAILED, ["gc", "--older-than", "0s"])?;
+    ensure!(references(&cofferdam)?.len() == 2);
+    Ok(())
+}

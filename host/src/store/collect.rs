@@ -42,6 +42,13 @@ pub(super) struct Taken {
     pub(super) kept: Vec<(Digest, &'static str)>,
 }
 
+/// Trees of local layouts that were freed, and what was kept.
+#[derive(Default)]
+pub(super) struct Local {
+    pub(super) freed: Vec<(PathBuf, Digest)>,
+    pub(super) kept: Vec<(String, &'static str)>,
+}
+
 pub(super) struct TakenBlob {
     pub(super) kind: BlobKind,
     pub(super) digest: Digest,
@@ -106,20 +113,30 @@ impl ImageStorage {
         Ok(())
     }
 
-    /// Takes the names of the trees of local layouts away that nobody has open. Takes no lease into account: whoever relies on such
-    /// a tree has its layout open.
-    pub(super) fn take_local(&self, taken: &mut Taken) -> Result<Vec<String>> {
-        let mut kept = Vec::new();
+    /// Frees the trees of local layouts that nobody has open. Takes no lease into account: whoever relies on such a tree has its
+    /// layout open. One layout after the other, for each takes descriptors.
+    pub(super) fn free_local(&self, cancel: Option<&Cancel>) -> Result<Local> {
+        let mut local = Local::default();
         for key in bundle::keys(self)? {
-            let Some((trees, _alone)) = bundle::open_alone(self, &key)? else {
-                kept.push(key);
+            let Some(collecting) = self.collecting(cancel)? else {
+                local.kept.push(("everything in `local/`".into(), IN_USE));
+                break;
+            };
+            let Some((trees, alone)) = bundle::open_alone(self, &key)? else {
+                local.kept.push((format!("local/{key}"), "its layout is in use"));
                 continue;
             };
+            let mut taken = Taken::default();
             for digest in trees.stored()? {
-                take_tree(&trees, &digest, taken)?;
+                take_tree(&trees, &digest, &mut taken)?;
             }
+            drop((collecting, alone));
+            self.discard(&taken)?;
+            bundle::remove_empty(self, &key)?;
+            local.freed.extend(taken.trees.into_iter().map(|tree| (tree.path(), tree.digest)));
+            local.kept.extend(taken.kept.into_iter().map(|(digest, why)| (digest.to_string(), why)));
         }
-        Ok(kept)
+        Ok(local)
     }
 
     fn take_blob(&self, kind: BlobKind, digest: &Digest, taken: &mut Taken) -> Result<()> {

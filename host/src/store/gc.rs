@@ -12,7 +12,6 @@ use crate::ambient;
 use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::Result;
-use crate::store::bundle;
 use crate::store::census::{Kind, Thing, relative};
 use crate::store::collect::{IN_USE, Taken};
 use crate::store::costs::Costs;
@@ -21,6 +20,7 @@ use crate::store::lease::Leased;
 use crate::store::reach::{Culprit, Document, Known, Parts};
 use crate::store::refs::{self, ImageRef, Listing};
 use crate::store::storage::{ImageStorage, blob_lock};
+use crate::store::{bundle, promote};
 
 /// How long a compiled guest must not have been used to be left over. Making it again takes less than a second.
 const GUESTS: Duration = Duration::from_hours(30 * 24);
@@ -154,6 +154,9 @@ fn not_known(culprit: &str) -> Kept {
 /// What is known before anything is done.
 pub(super) struct Before {
     pub(super) things: Vec<Thing>,
+    /// When that was; seconds since 1970, UTC.
+    taken_at: u64,
+    /// What time it is for images.
     now: u64,
 }
 
@@ -167,7 +170,7 @@ impl ImageStorage {
         }
         let now = options.now.unwrap_or_else(ambient::now);
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let before = Before { things: self.census(now)?, now };
+        let before = Before { now, ..self.before()? };
         options.cancel.check()?;
         if options.dry_run { self.rehearse(&before, options) } else { self.perform(&before, options) }
     }
@@ -220,7 +223,7 @@ impl ImageStorage {
     fn perform(&self, before: &Before, options: &GcOptions) -> Result<Collected> {
         let mut done = Collected::default();
         // One bad entry keeps nothing else; what stays is not reported as gone.
-        let _ = self.sweep_at(before.now);
+        let _ = self.sweep();
         let mut known = Known::default();
         // What images need is read before the gate is taken: there it is only looked up.
         let _ = self.needed(&self.refs().list()?, &mut known);
@@ -232,18 +235,14 @@ impl ImageStorage {
             }
             plan.parts.documents.extend(before.lost_notes());
             self.take(&plan.parts, &mut taken)?;
-            let open = self.take_local(&mut taken)?;
             drop(collecting);
             (done.images, done.kept) = (plan.images, plan.kept);
-            let why = |key| Kept { what: format!("local/{key}"), why: "its layout is in use".into() };
-            done.kept.extend(open.into_iter().map(why));
         } else {
             done.kept.push(Kept { what: "everything".into(), why: IN_USE.into() });
         }
         self.discard(&taken)?;
-        for key in bundle::keys(self)? {
-            bundle::remove_empty(self, &key)?;
-        }
+        let local = self.free_local(None)?;
+        done.kept.extend(local.kept.into_iter().map(|(what, why)| Kept { what, why: why.into() }));
         for thing in before.left_over().filter(|thing| thing.kind == Kind::Guest) {
             // Made again when it is needed; whoever has it open keeps it.
             let _ = self.rooms().root.remove_file(&thing.path);
@@ -252,6 +251,7 @@ impl ImageStorage {
         done.kept.extend(busy);
         let mut gone: BTreeSet<String> = taken.blobs.iter().map(|blob| blob_path(blob.kind, &blob.digest)).collect();
         gone.extend(taken.trees.iter().map(|tree| relative(self, &tree.path())));
+        gone.extend(local.freed.iter().map(|(path, _)| relative(self, path)));
         for image in &done.images {
             gone.insert(refs::path(&image.reference)?);
         }
@@ -370,8 +370,8 @@ impl ImageStorage {
 
     /// What a look tells now, for [`ImageStorage::rehearse`].
     pub(super) fn before(&self) -> Result<Before> {
-        let now = ambient::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        Ok(Before { things: self.census(now)?, now })
+        let now = promote::seconds();
+        Ok(Before { things: self.census(now)?, taken_at: now, now })
     }
 }
 
@@ -382,7 +382,7 @@ impl Before {
         self.things.iter().filter(move |thing| match thing.kind {
             Kind::Staging => thing.dead,
             Kind::Note => thing.about.as_deref().is_some_and(|about| !paths.contains(about)),
-            Kind::Guest => self.now.saturating_sub(thing.used_at) > GUESTS.as_secs(),
+            Kind::Guest => self.taken_at.saturating_sub(thing.used_at) > GUESTS.as_secs(),
             _ => false,
         })
     }

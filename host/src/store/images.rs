@@ -43,6 +43,8 @@ impl ImageStorage {
         let storage = self.clone().with_durability(self.durability().max(least));
         storage.make_durable(&image, &object)?;
         let pulled_at = ambient::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        // Nobody who collects takes this one for the one that it replaces.
+        let _gate = self.locks().gate(None)?;
         self.refs().set(&ImageRef { pulled_at, ..image }, storage.durability().flush())?;
         Ok(object)
     }

@@ -16,7 +16,8 @@
 //!   keeps X until S lets go.
 //! * C first: X has lost its name when S's lease is made, so S finds it absent and makes it (again).
 //!
-//! A reference is published while its parts are leased ([`ImageStorage::publish`] demands it). So when C has the gate, each part of
+//! A reference is published while its parts are leased, and behind the gate, so that who removes old ones does not
+//! remove the new one in the old one's place ([`ImageStorage::publish`]). So when C has the gate, each part of
 //! an image is leased, or the reference is there to be read, or (never) was not relied on; there is no moment between.
 //! What is not listed anywhere because it is being written is known by its own lock: a staged file by the lock on itself, a staged
 //! tree by its layer's lock, which C tries and does not wait for. An open [`super::Tree`] shares a lock on its directory, and an
@@ -137,7 +138,11 @@ impl ImageStorage {
     pub fn lease_image(&self, reference: &str, cancel: &Cancel) -> Result<(ImageObject, Lease)> {
         loop {
             let image = self.resolve(reference)?.ok_or_else(|| unknown(reference))?;
-            let object = self.load_image(&image)?;
+            let object = match self.load_image(&image) {
+                // Removed meanwhile, or fetched again.
+                Err(_) if self.resolve(reference)?.as_ref() != Some(&image) => continue,
+                object => object?,
+            };
             let lease = self.lease_blocking(digests(&object).chain(image.index.clone()), cancel)?;
             // Whoever removed it before that may have freed parts of it.
             let now = self.resolve(reference)?;

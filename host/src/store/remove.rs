@@ -92,12 +92,11 @@ impl ImageStorage {
     /// the store as a whole. Blocks the thread.
     pub fn remove_local(&self) -> Result<Removed> {
         self.writable()?;
-        let Some(collecting) = self.collecting(None)? else { return Ok(Removed::keep(IN_USE)) };
-        let mut taken = Taken::default();
-        let open = self.take_local(&mut taken)?;
-        drop(collecting);
-        self.discard(&taken)?;
-        let why = (!open.is_empty()).then(|| "a layout is in use".to_owned());
-        Ok(Removed::of(taken, why))
+        let local = self.free_local(None)?;
+        Ok(Removed {
+            trees: local.freed.into_iter().map(|(_, digest)| digest).collect(),
+            kept: local.kept.first().map(|(what, why)| format!("{what}: {why}")),
+            ..Removed::default()
+        })
     }
 }
