@@ -14,10 +14,10 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use cofferdam::registry::{AccessList, NetworkOptions, PullOptions, Registries, pull};
+use cofferdam::registry::{AccessList, NetworkOptions, PullOptions, Pulled, Registries, pull};
 use cofferdam::rootfs::{UnpackOptions, mount_spec, unpack};
 use cofferdam::sandbox::{Sandbox, SandboxOptions};
-use cofferdam::store::{Durability, ImageObject, ImageStorage};
+use cofferdam::store::{Durability, ImageStorage};
 use cofferdam::transport::{ImageSource, OciLayout};
 use cofferdam::unpack::Unpacker;
 use cofferdam::{Cancel, Error, Event, Limits, Progress, Result};
@@ -53,9 +53,9 @@ fn run(store: &Path, name: &str, dest: &Path) -> Result<()> {
 
     let (cancel, progress) = (given_up_by_a_line(), shown());
     let options = PullOptions { cancel: cancel.clone(), ..PullOptions::default() };
-    // Held from before the pull, so that nobody frees the image between the pull and its use.
-    let in_use = storage.in_use_blocking()?;
-    let image = with_runtime(pull_image(name, &storage, &unpacker, &options, &progress))?;
+    // A pull comes with a lease: nobody frees the image between the pull and its use. For an image that is there already, there is
+    // `ImageStorage::lease_image`.
+    let Pulled { image, lease, .. } = with_runtime(pull_image(name, &storage, &unpacker, &options, &progress))?;
     println!("{} is {}", image.reference, image.manifest_digest);
 
     // These block: from an executor's thread, call them by `spawn_blocking`.
@@ -68,7 +68,7 @@ fn run(store: &Path, name: &str, dest: &Path) -> Result<()> {
         println!("  {}", directory.display());
     }
     println!("run: {:?} {:?} in {:?}", image.config.entrypoint, image.config.cmd, image.config.working_dir);
-    drop(in_use);
+    drop(lease);
     Ok(())
 }
 
@@ -78,7 +78,7 @@ async fn pull_image(
     unpacker: &Unpacker,
     options: &PullOptions,
     progress: &Progress,
-) -> Result<ImageObject> {
+) -> Result<Pulled> {
     let limits = storage.limits().clone();
     let source: Box<dyn ImageSource> = match name.strip_prefix("oci:") {
         Some(layout) => Box::new(OciLayout::open(layout.parse()?, limits)?),
@@ -87,7 +87,7 @@ async fn pull_image(
     };
     let pulled = pull(&*source, storage, Arc::new(unpacker.clone()), options, progress).await?;
     println!("{} layers downloaded, {} were there", pulled.downloaded_layers, pulled.cached_layers);
-    Ok(pulled.image)
+    Ok(pulled)
 }
 
 fn with_runtime<T>(work: impl Future<Output = Result<T>>) -> Result<T> {

@@ -17,7 +17,7 @@
 //! | no I/O | the path functions of [`store::ImageStorage`], `limits`, [`Cancel::cancel`] |
 //! | async, never block the executor | [`registry::pull()`], `begin_blob`, `stage_*_download` and what they return, `verify_layer`, `begin_async`, `set_aside`, [`rootfs::LocalImage::open`] |
 //! | short disk I/O, block | opening a store, `publish`, `load_*`, `save_*`, `images`, `resolve`, `has_*` |
-//! | long, block: give them a thread (`spawn_blocking`) | `extract_layer`, `ensure_tree`, [`rootfs::unpack`], [`rootfs::mount_spec`], `remove`, [`store::Trees::promote`], all of [`unpack`] |
+//! | long, block: give them a thread (`spawn_blocking`) | `extract_layer`, `ensure_tree`, [`rootfs::unpack`], [`rootfs::mount_spec`], `remove`, `gc`, `usage`, [`store::Trees::promote`], all of [`unpack`] |
 //!
 //! The async calls want a tokio runtime with time and I/O enabled; a pull uses its blocking pool, two threads for each layer at once.
 //!
@@ -35,7 +35,8 @@
 //! Dropping the future of a pull also ends its work, but nobody waits for that end.
 //!
 //! **Keeping.** What a reference names stays. What none names may be freed by anybody, unless somebody holds
-//! [`store::ImageStorage::in_use`] or a [`store::Tree`]: take hold before you look, and publish before you let go.
+//! a [`store::Lease`] of it, a [`store::Tree`], or [`store::ImageStorage::in_use`] (all of the store): take hold before you look, and
+//! publish before you let go. [`store::ImageStorage::lease_image`] leases an image by name; a pull comes with a lease of its own.
 
 pub mod ambient;
 pub mod cancel;

@@ -24,7 +24,7 @@ use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
-use crate::store::{BlobKind, Claim, ImageObject, ImageRef, ImageStorage, LayerDescriptor, check_reference};
+use crate::store::{BlobKind, Claim, ImageObject, ImageRef, ImageStorage, LayerDescriptor, Lease, check_reference};
 use crate::transport::{
     ConfigHead, Descriptor, Documents, ImageSource, PlatformChoice, RawDocument, Resolved, resolve_image,
 };
@@ -72,6 +72,8 @@ pub struct Pulled {
     pub unpacked_layers: usize,
     /// Layers whose tree was there.
     pub cached_layers: usize,
+    /// Keeps the image's parts from being freed, even if somebody removes its reference, until this and its clones are dropped.
+    pub lease: Lease,
 }
 
 /// Pulls an image into a store. What fails, or is given up, leaves nothing but verified blobs, which save the next pull a
@@ -104,7 +106,6 @@ pub async fn pull(
 
 async fn attempt(work: &Layers<'_>, options: &PullOptions) -> Result<Pulled> {
     let Layers { source, storage, progress, tasks, .. } = *work;
-    let in_use = storage.in_use().await?;
     let documents = ThroughStore { source, storage, retry: &options.retry };
     let limits = storage.limits();
     let resolved = resolve_image(&source.name(), &documents, &options.platform, limits).await?;
@@ -117,6 +118,11 @@ async fn attempt(work: &Layers<'_>, options: &PullOptions) -> Result<Pulled> {
     check_reference(&name)?;
     ImageObject::parse(&name, digest, &resolved.raw.bytes, &config, limits)?;
     let layers = distinct(&manifest.layers, &head.diff_ids, digest)?;
+    // Before the first look for any of it: what is found stays until the reference is published. Documents that were read from
+    // the store above are kept again below.
+    let documents = resolved.indexes.iter().map(|index| &index.digest).chain([digest, &manifest.config.digest]);
+    let leased = documents.chain(layers.iter().map(|(_, layer)| &layer.digest)).cloned().collect::<Vec<_>>();
+    let lease = storage.lease(leased).await?;
     progress.emit(Event::Resolved {
         reference: name.clone(),
         manifest: digest.clone(),
@@ -134,8 +140,8 @@ async fn attempt(work: &Layers<'_>, options: &PullOptions) -> Result<Pulled> {
         platform: Some(options.platform.platform().to_string()),
         pulled_at: 0,
     };
-    let (store, reference) = (storage.clone(), published.clone());
-    let image = tasks.spawn(move || store.publish(reference, &in_use)).join().await?;
+    let (store, reference, held) = (storage.clone(), published.clone(), lease.clone());
+    let image = tasks.spawn(move || store.publish(reference, &held)).join().await?;
     storage.promote_later();
     let downloaded = brought.iter().filter_map(|brought| match brought {
         Brought::Downloaded(bytes) => Some(bytes),
@@ -149,6 +155,7 @@ async fn attempt(work: &Layers<'_>, options: &PullOptions) -> Result<Pulled> {
         downloaded_bytes: downloaded.sum(),
         unpacked_layers: count(Brought::Unpacked),
         cached_layers: count(Brought::Cached),
+        lease,
     })
 }
 

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use super::provide::LayerProvider;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::store::{ImageObject, ImageStorage, InUse, LayerDescriptor, LayerUnpacker, Tree, Trees, Watch};
+use crate::store::{ImageObject, ImageStorage, LayerDescriptor, LayerUnpacker, Lease, Tree, Trees, Watch};
 use crate::transport::{
     ConfigHead, Descriptor, Documents, ImageSource, OciLayout, PlatformChoice, RawDocument, resolve_image,
 };
@@ -19,7 +19,6 @@ pub struct LocalImage {
     /// The image.
     pub image: ImageObject,
     layout: OciLayout,
-    storage: ImageStorage,
     trees: Trees,
     unpacker: Arc<dyn LayerUnpacker>,
 }
@@ -55,7 +54,7 @@ impl LocalImage {
         platform.check_config(&name, head.platform.as_ref())?;
         let image = ImageObject::parse(&name, &resolved.raw.digest, &resolved.raw.bytes, &config, limits)?;
         let trees = storage.local_trees(path, &resolved.raw.digest)?;
-        Ok(Self { image, layout, storage: storage.clone(), trees, unpacker })
+        Ok(Self { image, layout, trees, unpacker })
     }
 }
 
@@ -66,8 +65,9 @@ impl std::fmt::Debug for LocalImage {
 }
 
 impl LayerProvider for LocalImage {
-    fn in_use(&self, cancel: &Cancel) -> Result<InUse> {
-        self.storage.in_use_unless(cancel)
+    /// The layout's trees are kept for as long as it is open.
+    fn lease(&self, _: &ImageObject, _: &Cancel) -> Result<Lease> {
+        Ok(Lease::nothing())
     }
 
     fn tree(&self, layer: &LayerDescriptor, watch: &Watch) -> Result<Tree> {

@@ -56,7 +56,7 @@ pub fn mount_spec(
     unpacker: &Unpacker,
     options: &UnpackOptions,
 ) -> Result<MountSpec> {
-    let _in_use = storage.in_use_unless(&options.cancel)?;
+    let _lease = storage.lease_object(image, &options.cancel)?;
     let layers = trees(image, storage, options)?;
     let making = Making { image, layers: &layers, storage, made: storage.overlay_trees()?, unpacker, options };
     making.run().map(|lower| MountSpec { lower })

@@ -4,13 +4,13 @@ use std::fs::File;
 
 use crate::cancel::Cancel;
 use crate::error::Result;
-use crate::store::{ImageStorage, InUse, LayerDescriptor, Tree, Watch};
+use crate::store::{ImageObject, ImageStorage, LayerDescriptor, Lease, Tree, Watch};
 
 /// Gives layers, verified: as trees for the merge, as blobs for applying.
 pub trait LayerProvider: Sync {
-    /// Says that somebody relies on the store in which the layers are: [`crate::rootfs::unpack`] holds this to its end. Blocks
-    /// while space is being freed, until the wait is given up.
-    fn in_use(&self, cancel: &Cancel) -> Result<InUse>;
+    /// Says that somebody relies on what an image consists of, and uses it now: [`crate::rootfs::unpack`] holds this to its end.
+    /// Blocks for the moment in which somebody takes names away, until the wait is given up.
+    fn lease(&self, image: &ImageObject, cancel: &Cancel) -> Result<Lease>;
 
     /// The layer's tree, extracted first if it is not there, until that is given up. Blocks.
     fn tree(&self, layer: &LayerDescriptor, watch: &Watch) -> Result<Tree>;
@@ -20,8 +20,8 @@ pub trait LayerProvider: Sync {
 }
 
 impl LayerProvider for ImageStorage {
-    fn in_use(&self, cancel: &Cancel) -> Result<InUse> {
-        self.in_use_unless(cancel)
+    fn lease(&self, image: &ImageObject, cancel: &Cancel) -> Result<Lease> {
+        self.lease_object(image, cancel)
     }
 
     fn tree(&self, layer: &LayerDescriptor, watch: &Watch) -> Result<Tree> {

@@ -14,7 +14,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::sandbox::{Sandbox, SandboxOptions};
-use crate::store::{ImageObject, ImageRef, ImageStorage, InUse, LayerDescriptor, LayerUnpacker, Tree, Unpacked, Watch};
+use crate::store::{ImageObject, ImageRef, ImageStorage, LayerDescriptor, LayerUnpacker, Lease, Tree, Unpacked, Watch};
 use crate::tree::{LayerRecord, Mode, TreeWriter, WriterOptions};
 use crate::unpack::Unpacker;
 
@@ -89,8 +89,8 @@ struct Meddled<'a, F: Fn() + Sync> {
 }
 
 impl<F: Fn() + Sync> LayerProvider for Meddled<'_, F> {
-    fn in_use(&self, cancel: &Cancel) -> Result<InUse> {
-        self.storage.in_use_unless(cancel)
+    fn lease(&self, image: &ImageObject, cancel: &Cancel) -> Result<Lease> {
+        self.storage.lease_object(image, cancel)
     }
 
     fn tree(&self, layer: &LayerDescriptor, watch: &Watch) -> Result<Tree> {

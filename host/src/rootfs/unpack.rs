@@ -79,7 +79,7 @@ pub fn unpack(
     dest: &Path,
     options: &UnpackOptions,
 ) -> Result<Strategy> {
-    let _in_use = layers.in_use(&options.cancel)?;
+    let _lease = layers.lease(image, &options.cancel)?;
     let strategy = match options.strategy {
         Strategy::Apply => Strategy::Apply,
         Strategy::Copy => match by_copy(image, layers, unpacker, dest, options)? {

@@ -1,12 +1,18 @@
 //! Trees of local OCI layouts, apart from the registry's.
 
+use std::fs::File;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use cap_std::fs::Dir;
+use rustix::fs::{AtFlags, FlockOperation};
+use rustix::io::Errno;
+
 use crate::ambient;
 use crate::digest::{Algorithm, Digest, Hasher};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::store::layout;
 use crate::store::storage::ImageStorage;
 use crate::store::trees::Trees;
@@ -38,18 +44,75 @@ pub(super) fn keys(storage: &ImageStorage) -> Result<Vec<String>> {
     Ok(keys)
 }
 
-/// The trees of a local layout.
+/// The trees of a local layout. Whoever has them, or anything that came from them, shares a lock on the layout's directory: nobody
+/// collects it meanwhile. Blocks the thread for the moment in which somebody is about to.
 pub(super) fn open(storage: &ImageStorage, key: &str) -> Result<Trees> {
-    let bundle = layout::private_dir(&storage.rooms().local, key)?;
+    let local = &storage.rooms().local;
+    loop {
+        let bundle = layout::private_dir(local, key)?;
+        let held = bundle.try_clone().map_err(|e| Error::io("hold", key.as_bytes(), e))?.into_std_file();
+        // Where the file system has no such locks, its trees have theirs.
+        let _ = rustix::io::retry_on_intr(|| rustix::fs::flock(&held, FlockOperation::LockShared));
+        if is_named(local, key, &held)? {
+            return Ok(trees(storage, key, &bundle)?.holding(held));
+        }
+    }
+}
+
+/// The trees of a local layout that nobody else has open, and its directory, which is locked for us alone; nothing if somebody has.
+pub(super) fn open_alone(storage: &ImageStorage, key: &str) -> Result<Option<(Trees, File)>> {
+    let local = &storage.rooms().local;
+    let bundle = layout::open_dir(local, key).map_err(|e| Error::io("open", key.as_bytes(), e))?;
+    let held = bundle.try_clone().map_err(|e| Error::io("hold", key.as_bytes(), e))?.into_std_file();
+    if rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
+        return Ok(None);
+    }
+    Ok(Some((trees(storage, key, &bundle)?, held)))
+}
+
+/// Whether somebody has a local layout open. Changes nothing.
+pub(super) fn is_open(storage: &ImageStorage, key: &str) -> bool {
+    let locked = |dir| rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK);
+    layout::open_dir(&storage.rooms().local, key).is_ok_and(locked)
+}
+
+/// The trees of a local layout, to be looked at: they may go at any time. Nothing if its directory is not whole. Changes nothing.
+pub(super) fn look(storage: &ImageStorage, key: &str) -> Result<Option<Trees>> {
+    let Ok(bundle) = layout::open_dir(&storage.rooms().local, key) else { return Ok(None) };
+    let whole = ["extracted", "records"].into_iter().all(|room| layout::open_dir(&bundle, room).is_ok());
+    whole.then(|| trees(storage, key, &bundle)).transpose()
+}
+
+/// Removes a local layout's directory, if it is empty and nobody has it open: who is about to notices.
+pub(super) fn remove_empty(storage: &ImageStorage, key: &str) -> Result<()> {
+    let Some((_, bundle)) = open_alone(storage, key)? else { return Ok(()) };
+    let gone = |dir: BorrowedFd<'_>, name: &str| rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR).is_ok();
+    if ["extracted", "records"].into_iter().all(|room| gone(bundle.as_fd(), room)) {
+        gone(storage.rooms().local.as_fd(), key);
+    }
+    Ok(())
+}
+
+fn trees(storage: &ImageStorage, key: &str, bundle: &Dir) -> Result<Trees> {
     Ok(Trees::new(
         storage.images_dir().join("local").join(key).join("extracted"),
-        Arc::new(layout::private_dir(&bundle, "extracted")?),
-        Arc::new(layout::private_dir(&bundle, "records")?),
+        Arc::new(layout::private_dir(bundle, "extracted")?),
+        Arc::new(layout::private_dir(bundle, "records")?),
         storage.locks().clone(),
         format!("local-{key}"),
         storage.boot_id(),
         storage.access().clone(),
     ))
+}
+
+fn is_named(dir: &Dir, name: &str, held: &File) -> Result<bool> {
+    let failed = |e: Errno| Error::io("look at", name.as_bytes(), e);
+    let inode = rustix::fs::fstat(held).map(|stat| (stat.st_dev, stat.st_ino)).map_err(failed)?;
+    match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(named) => Ok((named.st_dev, named.st_ino) == inode),
+        Err(Errno::NOENT) => Ok(false),
+        Err(error) => Err(failed(error)),
+    }
 }
 
 fn key(bundle_path: &Path, manifest: &Digest) -> String {

@@ -40,8 +40,7 @@ impl Trees {
         let ensured = || {
             loop {
                 watch.cancel.check()?;
-                let in_use = self.0.locks.share(Some(&watch.cancel))?;
-                if let Some(tree) = self.open_in_use(layer, in_use)? {
+                if let Some(tree) = self.open(layer)? {
                     return Ok(tree);
                 }
                 // Present, but not when it was opened: only if it was replaced in between.

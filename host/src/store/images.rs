@@ -3,13 +3,14 @@
 use std::time::UNIX_EPOCH;
 
 use crate::ambient;
+use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::store::durability::Durability;
 use crate::store::file::{self, Flush};
 use crate::store::image::ImageObject;
 use crate::store::layout::{self, BlobKind};
-use crate::store::lock::InUse;
+use crate::store::lease::Keeps;
 use crate::store::manifest::not_found;
 use crate::store::refs::ImageRef;
 use crate::store::storage::ImageStorage;
@@ -17,11 +18,20 @@ use crate::store::storage::ImageStorage;
 impl ImageStorage {
     /// Lets a reference stand for an image, last of all: manifest and configuration must be there and right, and each layer
     /// as a blob of the declared size or as a tree. As far as [`ImageStorage::durability`] asks for it, all of
-    /// that is on disk before the reference is. Replaces what the reference stood for. `pulled_at` is set by this. `in_use` is
-    /// [`ImageStorage::in_use`], held since before the caller looked for the first blob: what it found must still be there.
-    pub fn publish(&self, image: ImageRef, _in_use: &InUse) -> Result<ImageObject> {
+    /// that is on disk before the reference is. Replaces what the reference stood for. `pulled_at` is set by this. `held` is
+    /// a [`super::Lease`] of all that the image consists of, or [`ImageStorage::in_use`], since before the caller looked for the
+    /// first blob: what it found must still be there. [`Error::Usage`] if it does not keep all of it.
+    pub fn publish(&self, image: ImageRef, held: &impl Keeps) -> Result<ImageObject> {
         self.writable()?;
         let object = self.load_image(&image)?;
+        let parts = [&image.manifest, &object.config_digest].into_iter().chain(&image.index);
+        if let Some(loose) = parts.chain(object.layer_digests()).find(|digest| !held.keeps(digest)) {
+            let reason = format!("{} cannot be published: {loose} is not leased, and may be freed", image.reference);
+            return Err(Error::Usage {
+                reason,
+                hint: Some("lease all digests of an image before looking for them".into()),
+            });
+        }
         if let Some(index) = &image.index
             && self.manifest_bytes(index)?.is_none()
         {
@@ -33,6 +43,8 @@ impl ImageStorage {
         let storage = self.clone().with_durability(self.durability().max(least));
         storage.make_durable(&image, &object)?;
         let pulled_at = ambient::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        // Nobody who collects takes this one for the one that it replaces.
+        let _gate = self.locks().gate(None)?;
         self.refs().set(&ImageRef { pulled_at, ..image }, storage.durability().flush())?;
         Ok(object)
     }
@@ -109,6 +121,15 @@ impl ImageStorage {
             return Ok(self.images()?.into_iter().find(|image| image.manifest == digest));
         }
         self.refs().get(reference)
+    }
+
+    /// Gives an image a further name. What that stood for before loses it. [`Error::NotFound`] if there is no such image. Blocks the
+    /// thread.
+    pub fn tag(&self, reference: &str, name: &str) -> Result<ImageObject> {
+        super::refs::check_reference(name)?;
+        let (_, lease) = self.lease_image(reference, &Cancel::new())?;
+        let image = self.resolve(reference)?.ok_or_else(|| unknown(reference))?;
+        self.publish(ImageRef { reference: name.to_owned(), ..image }, &lease)
     }
 
     /// The image that a reference stands for. [`Error::NotFound`] if there is none.

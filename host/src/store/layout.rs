@@ -62,6 +62,12 @@ impl BlobKind {
             Self::Layer => format!("{}.tar.gz", digest.file_stem()),
         }
     }
+
+    /// The digest of the blob of this file name, if it is one of this kind.
+    pub(super) fn digest_of(self, name: &str) -> Option<Digest> {
+        let digest = Digest::from_file_stem(name.split_once('.')?.0)?;
+        (self.file_name(&digest) == *name).then_some(digest)
+    }
 }
 
 /// The path of a blob. Pure text: no I/O, and for text that is no digest a path inside the store that never exists, with
@@ -101,7 +107,20 @@ pub(super) struct Rooms {
 impl Rooms {
     /// Opens the directories below `root`, making those that are missing and closing them to others.
     pub(super) fn open(root: Arc<Dir>) -> Result<Self> {
-        let room = |name: &str| private_dir(&root, name).map(Arc::new);
+        Self::of(&root, |name| private_dir(&root, name))
+    }
+
+    /// Opens the directories below `root` if all of them are there. Changes nothing.
+    pub(super) fn look(root: Arc<Dir>) -> Result<Option<Self>> {
+        let room = |name: &str| open_dir(&root, name).map_err(|e| Error::io("open the directory", name.as_bytes(), e));
+        match Self::of(&root, room) {
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            rooms => rooms.map(Some),
+        }
+    }
+
+    fn of(root: &Arc<Dir>, room: impl Fn(&str) -> Result<Dir>) -> Result<Self> {
+        let room = |name: &str| room(name).map(Arc::new);
         Ok(Self {
             records: room(FIRST)?,
             manifests: room("manifests")?,
@@ -111,7 +130,7 @@ impl Rooms {
             refs: room("refs")?,
             locks: room("locks")?,
             local: room("local")?,
-            root,
+            root: Arc::clone(root),
         })
     }
 

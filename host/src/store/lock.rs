@@ -4,8 +4,9 @@
 //! just as processes do, and the system frees it when its holder dies. Who frees one removes its file: only the holder
 //! may, and whoever waited on the removed file notices that its name now means another one, and starts again.
 //!
-//! The lock on the use of the store (`store.lock`) is different: its file stays, many share it ([`InUse`]) while they
-//! rely on what they found in the store, and only who frees space holds it alone.
+//! Two locks are different: their files stay. `store.lock` is shared ([`InUse`]) by those who rely on all that they found in the
+//! store, and held alone by who frees space. `gate.lock` is shared by who makes a lease, for as long as that takes, and held
+//! alone by who takes names away: see [`super::lease`].
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -26,6 +27,7 @@ use crate::store::trace::step;
 const LOOK: Duration = Duration::from_millis(20);
 
 const STORE: &str = "store.lock";
+const GATE: &str = "gate.lock";
 
 /// The directory of locks.
 #[derive(Clone, Debug)]
@@ -52,15 +54,30 @@ pub struct InUse {
     _file: Arc<File>,
 }
 
-/// The store is in nobody's use but ours.
+/// The store is in nobody's use as a whole but ours.
 #[derive(Debug)]
 pub(super) struct Alone {
+    _file: File,
+}
+
+/// The gate between those who make leases and those who free: shared by the former, one of the latter alone.
+#[derive(Debug)]
+pub(super) struct Gate {
     _file: File,
 }
 
 impl Locks {
     pub(super) fn new(dir: Arc<Dir>) -> Self {
         Self { dir, shared: Arc::default() }
+    }
+
+    /// Makes the files of the locks that stay, so that they can be shared where nothing can be written.
+    pub(super) fn prepare(&self) {
+        for name in [STORE, GATE] {
+            if let Err(error) = self.open(name) {
+                tracing::debug!(name, %error, "a lock cannot be made");
+            }
+        }
     }
 
     /// Takes a lock, waiting for its holder. Blocks the thread.
@@ -110,15 +127,8 @@ impl Locks {
         if let Some(file) = shared().upgrade() {
             return Ok(InUse { _file: file });
         }
-        let file = self.open(STORE).map_err(failed)?;
-        match cancel {
-            None => uninterrupted(|| file.lock_shared()).map_err(failed)?,
-            Some(cancel) => until(cancel, || match file.try_lock_shared() {
-                Ok(()) => Ok(Some(())),
-                Err(TryLockError::WouldBlock) => Ok(None),
-                Err(TryLockError::Error(error)) => Err(failed(error)),
-            })?,
-        }
+        let file = self.open_to_share(STORE).map_err(failed)?;
+        share_file(&file, cancel)?;
         let file = Arc::new(file);
         *shared() = Arc::downgrade(&file);
         Ok(InUse { _file: file })
@@ -131,10 +141,44 @@ impl Locks {
         Ok(try_lock_exclusively(&file).map_err(failed)?.then_some(Alone { _file: file }))
     }
 
+    /// Shares the gate, waiting while names are taken away, or until that is given up. Blocks the thread.
+    pub(super) fn gate(&self, cancel: Option<&Cancel>) -> Result<Gate> {
+        let file = self.open_to_share(GATE).map_err(|e| Error::io("lock", GATE.as_bytes(), e))?;
+        share_file(&file, cancel)?;
+        Ok(Gate { _file: file })
+    }
+
+    /// The gate for us alone, waiting for those who make a lease or take names away: neither takes long. Blocks the thread.
+    pub(super) fn gate_alone(&self, cancel: Option<&Cancel>) -> Result<Gate> {
+        let failed = |e| Error::io("lock", GATE.as_bytes(), e);
+        let file = self.open(GATE).map_err(failed)?;
+        match cancel {
+            None => lock_exclusively(&file).map_err(failed)?,
+            Some(cancel) => until(cancel, || Ok(try_lock_exclusively(&file).map_err(failed)?.then_some(())))?,
+        }
+        Ok(Gate { _file: file })
+    }
+
+    /// Whether somebody holds a lock or a share of it. Changes nothing.
+    pub(super) fn is_held(&self, name: &str) -> bool {
+        let held = |file| !try_lock_exclusively(&file).unwrap_or(false);
+        super::file::open(&self.dir, name).ok().flatten().is_some_and(held)
+    }
+
+    /// Whether somebody uses the store as a whole. Changes nothing.
+    pub(super) fn is_shared(&self) -> bool {
+        self.is_held(STORE)
+    }
+
+    /// The directory of locks, in which leases are too.
+    pub(super) fn dir(&self) -> &Arc<Dir> {
+        &self.dir
+    }
+
     /// Removes the files of locks whose holders died.
     pub(super) fn sweep(&self, sweep: &mut Sweep) {
         for name in sweep.list(super::layout::names(&self.dir, "locks")) {
-            if name != STORE && name.strip_suffix(".lock").is_some() {
+            if ![STORE, GATE].contains(&name.as_str()) && name.strip_suffix(".lock").is_some() {
                 sweep.note(self.try_acquire(&name).map(drop));
             }
         }
@@ -143,6 +187,16 @@ impl Locks {
     fn open(&self, name: &str) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(File::from(rustix::fs::openat(&*self.dir, name, flags, Mode::RUSR | Mode::WUSR)?))
+    }
+
+    /// Opens a lock's file to share it: also where nothing can be written, as long as the file is there.
+    fn open_to_share(&self, name: &str) -> io::Result<File> {
+        match self.open(name) {
+            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::ROFS | Errno::ACCESS)) => {
+                super::file::open(&self.dir, name).ok().flatten().ok_or(error)
+            }
+            opened => opened,
+        }
     }
 
     /// The lock, if the name still means the file that was locked.
@@ -200,6 +254,19 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_) => Err(Error::Interrupted),
         },
+    }
+}
+
+/// Shares the lock of an open file, waiting for who holds it alone, or until that is given up.
+fn share_file(file: &File, cancel: Option<&Cancel>) -> Result<()> {
+    let failed = |e| Error::io("lock", b"the store", e);
+    match cancel {
+        None => uninterrupted(|| file.lock_shared()).map_err(failed),
+        Some(cancel) => until(cancel, || match file.try_lock_shared() {
+            Ok(()) => Ok(Some(())),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(failed(error)),
+        }),
     }
 }
 

@@ -15,6 +15,7 @@
 //!   records/manifest.sha256-<hex>.json      what vouches for a re-serialised manifest        (manifest.rs)
 //!   refs/<escaped reference>.json           which manifest a name stands for                 (refs.rs)
 //!   locks/…                                 who is at work on what                           (lock.rs)
+//!   locks/<uuid>.lease                      what somebody relies on                          (lease.rs)
 //!   local/<key>/extracted/…, records/…      trees of local OCI layouts                       (bundle.rs)
 //!   overlay/extracted/…, records/…          trees that are made for overlayfs                (overlay.rs)
 //!   guests/                                 compiled guests, of the store's own unpacker     (sandboxed.rs)
@@ -32,27 +33,34 @@
 //! * Manifests and configurations are verified each time they are read, layers each time they are extracted. So a
 //!   directory that another runtime wrote can be taken over as it is: nothing in it is believed.
 //! * A tree is derived data. It counts only when its record vouches for it: see `record.rs`.
-//! * Locks are taken in one order: the use of the store, then a tree, then a blob, then a blob's name. No code waits for a second lock of the
-//!   same kind while it holds one.
+//! * Locks are taken in one order: the use of the store, then the gate, then a tree, then a blob, then a blob's name. No code
+//!   waits for a second lock of the same kind while it holds one. Who has the gate alone waits for no other lock.
+//! * What somebody relies on is leased before it is looked for, and what is leased is not freed: see `lease.rs`.
 
 mod bundle;
+mod census;
+mod collect;
 mod config;
+mod costs;
 mod download;
 mod durability;
 mod ensure;
 mod file;
+mod gc;
 mod hashing;
 mod image;
 mod images;
 mod keep;
 mod layer;
 mod layout;
+mod lease;
 mod lock;
 mod manifest;
 mod meta;
 mod names;
 mod overlay;
 mod promote;
+mod reach;
 mod record;
 mod refs;
 mod remove;
@@ -67,13 +75,17 @@ mod tests;
 mod trace;
 mod trees;
 mod unpacker;
+mod usage;
 mod withdraw;
 
+pub use census::Kind;
 pub use download::StagedDownload;
 pub use durability::Durability;
+pub use gc::{Collected, Freed, GcOptions, Kept, RemovedImage, Why};
 pub use hashing::HashingWriter;
 pub use image::{ImageConfig, ImageObject, LayerDescriptor};
 pub use layout::BlobKind;
+pub use lease::{Keeps, Lease};
 pub use lock::InUse;
 pub(crate) use overlay::{merged_name, root_name};
 pub use record::TreeRecord;
@@ -87,3 +99,4 @@ pub use stage_tree::{StagedTree, VerifiedTree};
 pub use storage::ImageStorage;
 pub use trees::{Tree, Trees};
 pub use unpacker::{LayerUnpacker, Unpacked, Watch};
+pub use usage::{ImageUsage, LayerUsage, Usage};

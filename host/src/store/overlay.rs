@@ -31,7 +31,8 @@ impl ImageStorage {
 
     /// The same, if anything was ever made there.
     pub(super) fn overlay_trees_made(&self) -> Result<Option<Trees>> {
-        if self.rooms().root.is_dir(NAME) { self.overlay_trees().map(Some) } else { Ok(None) }
+        let made = |room: &str| self.rooms().root.is_dir(format!("{NAME}/{room}"));
+        if made("extracted") && made("records") { self.overlay_trees().map(Some) } else { Ok(None) }
     }
 }
 
@@ -47,7 +48,6 @@ pub(crate) fn root_name(layer: &Digest) -> Digest {
 }
 
 /// All names that trees of an image can have here. `layers` are its layers, lowest first.
-#[allow(dead_code, reason = "collection asks for it")]
 pub(super) fn names(layers: &[&Digest]) -> impl Iterator<Item = Digest> {
     (0..layers.len())
         .filter_map(move |top| {

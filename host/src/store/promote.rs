@@ -80,6 +80,7 @@ impl Trees {
                 continue;
             };
             record.synced = true;
+            record.disk_bytes = Some(self.measure(&digest));
             self.write_record(&record)?;
             promoted += 1;
         }

@@ -50,6 +50,9 @@ pub struct TreeRecord {
     pub written_at: u64,
     /// Whether the file system was synced after that.
     pub synced: bool,
+    /// What the tree takes on disk, in bytes: measured after that sync, when it is known where all of it lies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_bytes: Option<u64>,
     /// Tells this tree from every other one of the same layer.
     pub(super) mark: String,
     pub(super) directory: Identity,
@@ -113,6 +116,7 @@ impl TreeRecord {
             boot_id: None,
             written_at: 0,
             synced: false,
+            disk_bytes: None,
             mark,
             directory,
             layer: LayerPart { digest: Digest::of(&unpacked.record), bytes: unpacked.record.len() as u64 },

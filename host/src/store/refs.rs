@@ -2,12 +2,13 @@
 //!
 //! The file name is the reference with everything but letters, digits, `-`, `_` and `.` percent-encoded, so it holds no
 //! separator and does not begin with a dot. One that would be too long ends in a hash instead; no short one looks like
-//! that, for `~` is encoded. What counts is the reference inside: a file whose name does not follow from it is ignored.
+//! that, for `~` is encoded. The time of a file's last change is that of the image's last use. What counts is the reference inside: a file whose name does not follow from it is ignored.
 
 use std::sync::Arc;
 
 use cap_std::fs::Dir;
-use rustix::fs::AtFlags;
+use rustix::fs::{AtFlags, Timespec, Timestamps, UTIME_NOW};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
@@ -74,9 +75,36 @@ impl Refs {
         }
     }
 
+    /// Notes that what a reference stands for is used now: the time of its file's last change says when that was.
+    pub(super) fn touch(&self, reference: &str) -> Result<()> {
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let times = Timestamps { last_access: now, last_modification: now };
+        let name = file_name(reference)?;
+        rustix::fs::utimensat(&*self.0, &name, &times, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|e| Error::io("note the use of", name.as_bytes(), e))
+    }
+
+    /// When a reference was set, or what it stands for used; seconds since 1970, UTC.
+    pub(super) fn used_at(&self, reference: &str) -> Option<u64> {
+        let stat = rustix::fs::statat(&*self.0, file_name(reference).ok()?, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        u64::try_from(stat.st_mtime).ok()
+    }
+
     /// Removes a reference and says whether it was there.
     pub(super) fn remove(&self, reference: &str) -> Result<bool> {
         file::remove(&self.0, &file_name(reference)?)
+    }
+
+    /// Removes references, durably.
+    pub(super) fn remove_all<'a>(&self, references: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        for reference in references {
+            let name = file_name(reference)?;
+            match rustix::fs::unlinkat(&*self.0, &name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(Error::io("remove", name.as_bytes(), error)),
+            }
+        }
+        file::sync_dir(&self.0)
     }
 
     /// All references, in order.
@@ -136,6 +164,11 @@ fn parse(name: &str, text: &[u8]) -> Result<ImageRef> {
     } else {
         Err(corrupt("the file holds another name's reference".into()))
     }
+}
+
+/// Where a reference's file is, from the store's directory.
+pub(super) fn path(reference: &str) -> Result<String> {
+    file_name(reference).map(|name| format!("refs/{name}"))
 }
 
 /// Refuses a name under which nothing can be published.

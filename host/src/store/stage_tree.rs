@@ -12,7 +12,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::store::image::LayerDescriptor;
 use crate::store::layout;
-use crate::store::lock::{InUse, Lock, waiting};
+use crate::store::lock::{Lock, waiting};
 use crate::store::names::{self, Staging};
 use crate::store::promote;
 use crate::store::record::{self, Identity, TreeRecord, check_diff_id};
@@ -35,7 +35,6 @@ pub struct StagedTree {
     directory: File,
     committed: bool,
     _lock: Lock,
-    in_use: InUse,
 }
 
 /// A staged tree whose layer hashes to its digest, decoded and not.
@@ -57,7 +56,6 @@ impl Trees {
 
     /// As [`Trees::begin`]; waits until that is given up.
     pub(crate) fn begin_unless(&self, layer: &LayerDescriptor, cancel: Option<&Cancel>) -> Result<Claim<StagedTree>> {
-        let in_use = self.0.locks.share(cancel)?;
         if matches!(self.look(layer)?, Look::Ready(..)) {
             return Ok(Claim::Present);
         }
@@ -69,7 +67,7 @@ impl Trees {
             Look::Unmeasured => {}
             Look::Absent => self.clear(&layer.digest)?,
         }
-        self.stage(layer, lock, in_use).map(Claim::Granted)
+        self.stage(layer, lock).map(Claim::Granted)
     }
 
     /// As [`Trees::begin`], without blocking the executor. To be given up by dropping the future.
@@ -78,7 +76,7 @@ impl Trees {
         waiting(move || trees.begin(&layer)).await
     }
 
-    fn stage(&self, layer: &LayerDescriptor, lock: Lock, in_use: InUse) -> Result<StagedTree> {
+    fn stage(&self, layer: &LayerDescriptor, lock: Lock) -> Result<StagedTree> {
         let name = names::fresh(Staging::Tree, Some(&layer.digest));
         let failed = |e: Errno| Error::io("create the directory", name.as_bytes(), e);
         rustix::fs::mkdirat(&*self.0.extracted, &name, Mode::from_raw_mode(0o755)).map_err(failed)?;
@@ -90,7 +88,7 @@ impl Trees {
             }
         };
         let (trees, layer) = (self.clone(), layer.clone());
-        let staged = StagedTree { trees, layer, name, directory, committed: false, _lock: lock, in_use };
+        let staged = StagedTree { trees, layer, name, directory, committed: false, _lock: lock };
         // The mode of a root that no entry mentions, whatever the umask. `extracted/` itself is closed to others.
         rustix::fs::fchmod(&staged.directory, Mode::from_raw_mode(0o755))
             .map_err(|e| Error::io("set the mode of", staged.name.as_bytes(), e))?;
@@ -141,7 +139,7 @@ impl StagedTree {
             self.trees.write_record(&record)?;
         }
         let digest = &self.layer.digest;
-        self.trees.hold(directory, record, self.in_use.clone())?.ok_or_else(|| busy(digest))
+        self.trees.hold(directory, record)?.ok_or_else(|| busy(digest))
     }
 }
 
@@ -181,7 +179,7 @@ impl VerifiedTree {
                 staged.committed = true;
                 let directory =
                     staged.directory.try_clone().map_err(|e| Error::io("open", staged.name.as_bytes(), e))?;
-                return trees.hold(directory, record, staged.in_use.clone())?.ok_or_else(|| busy(&digest));
+                return trees.hold(directory, record)?.ok_or_else(|| busy(&digest));
             }
             // We hold the lock, so this is somebody's who takes none, and nothing vouches for it.
             trees.clear(&digest)?;

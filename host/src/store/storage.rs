@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::ambient;
 use crate::cancel::Cancel;
 use crate::digest::Digest;
-use crate::error::{Error, Escaped, Result};
+use crate::error::{Error, ErrorKind, Escaped, Result};
 use crate::limits::Limits;
 use crate::store::durability::Durability;
 use crate::store::layout::{self, BlobKind, Rooms};
@@ -74,6 +74,41 @@ impl ImageStorage {
             Some(access) => access,
             None => meta::write(&rooms.root, shown)?,
         };
+        let storage = Self::of(path, rooms, access, limits, unpacker);
+        if storage.writable().is_ok() {
+            storage.locks().prepare();
+            if let Err(error) = storage.sweep() {
+                tracing::warn!(%error, "cannot remove all that dead processes left in the store");
+            }
+            storage.promote_old();
+        }
+        Ok(storage)
+    }
+
+    /// Opens the store at `images_dir` to look at it: makes nothing, adopts nothing, sweeps nothing. [`Error::NotFound`] if it was never
+    /// opened in the other way.
+    pub fn open_as_it_is(
+        images_dir: impl Into<PathBuf>,
+        limits: Limits,
+        unpacker: Arc<dyn LayerUnpacker>,
+    ) -> Result<Self> {
+        let path = images_dir.into();
+        let shown = path.as_os_str().as_bytes();
+        let absent = || Error::NotFound {
+            what: format!("a store at `{}`", Escaped(shown)),
+            hint: Some("a store is made, and a directory adopted, by the first pull, or by `cofferdam images`".into()),
+        };
+        let root = match ambient::hold(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(absent()),
+            held => held.and_then(|_| ambient::open_dir(&path))?,
+        };
+        let root = Arc::new(root);
+        let access = meta::read(&root, shown)?.ok_or_else(absent)?;
+        let rooms = Rooms::look(root)?.ok_or_else(absent)?;
+        Ok(Self::of(path, rooms, access, limits, unpacker))
+    }
+
+    fn of(path: PathBuf, rooms: Rooms, access: Access, limits: Limits, unpacker: Arc<dyn LayerUnpacker>) -> Self {
         let locks = Locks::new(Arc::clone(&rooms.locks));
         let refs = Refs::new(Arc::clone(&rooms.refs));
         let boot_id = ambient::boot_id();
@@ -87,14 +122,7 @@ impl ImageStorage {
             access.clone(),
         );
         let inner = Arc::new(Inner { path, access, rooms, locks, refs, trees, boot_id });
-        let storage = Self { inner, limits: Arc::new(limits), unpacker, durability: Durability::default() };
-        if storage.writable().is_ok() {
-            if let Err(error) = storage.sweep() {
-                tracing::warn!(%error, "cannot remove all that dead processes left in the store");
-            }
-            storage.promote_old();
-        }
-        Ok(storage)
+        Self { inner, limits: Arc::new(limits), unpacker, durability: Durability::default() }
     }
 
     /// The same store with other limits, for documents and for the layers that it extracts.

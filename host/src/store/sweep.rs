@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::store::layout::{self, BlobKind};
 use crate::store::names::{self, Staging};
 use crate::store::storage::ImageStorage;
-use crate::store::{bundle, lock, promote};
+use crate::store::{bundle, lease, lock, promote};
 
 /// How long nothing has happened to a staged thing whose owner takes no locks, before it is taken for abandoned.
 const GRACE: Duration = Duration::from_hours(1);
@@ -88,6 +88,7 @@ impl ImageStorage {
             Err(error) => sweep.note(Err(error)),
         }
         self.locks().sweep(&mut sweep);
+        lease::sweep(self.locks(), &mut sweep);
         sweep.failed.map_or(Ok(()), Err)
     }
 }
@@ -98,6 +99,12 @@ pub(super) fn sweep_files(dir: &Arc<Dir>, sweep: &mut Sweep) {
         let swept = sweep_file(dir, &name, sweep);
         sweep.note(swept);
     }
+}
+
+/// Whether nobody works on a staged file any more. Changes nothing.
+pub(super) fn is_dead(dir: &Dir, name: &str, ours: bool, sweep: &Sweep) -> bool {
+    let unlocked = |file| lock::try_lock_exclusively(&file).unwrap_or(false);
+    super::file::open(dir, name).ok().flatten().is_some_and(unlocked) && (ours || sweep.is_abandoned(dir, name))
 }
 
 fn sweep_file(dir: &Dir, name: &str, sweep: &Sweep) -> Result<()> {

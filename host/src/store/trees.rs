@@ -3,13 +3,14 @@
 //! A layer's lock is held from before its staging directory exists until after it has become the tree or is gone. So
 //! whoever holds the lock knows that any staging directory of the layer belongs to the dead.
 //!
-//! An open [`Tree`] shares the use of the store, so no other process frees the tree, and a lock on its directory, so that who
-//! replaces it does not empty it: it is renamed aside, and its content goes when the last reader has.
+//! An open [`Tree`] shares a lock on its directory. Who collects takes no tree's name without that lock for itself; who
+//! replaces a tree that nothing vouches for renames it aside, and its content goes when the last reader has.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cap_std::fs::Dir;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
@@ -20,9 +21,9 @@ use crate::error::{Error, Result};
 use crate::store::file::{self, Flush};
 use crate::store::image::LayerDescriptor;
 use crate::store::layout;
-use crate::store::lock::{InUse, Locks};
+use crate::store::lock::Locks;
 use crate::store::meta::Access;
-use crate::store::names::{self, Staging};
+use crate::store::names::{self, Staging, StagingName};
 use crate::store::record::{self, Identity, TreeRecord};
 use crate::store::sweep::Sweep;
 use crate::tree::remove_tree;
@@ -41,6 +42,28 @@ pub(super) struct Inner {
     scope: String,
     pub(super) boot_id: Option<String>,
     pub(super) access: Access,
+    /// The lock of a local layout's directory, shared: nobody collects its trees while somebody has it open.
+    _held: Option<File>,
+}
+
+/// How often a tree that is being looked at by a collector is tried again, and how long after.
+const TRIES: u32 = 200;
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// What became of an attempt to take a tree's name away.
+pub(super) enum Take {
+    /// There was none.
+    Absent,
+    /// It has this name now, of which nobody else knows: to be discarded.
+    Taken(String),
+    /// Somebody needs it.
+    Kept(&'static str),
+}
+
+/// A directory that nobody reads, for as long as this lives.
+struct Unread {
+    /// Nothing if there is no such directory.
+    _locked: Option<File>,
 }
 
 /// A tree that a record vouches for. Nothing takes it away while this lives.
@@ -49,7 +72,6 @@ pub struct Tree {
     directory: File,
     trees: Trees,
     record: TreeRecord,
-    _in_use: InUse,
 }
 
 /// What is there of a layer's tree.
@@ -72,7 +94,12 @@ impl Trees {
         boot_id: Option<String>,
         access: Access,
     ) -> Self {
-        Self(Arc::new(Inner { path, extracted, records, locks, scope, boot_id, access }))
+        Self(Arc::new(Inner { path, extracted, records, locks, scope, boot_id, access, _held: None }))
+    }
+
+    /// The same, holding on to a file.
+    pub(super) fn holding(self, held: File) -> Self {
+        Arc::try_unwrap(self.0).map_or_else(Self, |inner| Self(Arc::new(Inner { _held: Some(held), ..inner })))
     }
 
     /// The path of a layer's tree, whether there is one or not.
@@ -86,28 +113,31 @@ impl Trees {
     }
 
     /// Opens a layer's tree if it is there and vouched for. [`Error::DigestMismatch`] if the layer claims another
-    /// `DiffID` than the one that the tree was verified against. Blocks the thread while another process frees space.
+    /// `DiffID` than the one that the tree was verified against.
     pub fn open(&self, layer: &LayerDescriptor) -> Result<Option<Tree>> {
-        let in_use = self.0.locks.share(None)?;
-        self.open_in_use(layer, in_use)
-    }
-
-    pub(super) fn open_in_use(&self, layer: &LayerDescriptor, in_use: InUse) -> Result<Option<Tree>> {
         match self.look(layer)? {
-            Look::Ready(directory, record) => self.hold(directory, *record, in_use),
+            Look::Ready(directory, record) => self.hold(directory, *record),
             Look::Unmeasured | Look::Absent => Ok(None),
         }
     }
 
     /// Takes hold of a tree; nothing if it lost its name since it was looked at.
-    pub(super) fn hold(&self, directory: File, record: TreeRecord, in_use: InUse) -> Result<Option<Tree>> {
-        // Who clears the tree takes its name first and asks for this lock then: one of the two sees the other.
-        // Where the file system has no such locks, all that is left is to look whether the tree has its name.
-        if rustix::fs::flock(&directory, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK) {
-            return Ok(None);
+    pub(super) fn hold(&self, directory: File, record: TreeRecord) -> Result<Option<Tree>> {
+        let tree = Tree { directory, trees: self.clone(), record };
+        for _ in 0..TRIES {
+            // Who takes a tree's name away asks for this lock, before or after: one of the two sees the other. Where the file
+            // system has no such locks, all that is left is to look whether the tree has its name.
+            let shared = rustix::fs::flock(&tree.directory, FlockOperation::NonBlockingLockShared);
+            if !tree.has_its_name()? {
+                return Ok(None);
+            }
+            if shared != Err(Errno::WOULDBLOCK) {
+                return Ok(Some(tree));
+            }
+            // A collector looks whether anybody needs it, and takes its name or lets go in a moment.
+            std::thread::sleep(PAUSE);
         }
-        let tree = Tree { directory, trees: self.clone(), record, _in_use: in_use };
-        Ok(tree.has_its_name()?.then_some(tree))
+        Err(Error::Busy { what: format!("the tree of layer {}", tree.record.digest) })
     }
 
     /// What is there of a layer's tree.
@@ -119,10 +149,58 @@ impl Trees {
         })
     }
 
-    /// Removes a layer's tree and its record, unless somebody is at work on it. Says whether the tree is gone.
+    /// Takes the name of a layer's tree away, and its record, unless somebody is at work on it or reads it. What is left is to
+    /// [`Trees::discard`] it, which may take long.
+    pub(super) fn take(&self, digest: &Digest) -> Result<Take> {
+        let Some(_lock) = self.0.locks.try_acquire(&self.lock_name(digest))? else {
+            return Ok(Take::Kept("it is being extracted"));
+        };
+        let name = digest.file_stem();
+        if !self.path_exists(digest) {
+            self.forget(digest)?;
+            return Ok(Take::Absent);
+        }
+        let Some(_alone) = self.alone(&name)? else { return Ok(Take::Kept("it is being read")) };
+        self.forget(digest)?;
+        self.set_aside(digest).map(|aside| aside.map_or(Take::Absent, Take::Taken))
+    }
+
+    /// Removes a layer's tree and its record, unless somebody is at work on it or reads it. Says whether the tree is gone.
+    #[cfg(test)]
     pub(super) fn remove(&self, digest: &Digest) -> Result<bool> {
-        let Some(_lock) = self.0.locks.try_acquire(&self.lock_name(digest))? else { return Ok(false) };
-        self.clear(digest).map(|()| true)
+        match self.take(digest)? {
+            Take::Absent => Ok(true),
+            Take::Taken(aside) => self.discard(&aside).map(|_| true),
+            Take::Kept(_) => Ok(false),
+        }
+    }
+
+    /// Whether somebody is at work on a layer's tree, or reads it. Changes nothing.
+    pub(super) fn why_kept(&self, digest: &Digest) -> Option<&'static str> {
+        if self.0.locks.is_held(&self.lock_name(digest)) {
+            return Some("it is being extracted");
+        }
+        matches!(self.alone(&digest.file_stem()), Ok(None)).then_some("it is being read")
+    }
+
+    /// The lock of a tree's directory for us alone; nothing if somebody reads the tree.
+    fn alone(&self, name: &str) -> Result<Option<Unread>> {
+        let directory = self.directory(name, OFlags::RDONLY)?;
+        let read = directory.as_ref().is_some_and(|directory| {
+            rustix::fs::flock(directory, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK)
+        });
+        Ok((!read).then_some(Unread { _locked: directory }))
+    }
+
+    /// What a layer's tree takes on disk, in bytes.
+    pub(super) fn measure(&self, digest: &Digest) -> u64 {
+        crate::tree::disk_usage(&*self.0.extracted, digest.file_stem().as_bytes())
+    }
+
+    /// The same, as it was noted if it was.
+    pub(super) fn disk_bytes(&self, digest: &Digest) -> u64 {
+        let noted = self.vouched(digest).ok().flatten().and_then(|(_, record)| record.disk_bytes);
+        noted.unwrap_or_else(|| self.measure(digest))
     }
 
     /// Whether a layer's tree outlives a power cut.
@@ -151,6 +229,13 @@ impl Trees {
         for name in sweep.list(layout::names(&self.0.records, "records")) {
             sweep.note(self.sweep_record(&name));
         }
+    }
+
+    /// Whether nobody works on a staged tree any more, nor reads it. Changes nothing.
+    pub(super) fn is_dead(&self, name: &str, staged: &StagingName, sweep: &Sweep) -> bool {
+        let unlocked = staged.digest.as_ref().is_some_and(|digest| !self.0.locks.is_held(&self.lock_name(digest)));
+        let left = if staged.ours { unlocked } else { sweep.is_abandoned(&self.0.extracted, name) };
+        left && matches!(self.alone(name), Ok(Some(_)))
     }
 
     fn sweep_staged(&self, name: &str, sweep: &Sweep) -> Result<()> {
@@ -222,7 +307,7 @@ impl Trees {
     }
 
     /// Opens a directory of trees' child; nothing if it is not there or not a directory.
-    fn directory(&self, name: &str, access: OFlags) -> Result<Option<File>> {
+    pub(super) fn directory(&self, name: &str, access: OFlags) -> Result<Option<File>> {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::openat(&*self.0.extracted, name, access | flags, Mode::empty()) {
             Ok(directory) => Ok(Some(directory.into())),
@@ -241,23 +326,34 @@ impl Trees {
     pub(super) fn clear(&self, digest: &Digest) -> Result<()> {
         file::remove(&self.0.records, &record_name(digest))?;
         file::remove(&self.0.records, &layer_name(digest))?;
-        let (name, aside) = (digest.file_stem(), names::fresh(Staging::Tree, Some(digest)));
         // Aside first: nobody shall find a tree in the middle of its removal.
+        self.set_aside(digest)?.map_or(Ok(()), |aside| self.discard(&aside).map(drop))
+    }
+
+    /// Removes the record, which may come back after a power cut with or without its tree: neither does harm.
+    fn forget(&self, digest: &Digest) -> Result<()> {
+        for name in [record_name(digest), layer_name(digest)] {
+            match rustix::fs::unlinkat(&*self.0.records, &name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(Error::io("remove", name.as_bytes(), error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Renames what is under a tree's name; the new name, if there was something.
+    fn set_aside(&self, digest: &Digest) -> Result<Option<String>> {
+        let (name, aside) = (digest.file_stem(), names::fresh(Staging::Tree, Some(digest)));
         match rustix::fs::renameat(&*self.0.extracted, &name, &*self.0.extracted, &aside) {
-            Ok(()) => self.discard(&aside).map(drop),
-            Err(Errno::NOENT) => Ok(()),
+            Ok(()) => Ok(Some(aside)),
+            Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(Error::io("set aside the tree", name.as_bytes(), error)),
         }
     }
 
     /// Removes a staging directory or a tree that was set aside, unless somebody still reads it; then the next sweep does.
-    fn discard(&self, name: &str) -> Result<bool> {
-        let directory = self.directory(name, OFlags::RDONLY)?;
-        if let Some(directory) = &directory
-            && rustix::fs::flock(directory, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK)
-        {
-            return Ok(false);
-        }
+    pub(super) fn discard(&self, name: &str) -> Result<bool> {
+        let Some(_alone) = self.alone(name)? else { return Ok(false) };
         remove_tree(&*self.0.extracted, name.as_bytes()).map(|()| true)
     }
 

@@ -30,6 +30,7 @@ mod sys;
 #[cfg(test)]
 pub(crate) mod tests;
 mod times;
+mod usage;
 mod whiteout;
 mod writer;
 pub(crate) mod xattr;
@@ -41,4 +42,5 @@ pub use remove::remove_tree;
 pub use root::SafeRoot;
 pub(crate) use strict::ambiguous;
 pub(crate) use sys::{Explain, HOLD, is_marker_name, join, kind_of, stamp_of};
+pub use usage::disk_usage;
 pub use writer::TreeWriter;

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use cofferdam::Digest;
@@ -99,6 +100,17 @@ pub(crate) enum Command {
         #[arg(required = true)]
         images: Vec<String>,
     },
+    /// Give an image in the store a further name
+    Tag {
+        /// The image: a reference in the store, or the digest of its manifest
+        image: String,
+        /// The name; what it stood for before loses it
+        name: String,
+    },
+    /// Free what no image and no running operation needs
+    Gc(GcArgs),
+    /// Show what the store takes on disk, and for whom
+    Df,
     /// Work on one layer, without a store
     #[command(subcommand)]
     Layer(LayerCommand),
@@ -244,6 +256,19 @@ pub(crate) enum UnpackStrategy {
     Apply,
 }
 
+#[derive(Debug, clap::Args)]
+pub(crate) struct GcArgs {
+    /// Only say what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Also remove images that were not used for so long, as in `30d`, `12h` or `45m`
+    #[arg(long, value_name = "AGE", value_parser = age)]
+    pub(crate) older_than: Option<Duration>,
+    /// Also remove images, the least recently used first, until the store takes at most so much, as in `10G`
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) keep_storage: Option<u64>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum LayerCommand {
     /// Unpack a layer onto a directory
@@ -303,6 +328,38 @@ pub(crate) enum GuestCommand {
     },
 }
 
+/// Reads `30d`: a number, and `s`, `m`, `h`, `d` or `w`.
+fn age(text: &str) -> Result<Duration, String> {
+    let wrong = || "it is not a number followed by s, m, h, d or w".to_owned();
+    let unit = match text.chars().last().ok_or_else(wrong)? {
+        's' => 1,
+        'm' => 60,
+        'h' => 60 * 60,
+        'd' => 24 * 60 * 60,
+        'w' => 7 * 24 * 60 * 60,
+        _ => return Err(wrong()),
+    };
+    let count: u64 = text.get(..text.len() - 1).and_then(|digits| digits.parse().ok()).ok_or_else(wrong)?;
+    count.checked_mul(unit).map(Duration::from_secs).ok_or_else(|| "it is too long".to_owned())
+}
+
+/// Reads `10G`: a number of bytes, or of KiB, MiB, GiB or TiB.
+fn size(text: &str) -> Result<u64, String> {
+    let wrong = || "it is not a number of bytes, or one followed by K, M, G or T".to_owned();
+    let number = text.trim_end_matches("iB").trim_end_matches('B');
+    let digits = number.trim_end_matches(['K', 'M', 'G', 'T', 'k', 'm', 'g', 't']);
+    let shift = match number.get(digits.len()..).unwrap_or_default().to_ascii_uppercase().as_str() {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return Err(wrong()),
+    };
+    let count: u64 = digits.parse().map_err(|_| wrong())?;
+    count.checked_mul(1 << shift).ok_or_else(|| "it is too large".to_owned())
+}
+
 fn compression(text: &str) -> Result<Compression, String> {
     Compression::from_media_type(text).map_err(|error| error.to_string())
 }
@@ -317,5 +374,19 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory as _;
         super::Args::command().debug_assert();
+    }
+
+    #[test]
+    fn ages_and_sizes_have_units() {
+        use std::time::Duration;
+        assert_eq!(super::age("30d"), Ok(Duration::from_hours(720)));
+        assert_eq!(super::age("0s"), Ok(Duration::ZERO));
+        assert_eq!((super::size("10G"), super::size("5"), super::size("3MiB")), (Ok(10 << 30), Ok(5), Ok(3 << 20)));
+        for text in ["", "d", "30", "3.5d", "-1d", "99999999999999999999s", "1é", "18446744073709551615w"] {
+            assert!(super::age(text).is_err(), "{text}");
+        }
+        for text in ["", "G", "1.5G", "-1", "1X", "1GG", "18446744073709551615T"] {
+            assert!(super::size(text).is_err(), "{text}");
+        }
     }
 }

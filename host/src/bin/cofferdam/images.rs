@@ -31,6 +31,11 @@ pub(crate) fn run(session: &Session) -> Result<(), Failure> {
                     "pulled_at": entry.pulled_at,
                 }));
             }
+            // Removed meanwhile, or replaced.
+            Err(_)
+                if storage
+                    .resolve(&entry.reference)
+                    .is_ok_and(|now| now.is_none_or(|now| now.manifest != entry.manifest)) => {}
             // One damaged image must not hide the others, nor itself.
             Err(error) => {
                 let manifest = entry.manifest.to_string();

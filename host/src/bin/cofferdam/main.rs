@@ -3,8 +3,10 @@
 mod args;
 mod configure;
 mod confine;
+mod df;
 mod environment;
 mod failure;
+mod gc;
 mod guest;
 mod image_name;
 mod images;
@@ -20,6 +22,7 @@ mod progress;
 mod pull;
 mod rm;
 mod session;
+mod tag;
 mod unpack;
 
 use std::process::ExitCode;
@@ -70,6 +73,9 @@ fn run(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Images => images::run(session),
         Command::Inspect { image } => inspect::run(session, &image),
         Command::Rm { images } => rm::run(session, &images),
+        Command::Tag { image, name } => tag::run(session, &image, &name),
+        Command::Gc(args) => gc::run(session, &args),
+        Command::Df => df::run(session),
         Command::Layer(LayerCommand::Extract(args)) => layer_extract::run(session, &args),
         Command::Layer(LayerCommand::List(args)) => layer_list::run(session, &args),
         Command::Layer(LayerCommand::Verify(args)) => layer_verify::run(session, &args),

@@ -26,27 +26,25 @@ pub(crate) fn run(session: &Session, args: &MountSpecArgs) -> Result<(), Failure
     let unpacker = session.unpacker()?;
     let storage = session.storage()?;
     let platform = pull::choice(args.platform.as_ref());
-    let in_use;
-    let image = match name {
+    let (image, lease) = match name {
         ImageName::Registry(name) => {
             let options = PullOptions { platform, ..PullOptions::default() };
             let pulled = pull::from_registry(session, &name, &args.access, &options, Durability::default())?;
-            in_use = storage.in_use_blocking()?;
-            pulled.image
+            (pulled.image, pulled.lease)
         }
         // A layout's own trees are freed at any time; a mount must keep what it shows.
         ImageName::Reference(_) | ImageName::Layout(..) => {
             args.access.refuse(&args.image)?;
-            in_use = storage.in_use_blocking()?;
-            let image = storage.image(&image_name::in_store(&args.image, &storage)?)?;
+            let name = image_name::in_store(&args.image, &storage)?;
+            let (image, lease) = storage.lease_image(&name, &interrupt::cancel()?)?;
             platform.check_config(&image.reference, image.platform.parse().ok().as_ref())?;
-            image
+            (image, lease)
         }
     };
     let options =
         UnpackOptions { progress: session.progress(), cancel: interrupt::cancel()?, ..UnpackOptions::default() };
     let spec = mount_spec(&image, &storage, &unpacker, &options)?;
-    drop(in_use);
+    drop(lease);
     let lower: Vec<_> = spec.lower_dirs().map(|path| cofferdam::ambient::absolute(&path)).collect::<Result<_, _>>()?;
     output::json(&json!({
         "schema": "cofferdam/mount-spec/v1",

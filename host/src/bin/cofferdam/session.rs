@@ -1,13 +1,15 @@
 //! What the verbs share: the global options, the sandbox, and how messages are shown.
 
 use std::cell::OnceCell;
+use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cofferdam::sandbox::{Sandbox, SandboxOptions};
-use cofferdam::store::ImageStorage;
+use cofferdam::store::{ImageStorage, LayerDescriptor, LayerUnpacker, Unpacked, Watch};
 use cofferdam::unpack::{Layer, Unpacker};
-use cofferdam::{Limits, Progress, ambient};
+use cofferdam::{Error, Limits, Progress, ambient};
 use tracing_subscriber::EnvFilter;
 
 use crate::args::Global;
@@ -97,6 +99,26 @@ impl Session {
     /// Opens the store, which is made if it is not there.
     pub(crate) fn storage(&self) -> Result<ImageStorage, Failure> {
         Ok(ImageStorage::open(self.store_path()?, self.limits(), Arc::new(self.unpacker()?))?)
+    }
+
+    /// The wall around a verb that only looks at the store.
+    pub(crate) fn wall_of_look(&self) -> Result<Wall, Failure> {
+        Wall::new(self.global.confine, None)?.read(&self.store_path()?)
+    }
+
+    /// Opens the store to look at it: nothing is made, and nothing swept.
+    pub(crate) fn look(&self) -> Result<ImageStorage, Failure> {
+        struct Nobody;
+        impl LayerUnpacker for Nobody {
+            fn unpack(&self, _: File, _: &LayerDescriptor, _: OwnedFd, _: &Watch) -> cofferdam::Result<Unpacked> {
+                Err(Error::Unsupported { what: "extracting a layer while a store is only looked at".into() })
+            }
+
+            fn with_limits(self: Arc<Self>, _: &Limits) -> Arc<dyn LayerUnpacker> {
+                self
+            }
+        }
+        Ok(ImageStorage::open_as_it_is(self.store_path()?, self.limits(), Arc::new(Nobody))?)
     }
 
     /// Where progress goes.

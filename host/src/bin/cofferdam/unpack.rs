@@ -33,15 +33,14 @@ pub(crate) fn run(session: &Session, args: &UnpackArgs) -> Result<(), Failure> {
         ImageName::Reference(name) => {
             args.access.refuse(&name)?;
             // What is looked up now must be there until the tree is made.
-            let _in_use = storage.in_use_blocking()?;
-            let image = storage.image(&image_name::in_store(&name, &storage)?)?;
+            let name = image_name::in_store(&name, &storage)?;
+            let (image, _lease) = storage.lease_image(&name, &interrupt::cancel()?)?;
             platform.check_config(&image.reference, image.platform.parse().ok().as_ref())?;
             make(session, args, &image, &storage)
         }
         ImageName::Registry(name) => {
             let options = PullOptions { platform, ..PullOptions::default() };
             let pulled = pull::from_registry(session, &name, &args.access, &options, Durability::default())?;
-            let _in_use = storage.in_use_blocking()?;
             make(session, args, &pulled.image, &storage)
         }
         ImageName::Layout(path, name) => {

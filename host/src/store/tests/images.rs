@@ -3,7 +3,7 @@
 use super::*;
 
 /// An image of these layers in the store, published under a name.
-fn publish(fixture: &Fixture, reference: &str, layers: &[&LayerDescriptor]) -> Result<ImageObject> {
+pub(super) fn publish(fixture: &Fixture, reference: &str, layers: &[&LayerDescriptor]) -> Result<ImageObject> {
     fixture.storage.publish(add(fixture, reference, layers), &fixture.storage.in_use_blocking()?)
 }
 
@@ -23,7 +23,7 @@ pub(super) fn add(fixture: &Fixture, reference: &str, layers: &[&LayerDescriptor
     }
 }
 
-fn documents(author: &str, layers: &[&LayerDescriptor]) -> (String, String) {
+pub(super) fn documents(author: &str, layers: &[&LayerDescriptor]) -> (String, String) {
     let diff_ids: Vec<_> = layers.iter().filter_map(|layer| layer.diff_id.clone()).collect();
     let config = serde_json::json!({
         "architecture": "amd64",
@@ -291,9 +291,14 @@ fn trees_of_local_layouts_can_be_removed() {
     let trees = fixture.storage.local_trees(fixture.temp.path(), &Digest::of(b"manifest")).unwrap();
     let blob = || fixture.storage.open_layer(&layer.digest);
     let tree = trees.ensure(&layer, &*fixture.unpacker, blob, &Watch::default()).unwrap();
-    assert!(fixture.storage.remove_local().unwrap().kept.is_some());
+    let path = trees.path(&layer.digest);
+    drop(trees);
+    assert!(fixture.storage.remove_local().unwrap().kept.is_some(), "a tree of it is open");
     drop(tree);
+    let trees = fixture.storage.local_trees(fixture.temp.path(), &Digest::of(b"manifest")).unwrap();
+    assert!(fixture.storage.remove_local().unwrap().kept.is_some(), "the layout is");
+    drop(trees);
     assert_eq!(fixture.storage.remove_local().unwrap().trees, std::slice::from_ref(&layer.digest));
-    assert!(!trees.is_ready(&layer.digest) && !trees.path(&layer.digest).exists());
+    assert!(!path.exists());
     assert!(fixture.storage.has_layer(&layer.digest.to_string()));
 }
