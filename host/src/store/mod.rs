@@ -12,11 +12,13 @@
 //!   extracted/sha256-<hex>.<uuid>.extracting/   a tree that is being written                 (stage_tree.rs)
 //!   records/sha256-<hex>.json               what vouches for a tree                          (record.rs)
 //!   records/sha256-<hex>.layer.json         what a merge must know beside the tree           (record.rs)
+//!   records/sha256-<hex>.mtree              all that is in a tree, so that it can be checked         (tree_list.rs)
 //!   records/manifest.sha256-<hex>.json      what vouches for a re-serialised manifest        (manifest.rs)
 //!   refs/<escaped reference>.json           which manifest a name stands for                 (refs.rs)
 //!   locks/…                                 who is at work on what                           (lock.rs)
 //!   local/<key>/extracted/…, records/…      trees of local OCI layouts                       (bundle.rs)
 //!   overlay/extracted/…, records/…          trees that are made for overlayfs                (overlay.rs)
+//!   <dir>/<name>.<uuid>.damaged             what was found under a name and is not what that says    (file.rs)
 //!   guests/                                 compiled guests, of the store's own unpacker     (sandboxed.rs)
 //! ```
 //!
@@ -41,6 +43,7 @@ mod download;
 mod durability;
 mod ensure;
 mod file;
+mod fsck;
 mod hashing;
 mod image;
 mod images;
@@ -50,6 +53,8 @@ mod layout;
 mod lock;
 mod manifest;
 mod meta;
+mod migrate;
+mod mtree;
 mod names;
 mod overlay;
 mod promote;
@@ -65,12 +70,14 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod tree_list;
 mod trees;
 mod unpacker;
 mod withdraw;
 
 pub use download::StagedDownload;
 pub use durability::Durability;
+pub use fsck::{Counts, Finding, FsckOptions, FsckReport, Part, Problem, TreeDifference};
 pub use hashing::HashingWriter;
 pub use image::{ImageConfig, ImageObject, LayerDescriptor};
 pub use layout::BlobKind;

@@ -17,9 +17,10 @@ use crate::store::meta::{self, Access};
 use crate::store::refs::Refs;
 use crate::store::sandboxed::Deferred;
 use crate::store::stage::{Claim, Draft, Expected, Staged};
+use crate::store::tree_list::Background;
 use crate::store::trees::Trees;
 use crate::store::unpacker::LayerUnpacker;
-use crate::store::{StagedDownload, file, keep};
+use crate::store::{StagedDownload, file, migrate};
 
 /// An image store in a directory. Cheap to clone; may be used by many threads, and by many processes at once.
 #[derive(Clone)]
@@ -38,6 +39,13 @@ struct Inner {
     refs: Refs,
     trees: Trees,
     boot_id: Option<String>,
+    background: Arc<Background>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.background.end();
+    }
 }
 
 impl ImageStorage {
@@ -52,12 +60,24 @@ impl ImageStorage {
     /// Opens the store at `images_dir`: makes what is missing, takes over a directory that the reference wrote, and removes
     /// what dead processes left in staging. [`Error::StoreFeature`] if a later version changed the store.
     pub fn open(images_dir: impl Into<PathBuf>, limits: Limits, unpacker: Arc<dyn LayerUnpacker>) -> Result<Self> {
-        let path = images_dir.into();
+        let storage = Self::open_unswept(images_dir.into(), limits, unpacker)?;
+        if storage.writable().is_ok() {
+            if let Err(error) = storage.sweep() {
+                tracing::warn!(%error, "cannot remove all that dead processes left in the store");
+            }
+            storage.promote_old();
+        }
+        Ok(storage)
+    }
+
+    /// As [`ImageStorage::open`], but leaves what is left of the dead.
+    fn open_unswept(path: PathBuf, limits: Limits, unpacker: Arc<dyn LayerUnpacker>) -> Result<Self> {
         let (root, new) = ambient::create_private_dir(&path)?;
         let root = Arc::new(root);
         let shown = path.as_os_str().as_bytes();
         // Before anything is touched: a later version's store is not ours to change.
-        let known = meta::read(&root, shown)?;
+        meta::read(&root, shown)?;
+        let known = meta::format(&root, shown, migrate::CURRENT)?;
         let unfinished = known.is_none() && root.is_dir("layers") && root.is_dir("manifests");
         // What is ours alone is made first: where it is, a store of ours is being made, or was left half made.
         let adopted = unfinished && !root.is_dir(layout::FIRST);
@@ -66,14 +86,26 @@ impl ImageStorage {
             layout::close_to_others(&root, &Escaped(shown).to_string())?;
         }
         if adopted {
-            keep::mark(&root)?;
+            migrate::adopt(&root)?;
         }
         let rooms = Rooms::open(root)?;
         // Last: who finds it finds a store that is whole, and closed to others.
         let access = match known {
-            Some(access) => access,
+            Some(migrate::CURRENT) => meta::read(&rooms.root, shown)?.ok_or_else(|| meta::not_there(shown))?,
+            Some(_) => migrate::bring_up(&rooms, shown)?,
             None => meta::write(&rooms.root, shown)?,
         };
+        Ok(Self::of(path, rooms, access, limits, unpacker))
+    }
+
+    /// The store in directories that are open.
+    pub(super) fn of(
+        path: PathBuf,
+        rooms: Rooms,
+        access: Access,
+        limits: Limits,
+        unpacker: Arc<dyn LayerUnpacker>,
+    ) -> Self {
         let locks = Locks::new(Arc::clone(&rooms.locks));
         let refs = Refs::new(Arc::clone(&rooms.refs));
         let boot_id = ambient::boot_id();
@@ -86,15 +118,9 @@ impl ImageStorage {
             boot_id.clone(),
             access.clone(),
         );
-        let inner = Arc::new(Inner { path, access, rooms, locks, refs, trees, boot_id });
-        let storage = Self { inner, limits: Arc::new(limits), unpacker, durability: Durability::default() };
-        if storage.writable().is_ok() {
-            if let Err(error) = storage.sweep() {
-                tracing::warn!(%error, "cannot remove all that dead processes left in the store");
-            }
-            storage.promote_old();
-        }
-        Ok(storage)
+        let background = Arc::default();
+        let inner = Arc::new(Inner { path, access, rooms, locks, refs, trees, boot_id, background });
+        Self { inner, limits: Arc::new(limits), unpacker, durability: Durability::default() }
     }
 
     /// The same store with other limits, for documents and for the layers that it extracts.
@@ -264,6 +290,10 @@ impl ImageStorage {
 
     pub(super) fn unpacker(&self) -> &dyn LayerUnpacker {
         &*self.unpacker
+    }
+
+    pub(super) fn background(&self) -> Arc<Background> {
+        Arc::clone(&self.inner.background)
     }
 
     pub(super) fn boot_id(&self) -> Option<String> {

@@ -5,6 +5,7 @@ mod configure;
 mod confine;
 mod environment;
 mod failure;
+mod fsck;
 mod guest;
 mod image_name;
 mod images;
@@ -70,6 +71,7 @@ fn run(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Images => images::run(session),
         Command::Inspect { image } => inspect::run(session, &image),
         Command::Rm { images } => rm::run(session, &images),
+        Command::Fsck(args) => fsck::run(session, &args),
         Command::Layer(LayerCommand::Extract(args)) => layer_extract::run(session, &args),
         Command::Layer(LayerCommand::List(args)) => layer_list::run(session, &args),
         Command::Layer(LayerCommand::Verify(args)) => layer_verify::run(session, &args),
