@@ -10,6 +10,8 @@ use cofferdam_tests::{require, store};
 
 use crate::bench::{Bench, damage, expect, stem};
 
+type Change<'a> = &'a dyn Fn() -> std::io::Result<()>;
+
 #[test]
 fn changed_missing_and_additional_entries_are_named_and_mended() -> Result<()> {
     require!("gzip", "skopeo", "docker-registry");
@@ -17,7 +19,7 @@ fn changed_missing_and_additional_entries_are_named_and_mended() -> Result<()> {
     bench.passes(&[])?;
     let tree = bench.tree();
     let motd = tree.join("etc/motd");
-    let changes: [(&str, &dyn Fn() -> std::io::Result<()>, &str); 5] = [
+    let changes: [(&str, Change<'_>, &str); 5] = [
         (
             "etc/motd",
             &|| {
@@ -129,7 +131,7 @@ fn leftovers_are_told_and_swept_and_strangers_are_told_and_stay() -> Result<()> 
     for name in strange {
         fs::write(bench.path(name), "mine")?;
     }
-    let old = SystemTime::now() - std::time::Duration::from_secs(7200);
+    let old = SystemTime::now() - std::time::Duration::from_hours(2);
     let foreign = bench.path(&format!("configs/{layer}.0123456789ab4def8123456789abcdef.downloading"));
     fs::write(&foreign, "of a program that takes no locks")?;
     fs::File::open(&foreign)?.set_modified(old)?;
@@ -175,6 +177,39 @@ fn a_store_that_may_only_be_read_is_checked() -> Result<()> {
     let run = cofferdam.fails(exit::INTEGRITY, ["fsck", "--json"])?;
     expect(&crate::bench::findings(&run)?, "tree", "damaged")?;
     Ok(())
+}
+
+/// Checks and repairs beside everything else: nobody is in anybody's way, and nothing that is right is taken for damaged.
+#[test]
+fn a_repair_beside_pulls_and_unpacks_harms_nobody() -> Result<()> {
+    require!("gzip", "skopeo", "docker-registry");
+    let bench = Bench::new()?;
+    let host = bench.registry.host();
+    let other = bench.registry.reference("test/other:1");
+    bench.registry.push(&bench.layout.source("v1"), "test/other:1")?;
+    let outcome = |args: &[&str]| -> Result<()> { bench.cofferdam.ok(args).map(drop) };
+    std::thread::scope(|scope| -> Result<()> {
+        let mut threads = Vec::new();
+        for worker in 0..6 {
+            let (host, other, bench, outcome) = (&host, &other, &bench, &outcome);
+            threads.push(scope.spawn(move || -> Result<()> {
+                for round in 0..4 {
+                    let dest = bench.scratch.join(format!("out/{worker}-{round}")).display().to_string();
+                    match worker % 3 {
+                        0 => outcome(&["fsck", "--repair", "--json"])?,
+                        1 => outcome(&["pull", other, "--plain-http", host])?,
+                        _ => outcome(&["unpack", &bench.image, &dest])?,
+                    }
+                }
+                Ok(())
+            }));
+        }
+        threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| anyhow::anyhow!("a panic"))?)
+    })?;
+    ensure!(damage(&bench.passes(&["--deep"])?).is_empty());
+    ensure!(bench.pull()?.is_empty());
+    bench.unpacks_right()?;
+    store::ensure_nothing_staged(bench.cofferdam.store())
 }
 
 /// A directory that is no store is not made one by being checked.
