@@ -121,7 +121,7 @@ pub enum Error {
         /// What was found.
         reason: String,
         /// What would help.
-        hint: &'static str,
+        hint: String,
     },
     /// An entry or a document breaks a rule.
     #[error("refused {subject}: {reason}")]
@@ -288,7 +288,7 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self.root() {
             Self::NotFound { hint, .. } | Self::Usage { hint, .. } => hint.clone(),
-            Self::Damaged { hint, .. } => Some((*hint).into()),
+            Self::Damaged { hint, .. } => Some(hint.clone()),
             Self::DigestMismatch { .. } | Self::SizeMismatch { .. } | Self::Corrupt { .. } => {
                 Some("fetch it again, and if that fails too, ask whoever published it".into())
             }

@@ -53,6 +53,15 @@ pub enum Event {
         /// The layer blob's digest.
         layer: Digest,
     },
+    /// More of a store was checked.
+    Checked {
+        /// How many of the things that are in it are done.
+        done: u64,
+        /// How many there are.
+        of: u64,
+        /// Bytes that were read so far.
+        bytes: u64,
+    },
     /// Layers are being merged into a root filesystem.
     Merging {
         /// Number of the layer, from 1.

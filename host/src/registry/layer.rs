@@ -84,7 +84,10 @@ impl Layers<'_> {
                 },
             };
             // Perhaps the blob in the store is not what its name says. Then it is fetched, once.
-            if mended || !self.storage.set_aside(BlobKind::Layer, &layer.digest).await? {
+            let bad = self.storage.set_aside(BlobKind::Layer, &layer.digest).await?
+                // Somebody else who met it may have been first.
+                || !self.storage.has_layer(&layer.digest.to_string());
+            if mended || !bad {
                 return Err(error);
             }
             mended = true;

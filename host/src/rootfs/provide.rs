@@ -3,7 +3,7 @@
 use std::fs::File;
 
 use crate::cancel::Cancel;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::store::{ImageObject, ImageStorage, LayerDescriptor, Lease, Tree, Watch};
 
 /// Gives layers, verified: as trees for the merge, as blobs for applying.
@@ -17,6 +17,13 @@ pub trait LayerProvider: Sync {
 
     /// The layer's blob. Its bytes are not verified yet.
     fn blob(&self, layer: &LayerDescriptor) -> Result<File>;
+
+    /// Says of a layer that could not be used whether that is the fault of whoever keeps it, and what helps then. `image` is the
+    /// image's reference.
+    fn explain(&self, error: Error, layer: &LayerDescriptor, image: &str) -> Error {
+        let _ = (layer, image);
+        error
+    }
 }
 
 impl LayerProvider for ImageStorage {
@@ -30,5 +37,9 @@ impl LayerProvider for ImageStorage {
 
     fn blob(&self, layer: &LayerDescriptor) -> Result<File> {
         self.open_layer(&layer.digest)
+    }
+
+    fn explain(&self, error: Error, layer: &LayerDescriptor, image: &str) -> Error {
+        Self::of_image(self.blame(error, &layer.digest), image)
     }
 }

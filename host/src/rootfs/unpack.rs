@@ -112,11 +112,22 @@ fn by_copy(
     options: &UnpackOptions,
 ) -> Result<Copied> {
     let staged = StagedRoot::create(dest)?;
-    let trees = trees(image, layers, options)?;
+    let mut trees = trees(image, layers, options)?;
     let mut merge = Merge::new(staged.root()?, writer_options(unpacker, &options.cancel))?;
-    for (index, tree) in trees.iter().enumerate() {
-        options.progress.emit(Event::Merging { layer: index + 1, of: trees.len() });
-        let record = LayerRecord::from_json(&tree.layer_record()?)?;
+    let of = trees.len();
+    for (index, (tree, layer)) in trees.iter_mut().zip(&image.layers).enumerate() {
+        options.progress.emit(Event::Merging { layer: index + 1, of });
+        let record = match tree.layer_record() {
+            // It counts no more: the layer is extracted again.
+            Err(error) if matches!(error.root(), Error::Damaged { .. }) => {
+                tracing::warn!("{}", error.root());
+                let watch = Watch { progress: options.progress.clone(), cancel: options.cancel.clone() };
+                *tree = layers.tree(layer, &watch).map_err(|error| layers.explain(error, layer, &image.reference))?;
+                tree.layer_record()?
+            }
+            other => other?,
+        };
+        let record = LayerRecord::from_json(&record)?;
         match merge.add(PreservedLayer { tree: tree.directory(), record: &record }) {
             Err(error) if matches!(error.root(), Error::Unsupported { .. }) => return Ok(Copied::Ambiguous(error)),
             merged => merged?,
@@ -136,7 +147,7 @@ pub(super) fn trees(image: &ImageObject, layers: &dyn LayerProvider, options: &U
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some((layer, slot)) = image.layers.get(index).zip(slots.get(index)) else { return };
-            let tree = layers.tree(layer, &watch);
+            let tree = layers.tree(layer, &watch).map_err(|error| layers.explain(error, layer, &image.reference));
             if tree.is_err() {
                 next.store(image.layers.len(), Ordering::Relaxed); // the others need not begin
             }
@@ -176,23 +187,35 @@ fn apply(
     let mut writer = TreeWriter::new(root, writer_options(unpacker, &options.cancel))?;
     for (index, descriptor) in image.layers.iter().enumerate() {
         options.progress.emit(Event::Merging { layer: index + 1, of: image.layers.len() });
-        let blob = layers.blob(descriptor)?;
-        let size = blob.metadata().map_err(|e| Error::io("look at", descriptor.digest.hex().as_bytes(), e))?.len();
-        check_size(descriptor, size)?;
-        let layer = described(Layer::new(Cancellable::new(blob, options.cancel.clone())), descriptor)?
-            .with_size(size)
-            .hashing_blob(descriptor.digest.algorithm())
-            .with_progress(Some(descriptor.digest.clone()), options.progress.clone());
-        let (outcome, returned) = unpacker.extract(layer, writer);
-        writer = returned;
-        let report = outcome?;
-        if let Some(actual) = report.blob.filter(|actual| *actual != descriptor.digest) {
-            let (subject, expected) = (format!("layer {}", descriptor.digest), descriptor.digest.clone());
-            return Err(Error::DigestMismatch { subject, expected, actual });
-        }
-        writer.finish_layer().map_err(|error| error.context(format!("extracting layer {}", descriptor.digest)))?;
+        let applied = apply_layer(descriptor, layers, unpacker, writer, options);
+        writer = applied.map_err(|error| layers.explain(error, descriptor, &image.reference))?;
     }
     writer.finish()
+}
+
+/// Applies one layer's blob.
+fn apply_layer(
+    descriptor: &LayerDescriptor,
+    layers: &dyn LayerProvider,
+    unpacker: &Unpacker,
+    writer: TreeWriter,
+    options: &UnpackOptions,
+) -> Result<TreeWriter> {
+    let blob = layers.blob(descriptor)?;
+    let size = blob.metadata().map_err(|e| Error::io("look at", descriptor.digest.hex().as_bytes(), e))?.len();
+    check_size(descriptor, size)?;
+    let layer = described(Layer::new(Cancellable::new(blob, options.cancel.clone())), descriptor)?
+        .with_size(size)
+        .hashing_blob(descriptor.digest.algorithm())
+        .with_progress(Some(descriptor.digest.clone()), options.progress.clone());
+    let (outcome, mut writer) = unpacker.extract(layer, writer);
+    let report = outcome?;
+    if let Some(actual) = report.blob.filter(|actual| *actual != descriptor.digest) {
+        let (subject, expected) = (format!("layer {}", descriptor.digest), descriptor.digest.clone());
+        return Err(Error::DigestMismatch { subject, expected, actual });
+    }
+    writer.finish_layer().map_err(|error| error.context(format!("extracting layer {}", descriptor.digest)))?;
+    Ok(writer)
 }
 
 fn check_size(descriptor: &LayerDescriptor, actual: u64) -> Result<()> {

@@ -14,10 +14,19 @@ impl ImageStorage {
     }
 
     /// The exact text of a config, verified against its digest. [`Error::NotFound`] if there is none: its image was never
-    /// pulled.
+    /// pulled. One that is damaged is set aside, so that it is fetched again.
     pub fn load_config(&self, digest: &str) -> Result<String> {
         let digest: Digest = digest.parse()?;
-        let bytes = self.read_document(BlobKind::Config, &digest)?.ok_or_else(|| Error::NotFound {
+        let config = self.read_config(&digest);
+        if config.is_err() {
+            self.complain(BlobKind::Config, &digest);
+        }
+        config
+    }
+
+    /// The same, leaving what is damaged where it is.
+    pub(super) fn read_config(&self, digest: &Digest) -> Result<String> {
+        let bytes = self.read_document(BlobKind::Config, digest)?.ok_or_else(|| Error::NotFound {
             what: format!("config {digest} (did you pull its image first?)"),
             hint: Some("pull the image first: cofferdam pull REF".into()),
         })?;

@@ -111,8 +111,15 @@ impl Slot {
     /// Gives the file its final name in the place of whatever has it.
     pub(super) fn publish_over(&mut self, name: &str, flush: Flush) -> Result<()> {
         step("name", &*self.dir, name);
-        rustix::fs::renameat(&*self.dir, &self.name, &*self.dir, name)
-            .map_err(|e| Error::io("replace", name.as_bytes(), e))?;
+        match rustix::fs::renameat(&*self.dir, &self.name, &*self.dir, name) {
+            // Nobody here made a directory of this name.
+            Err(Errno::ISDIR) => {
+                set_aside(&self.dir, name)?;
+                rustix::fs::renameat(&*self.dir, &self.name, &*self.dir, name)
+            }
+            other => other,
+        }
+        .map_err(|e| Error::io("replace", name.as_bytes(), e))?;
         self.published = true;
         if flush == Flush::Now { sync_dir(&self.dir) } else { Ok(()) }
     }
@@ -196,7 +203,21 @@ pub(super) fn remove(dir: &Dir, name: &str) -> Result<bool> {
     match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
         Ok(()) => sync_dir(dir).map(|()| true),
         Err(Errno::NOENT) => Ok(false),
+        Err(Errno::ISDIR) => set_aside(dir, name).map(|aside| aside.is_some()),
         Err(error) => Err(Error::io("remove", name.as_bytes(), error)),
+    }
+}
+
+/// Takes the name away from something that is not to be lost, and returns the name that it has now. Nothing if it is not there.
+pub(super) fn set_aside(dir: &Dir, name: &str) -> Result<Option<String>> {
+    let aside = names::damaged(name);
+    match rustix::fs::renameat(dir, name, dir, &aside) {
+        Ok(()) => {
+            tracing::warn!(name, aside, "set aside what is not what its name says");
+            sync_dir(dir).map(|()| Some(aside))
+        }
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(Error::io("set aside", name.as_bytes(), error)),
     }
 }
 

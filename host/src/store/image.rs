@@ -162,6 +162,21 @@ pub(super) fn config_digest(manifest: &[u8], digest: &Digest) -> Result<Digest> 
     }
 }
 
+/// The configuration and the layers that a manifest names, each layer once.
+pub(super) fn named(manifest: &[u8], digest: &Digest) -> Result<(Digest, Vec<Digest>)> {
+    let oci_client::manifest::OciManifest::Image(image) = super::manifest::parse(manifest, digest)? else {
+        return Err(is_index(digest));
+    };
+    let mut layers = Vec::with_capacity(image.layers.len());
+    for layer in &image.layers {
+        let layer = layer.digest.parse()?;
+        if !layers.contains(&layer) {
+            layers.push(layer);
+        }
+    }
+    Ok((image.config.digest.parse()?, layers))
+}
+
 fn is_index(digest: &Digest) -> Error {
     Error::Refused { subject: format!("manifest {digest}"), reason: "it is an index, not an image".into() }
 }

@@ -1,6 +1,6 @@
 //! Images by name: publish, list, resolve, load.
 
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::ambient;
 use crate::cancel::Cancel;
@@ -88,7 +88,7 @@ impl ImageStorage {
     fn secure_trees(&self, alone: &[&Digest]) -> Result<()> {
         let promoted = self.durability() == Durability::Layer;
         if promoted {
-            self.trees().promote()?;
+            self.trees().promote_older(Duration::ZERO)?;
         }
         for digest in alone {
             let synced = || match self.durability() {
@@ -96,7 +96,7 @@ impl ImageStorage {
                 Durability::Image | Durability::Layer => self.trees().is_synced(digest),
             };
             if !synced()? && !promoted {
-                self.trees().promote()?;
+                self.trees().promote_older(Duration::ZERO)?;
             }
             if !synced()? {
                 return Err(Error::NotFound { what: format!("layer {digest}"), hint: None });
@@ -138,12 +138,55 @@ impl ImageStorage {
         self.load_image(&image)
     }
 
-    /// The image behind an entry of [`ImageStorage::images`], from verified bytes.
+    /// The image behind an entry of [`ImageStorage::images`], from verified bytes. What is damaged is set aside, so that pulling the
+    /// image again fetches it.
     pub fn load_image(&self, image: &ImageRef) -> Result<ImageObject> {
+        self.load_parts(image).map_err(|error| {
+            let error = match error {
+                Error::DigestMismatch { subject, expected, actual } => {
+                    if expected == image.manifest {
+                        self.complain_manifest(&expected);
+                    } else {
+                        self.complain(BlobKind::Config, &expected);
+                    }
+                    Error::Damaged { subject, reason: format!("it hashes to {actual}"), hint: String::new() }
+                }
+                // Something that is no file may have taken the place of one.
+                Error::NotFound { what, hint } => match self.complain_documents(image) {
+                    Some(reason) => Error::Damaged { subject: what, reason: reason.into(), hint: String::new() },
+                    None => Error::NotFound { what, hint },
+                },
+                other => other,
+            };
+            Self::of_image(error, &image.reference)
+        })
+    }
+
+    fn complain_documents(&self, image: &ImageRef) -> Option<&'static str> {
+        let Ok(Some(manifest)) = self.read_document(BlobKind::Manifest, &image.manifest) else {
+            return self.complain(BlobKind::Manifest, &image.manifest);
+        };
+        let (config, _) = super::image::named(&manifest, &image.manifest).ok()?;
+        self.complain(BlobKind::Config, &config)
+    }
+
+    /// Says of an error about a part of an image how that is mended.
+    pub(crate) fn of_image(error: Error, reference: &str) -> Error {
+        let advice = || format!("fetch it again: cofferdam pull {}", reference.escape_default());
+        match error {
+            Error::Context { context, source } => Self::of_image(*source, reference).context(context),
+            Error::Damaged { subject, reason, .. } => Error::Damaged { subject, reason, hint: advice() },
+            Error::NotFound { what, .. } => Error::NotFound { what, hint: Some(advice()) },
+            other => other,
+        }
+    }
+
+    /// [`ImageStorage::load_image`], as an error of its parts.
+    pub(super) fn load_parts(&self, image: &ImageRef) -> Result<ImageObject> {
         let manifest =
             self.read_document(BlobKind::Manifest, &image.manifest)?.ok_or_else(|| not_found(&image.manifest))?;
         let config = super::image::config_digest(&manifest, &image.manifest)?;
-        let config = self.load_config(&config.to_string())?;
+        let config = self.read_config(&config)?;
         ImageObject::parse(&image.reference, &image.manifest, &manifest, config.as_bytes(), self.limits())
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::ambient;
 use crate::digest::Digest;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::store::file;
 use crate::store::image::LayerDescriptor;
 use crate::store::layout::{self, BlobKind};
@@ -28,16 +28,20 @@ impl ImageStorage {
     }
 
     /// Whether a layer's bytes hash to its digest. In constant memory. An absent layer is `Ok(false)`; so is one that
-    /// does not hash to its digest, which is also logged as an error.
+    /// does not hash to its digest, which is also logged as an error, and set aside so that it is fetched again.
     pub async fn verify_layer(&self, digest: &str) -> Result<bool> {
         let digest: Digest = digest.parse()?;
-        let dir = std::sync::Arc::clone(self.rooms().blobs(KIND));
+        let storage = self.clone();
         blocking(move || {
             let name = KIND.file_name(&digest);
-            let Some(mut file) = file::open(&dir, &name)? else { return Ok(false) };
+            let Some(mut file) = file::open(storage.rooms().blobs(KIND), &name)? else {
+                storage.complain(KIND, &digest);
+                return Ok(false);
+            };
             let (actual, bytes) = file::hash(&mut file, digest.algorithm(), &name)?;
             if actual != digest {
                 tracing::error!(expected = %digest, %actual, bytes, "a layer is not what its name says");
+                storage.complain(KIND, &digest);
             }
             Ok(actual == digest)
         })
@@ -66,7 +70,11 @@ impl ImageStorage {
         let layer = LayerDescriptor::of(digest.parse()?);
         self.writable()?;
         self.keep_unreferenced()?;
-        self.trees().ensure(&layer, self.unpacker(), || ambient::open_file(tarball_path), &Watch::default()).map(drop)
+        let opened = || ambient::open_file(tarball_path);
+        let ensured = self.trees().ensure(&layer, self.unpacker(), opened, &Watch::default());
+        // Whatever is wrong with another file is its owner's concern.
+        let ours = tarball_path == self.layer_tarball_path(digest);
+        ensured.map(drop).map_err(|error| if ours { self.blame(error, &layer.digest) } else { error })
     }
 
     /// The tree of a layer: as it is there, or else extracted from the layer's blob in the store. All that the descriptor
@@ -78,7 +86,25 @@ impl ImageStorage {
 
     /// As [`ImageStorage::ensure_tree`], watched by somebody who may give it up.
     pub fn ensure_tree_watched(&self, layer: &LayerDescriptor, watch: &Watch) -> Result<Tree> {
-        self.trees().ensure(layer, self.unpacker(), || self.open_layer(&layer.digest), watch)
+        let ensured = self.trees().ensure(layer, self.unpacker(), || self.open_layer(&layer.digest), watch);
+        ensured.map_err(|error| self.blame(error, &layer.digest))
+    }
+
+    /// Finds out whether a layer could not be used because its blob in the store is damaged. Then the blob is set aside, and the error
+    /// says so: whatever the guests made of the bytes, they were not the layer's.
+    pub(crate) fn blame(&self, error: Error, digest: &Digest) -> Error {
+        let possible = matches!(error.kind(), ErrorKind::Integrity | ErrorKind::Refused | ErrorKind::NotFound);
+        if !possible || matches!(error.root(), Error::Damaged { .. }) {
+            return error;
+        }
+        match self.complain(KIND, digest) {
+            None => error,
+            Some(reason) => Error::Damaged {
+                subject: format!("layer {digest}"),
+                reason: reason.into(),
+                hint: "pull the image again: cofferdam pull REF".into(),
+            },
+        }
     }
 
     /// Opens a layer's blob. Its bytes are not verified.

@@ -72,10 +72,28 @@ impl ImageStorage {
     }
 
     /// Loads a manifest or an index, verified: its bytes hash to the digest, or to the note of
-    /// [`ImageStorage::save_manifest`]. [`Error::DigestMismatch`] for any others, [`Error::NotFound`] if there are none.
+    /// [`ImageStorage::save_manifest`]. [`Error::DigestMismatch`] for any others, which are set aside to be fetched again, [`Error::NotFound`] if there are none.
     pub fn load_manifest(&self, digest: &str) -> Result<OciManifest> {
         let digest: Digest = digest.parse()?;
-        self.load(&digest)?.ok_or_else(|| not_found(&digest))
+        match self.load(&digest) {
+            Ok(Some(manifest)) => Ok(manifest),
+            Ok(None) => {
+                self.complain_manifest(&digest);
+                Err(not_found(&digest))
+            }
+            Err(error) => {
+                self.complain_manifest(&digest);
+                Err(error)
+            }
+        }
+    }
+
+    /// Sees to it that a manifest which is damaged is fetched again. One that another program may have written in its own form stays:
+    /// it counts as absent, and is that program's all the same.
+    pub(super) fn complain_manifest(&self, digest: &Digest) {
+        if !self.keeps_unreferenced() {
+            self.complain(KIND, digest);
+        }
     }
 
     /// The exact bytes of a manifest or an index if they are there and hash to the digest. Others count as absent: to be
@@ -112,6 +130,15 @@ impl ImageStorage {
             Err(Error::DigestMismatch { .. }) => {
                 Ok(self.read_as_saved(digest)?.is_some_and(|bytes| parse(&bytes, digest).is_ok()))
             }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether what is there is what [`ImageStorage::save_manifest`] wrote.
+    pub(super) fn is_as_saved(&self, digest: &Digest) -> Result<bool> {
+        match self.read_as_saved(digest) {
+            Ok(bytes) => Ok(bytes.is_some()),
+            Err(Error::Limit { .. }) => Ok(false),
             Err(error) => Err(error),
         }
     }

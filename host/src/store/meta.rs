@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Escaped, Result};
 use crate::store::file;
+use crate::store::migrate::CURRENT;
 
 pub(super) const NAME: &str = "meta.json";
 
@@ -35,6 +36,12 @@ struct Meta {
     incompatible: Vec<String>,
 }
 
+impl Meta {
+    fn new(format: u32) -> Self {
+        Self { format, compatible: Vec::new(), read_only_compatible: Vec::new(), incompatible: Vec::new() }
+    }
+}
+
 /// What may be done with a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Access {
@@ -45,6 +52,11 @@ pub(super) struct Access {
 }
 
 impl Access {
+    /// Of a store of which it is not known what it needs.
+    pub(super) fn unknown(shown: &[u8]) -> Self {
+        Self { path: Escaped(shown).to_string(), read_only: Some(format!("whatever {NAME} says")) }
+    }
+
     /// Refuses what would change a store that may only be read.
     pub(super) fn writable(&self) -> Result<()> {
         match &self.read_only {
@@ -56,28 +68,69 @@ impl Access {
 
 /// Reads the store's `meta.json`; nothing if there is none. `shown` is the store's path, for messages.
 pub(super) fn read(root: &Dir, shown: &[u8]) -> Result<Option<Access>> {
-    file::read(root, NAME, LIMIT)?.map(|text| judge(&text, shown)).transpose()
+    read_for(root, shown, CURRENT)
+}
+
+/// The same, for a version that knows formats up to this one.
+pub(super) fn read_for(root: &Dir, shown: &[u8], newest: u32) -> Result<Option<Access>> {
+    parse(root, shown, newest)?.map(|meta| judge(meta, shown)).transpose()
+}
+
+/// The format of a store; nothing if it has no `meta.json`.
+pub(super) fn format(root: &Dir, shown: &[u8], newest: u32) -> Result<Option<u32>> {
+    Ok(parse(root, shown, newest)?.map(|meta| meta.format))
+}
+
+fn parse(root: &Dir, shown: &[u8], newest: u32) -> Result<Option<Meta>> {
+    let text = match file::read(root, NAME, LIMIT) {
+        Ok(Some(text)) => text,
+        Ok(None) if !is_there(root) => return Ok(None),
+        Ok(None) => return Err(corrupt(shown, &"it is not a regular file")),
+        Err(Error::Limit { .. }) => return Err(corrupt(shown, &"it is too large")),
+        Err(error) => return Err(error),
+    };
+    let meta: Meta = serde_json::from_slice(&text).map_err(|e| corrupt(shown, &e))?;
+    if meta.format > newest {
+        let feature = format!("format {}", meta.format);
+        return Err(Error::StoreFeature { path: Escaped(shown).to_string(), feature });
+    }
+    Ok(Some(meta))
+}
+
+fn is_there(root: &Dir) -> bool {
+    rustix::fs::statat(root, NAME, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_ok()
 }
 
 /// Writes the `meta.json` of a new store, unless somebody else has, and reads it then. To be done last of all that makes a
 /// store: where it is, everything else is.
 pub(super) fn write(root: &Arc<Dir>, shown: &[u8]) -> Result<Access> {
-    let meta = Meta { format: 1, compatible: Vec::new(), read_only_compatible: Vec::new(), incompatible: Vec::new() };
-    let mut text = serde_json::to_vec_pretty(&meta).map_err(|e| corrupt(shown, &e))?;
-    text.push(b'\n');
     // Somebody else may open the same new store: the first to write is the one to be read.
-    if file::create(root, NAME, &text)? == file::Publication::Done {
+    if file::create(root, NAME, &text(&Meta::new(CURRENT), shown)?)? == file::Publication::Done {
         return Ok(Access { path: Escaped(shown).to_string(), read_only: None });
     }
-    read(root, shown)?.ok_or_else(|| corrupt(shown, &"it is not a regular file"))
+    read(root, shown)?.ok_or_else(|| not_there(shown))
 }
 
-fn judge(text: &[u8], shown: &[u8]) -> Result<Access> {
-    let meta: Meta = serde_json::from_slice(text).map_err(|e| corrupt(shown, &e))?;
+/// Says that the store has another format now. Its features stay.
+pub(super) fn advance(root: &Arc<Dir>, shown: &[u8], format: u32) -> Result<()> {
+    let old = parse(root, shown, u32::MAX)?;
+    let meta = old.map_or_else(|| Meta::new(format), |old| Meta { format, ..old });
+    file::replace(root, NAME, &text(&meta, shown)?, file::Flush::Now)
+}
+
+fn text(meta: &Meta, shown: &[u8]) -> Result<Vec<u8>> {
+    let mut text = serde_json::to_vec_pretty(meta).map_err(|e| corrupt(shown, &e))?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+/// The error of a store that has lost its `meta.json` while it was opened.
+pub(super) fn not_there(shown: &[u8]) -> Error {
+    corrupt(shown, &"it was removed meanwhile")
+}
+
+fn judge(meta: Meta, shown: &[u8]) -> Result<Access> {
     let unknown = |feature: String| Error::StoreFeature { path: Escaped(shown).to_string(), feature };
-    if meta.format != 1 {
-        return Err(unknown(format!("format {}", meta.format)));
-    }
     if let Some(feature) = meta.incompatible.into_iter().find(|f| !KNOWN_INCOMPATIBLE.contains(&f.as_str())) {
         return Err(unknown(feature));
     }
@@ -95,7 +148,7 @@ fn corrupt(shown: &[u8], reason: &dyn std::fmt::Display) -> Error {
     Error::Damaged {
         subject: format!("`{}/{NAME}`", Escaped(shown)),
         reason: reason.to_string(),
-        hint: "restore it, or choose another directory",
+        hint: "repair it: cofferdam fsck --repair".into(),
     }
 }
 
@@ -104,7 +157,10 @@ mod tests {
     use super::*;
 
     fn judged(text: &str) -> Result<Access> {
-        judge(text.as_bytes(), b"/store")
+        let temp = tempfile::tempdir().unwrap();
+        let root = crate::ambient::open_dir(temp.path()).unwrap();
+        root.write(NAME, text).unwrap();
+        read(&root, b"/store").map(Option::unwrap)
     }
 
     fn may_write(text: &str) -> bool {

@@ -12,12 +12,14 @@
 //!   extracted/sha256-<hex>.<uuid>.extracting/   a tree that is being written                 (stage_tree.rs)
 //!   records/sha256-<hex>.json               what vouches for a tree                          (record.rs)
 //!   records/sha256-<hex>.layer.json         what a merge must know beside the tree           (record.rs)
+//!   records/sha256-<hex>.mtree              all that is in a tree, so that it can be checked         (tree_list.rs)
 //!   records/manifest.sha256-<hex>.json      what vouches for a re-serialised manifest        (manifest.rs)
 //!   refs/<escaped reference>.json           which manifest a name stands for                 (refs.rs)
 //!   locks/…                                 who is at work on what                           (lock.rs)
 //!   locks/<uuid>.lease                      what somebody relies on                          (lease.rs)
 //!   local/<key>/extracted/…, records/…      trees of local OCI layouts                       (bundle.rs)
 //!   overlay/extracted/…, records/…          trees that are made for overlayfs                (overlay.rs)
+//!   <dir>/<name>.<uuid>.damaged             what was found under a name and is not what that says    (file.rs)
 //!   guests/                                 compiled guests, of the store's own unpacker     (sandboxed.rs)
 //! ```
 //!
@@ -46,6 +48,7 @@ mod download;
 mod durability;
 mod ensure;
 mod file;
+mod fsck;
 mod gc;
 mod hashing;
 mod image;
@@ -57,6 +60,8 @@ mod lease;
 mod lock;
 mod manifest;
 mod meta;
+mod migrate;
+mod mtree;
 mod names;
 mod overlay;
 mod promote;
@@ -73,6 +78,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod tree_list;
 mod trees;
 mod unpacker;
 mod usage;
@@ -81,6 +87,7 @@ mod withdraw;
 pub use census::Kind;
 pub use download::StagedDownload;
 pub use durability::Durability;
+pub use fsck::{Counts, Finding, FsckOptions, FsckReport, Part, Problem, TreeDifference};
 pub use gc::{Collected, Freed, GcOptions, Kept, RemovedImage, Why};
 pub use hashing::HashingWriter;
 pub use image::{ImageConfig, ImageObject, LayerDescriptor};

@@ -8,6 +8,8 @@ use uuid::{Builder, Uuid};
 
 use crate::digest::Digest;
 
+const DAMAGED: &str = ".damaged";
+
 /// What is staged under a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Staging {
@@ -47,6 +49,18 @@ pub(super) fn fresh(staging: Staging, digest: Option<&Digest>) -> String {
         Some(digest) => format!("{}.{}.{}", digest.file_stem(), uuid.simple(), staging.suffix()),
         None => format!("{}.{}", uuid.simple(), staging.suffix()),
     }
+}
+
+/// The name of something that was found under `name` and is not what that says. Never swept: somebody may want to look at it.
+pub(super) fn damaged(name: &str) -> String {
+    format!("{name}.{}{DAMAGED}", Uuid::new_v4().simple())
+}
+
+/// Whether a name is one of [`damaged`].
+pub(super) fn is_damaged(name: &str) -> bool {
+    name.strip_suffix(DAMAGED)
+        .and_then(|rest| rest.rsplit_once('.'))
+        .is_some_and(|(_, uuid)| uuid.len() == 32 && Uuid::try_parse(uuid).is_ok())
 }
 
 /// Takes a staging name apart; nothing for any other name.

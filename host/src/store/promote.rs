@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::ambient;
+use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::store::bundle;
@@ -27,13 +28,14 @@ pub(super) struct Unsynced {
 }
 
 impl Trees {
-    /// Syncs the file system once and notes in the records of this boot's trees that they outlive a power cut. To be
-    /// called outside of all locks. Returns how many trees were promoted.
+    /// Lists what is in the trees of this boot, syncs the file system once and notes in their records that they outlive a power
+    /// cut. To be called outside of all locks. Reads each file of a tree that has no list yet. Returns how many trees were promoted.
     pub fn promote(&self) -> Result<usize> {
+        self.list_older(Duration::ZERO, &Cancel::new())?;
         self.promote_older(Duration::ZERO)
     }
 
-    fn promote_older(&self, age: Duration) -> Result<usize> {
+    pub(super) fn promote_older(&self, age: Duration) -> Result<usize> {
         self.0.access.writable()?;
         let written = self.unsynced(age)?;
         if written.is_empty() {
@@ -93,21 +95,31 @@ impl ImageStorage {
     /// Promotes what was pulled, later and in the background, if somebody in this process still holds the store then. What
     /// it leaves, the next opening of the store does.
     pub(crate) fn promote_later(&self) {
-        let trees = Arc::downgrade(&self.trees().0);
+        let (trees, background) = (Arc::downgrade(&self.trees().0), self.background());
         in_background(move || {
             std::thread::sleep(AGE);
-            Weak::upgrade(&trees).map_or(Ok(0), |trees| Trees(trees).promote_older(AGE))
+            let Some(trees) = Weak::upgrade(&trees).map(Trees) else { return Ok(0) };
+            background.list(&trees, AGE);
+            trees.promote_older(AGE)
         });
     }
 
-    /// Promotes, in the background, the trees of those that did not live long enough to do it.
+    /// Promotes, in the background, the trees of those that did not live long enough to do it, and lists them. Lists come second
+    /// here: they take longest, this process may not live long either, and promotion must not wait for one that does.
     pub(super) fn promote_old(&self) {
         let local = bundle::keys(self).unwrap_or_default().into_iter().filter_map(|key| bundle::open(self, &key).ok());
         let overlay = self.overlay_trees_made().unwrap_or_default();
         for trees in local.chain(overlay).chain([self.trees().clone()]) {
-            match trees.unsynced(AGE) {
-                Ok(old) if old.is_empty() => {}
-                Ok(_) => in_background(move || trees.promote_older(AGE)),
+            match trees.unsynced(AGE).and_then(|old| Ok(old.is_empty() && trees.unlisted(AGE)?.is_empty())) {
+                Ok(true) => {}
+                Ok(false) => {
+                    let background = self.background();
+                    in_background(move || {
+                        let promoted = trees.promote_older(AGE);
+                        background.list(&trees, AGE);
+                        promoted
+                    });
+                }
                 Err(error) => tracing::warn!(%error, "cannot look for trees that a power cut could damage"),
             }
         }

@@ -11,6 +11,8 @@
 //!   was written (`synced`, see [`super::Trees::promote`]). After a power cut the files of an unsynced tree may be empty;
 //! * and what the merge needs to know about the layer is there in the form that this version reads. That may be large and is
 //!   a file of its own, `<digest>.layer.json`, which the record names by its hash.
+//!
+//! A record may name a list of all that is in the tree, by which it can be checked: see `tree_list.rs`.
 
 use std::fs::File;
 
@@ -57,12 +59,15 @@ pub struct TreeRecord {
     pub(super) mark: String,
     pub(super) directory: Identity,
     /// What the unpacker recorded for the merge.
-    pub(super) layer: LayerPart,
+    pub(super) layer: FilePart,
+    /// The list of all that is in the tree, once there is one. A version that knows no lists ignores it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) list: Option<FilePart>,
 }
 
-/// Hash and size of the file beside the record.
+/// Hash and size of a file beside the record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct LayerPart {
+pub(super) struct FilePart {
     pub(super) digest: Digest,
     pub(super) bytes: u64,
 }
@@ -119,7 +124,8 @@ impl TreeRecord {
             disk_bytes: None,
             mark,
             directory,
-            layer: LayerPart { digest: Digest::of(&unpacked.record), bytes: unpacked.record.len() as u64 },
+            layer: FilePart { digest: Digest::of(&unpacked.record), bytes: unpacked.record.len() as u64 },
+            list: None,
         }
     }
 

@@ -50,6 +50,8 @@ pub(super) struct Refs(Arc<Dir>);
 pub(super) struct Listing {
     pub(super) refs: Vec<ImageRef>,
     pub(super) unreadable: Vec<String>,
+    /// Those that a power cut left: they count for nothing.
+    pub(super) blank: Vec<String>,
 }
 
 impl Refs {
@@ -69,10 +71,40 @@ impl Refs {
     /// What a reference stands for.
     pub(super) fn get(&self, reference: &str) -> Result<Option<ImageRef>> {
         let name = file_name(reference)?;
-        match file::read(&self.0, &name, LIMIT)? {
-            Some(text) if !is_blank(&text) => parse(&name, &text).map(Some),
-            Some(_) | None => Ok(None),
+        if rustix::fs::statat(&*self.0, &name, AtFlags::SYMLINK_NOFOLLOW).is_err_and(|error| error == Errno::NOENT) {
+            return Ok(None);
         }
+        match file::read(&self.0, &name, LIMIT) {
+            Ok(Some(text)) if is_blank(&text) => Ok(None),
+            _ => self.read(&name).map(Some),
+        }
+    }
+
+    /// What the file of this name holds.
+    pub(super) fn read(&self, name: &str) -> Result<ImageRef> {
+        match file::read(&self.0, name, LIMIT) {
+            Ok(Some(text)) => parse(name, &text),
+            Ok(None) => Err(damaged(name, "it is not a regular file".into())),
+            Err(Error::Limit { .. }) => Err(damaged(name, "it is too large".into())),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes away the file of a reference that cannot be read, and says how it is called now. Nothing if it can be read by now.
+    pub(super) fn set_aside(&self, name: &str) -> Result<Option<String>> {
+        if self.read(name).is_ok() {
+            return Ok(None);
+        }
+        let Some(aside) = file::set_aside(&self.0, name)? else { return Ok(None) };
+        // Somebody may have published it since it was read.
+        if let Ok(Some(text)) = file::read(&self.0, &aside, LIMIT)
+            && parse(name, &text).is_ok()
+        {
+            file::publish_new(&self.0, &aside, name)?;
+            file::sync_dir(&self.0)?;
+            return Ok(None);
+        }
+        Ok(Some(aside))
     }
 
     /// Notes that what a reference stands for is used now: the time of its file's last change says when that was.
@@ -117,6 +149,7 @@ impl Refs {
             let text = match file::read(&self.0, &name, LIMIT) {
                 Ok(Some(text)) if is_blank(&text) => {
                     tracing::warn!(name, "a reference is empty, as a power cut leaves it");
+                    listing.blank.push(name);
                     continue;
                 }
                 Ok(Some(text)) => text,
@@ -153,11 +186,7 @@ fn is_blank(text: &[u8]) -> bool {
 }
 
 fn parse(name: &str, text: &[u8]) -> Result<ImageRef> {
-    let corrupt = |reason: String| Error::Damaged {
-        subject: format!("the reference in `refs/{name}`"),
-        reason,
-        hint: "remove the image and pull it again: cofferdam rm REF; cofferdam pull REF",
-    };
+    let corrupt = |reason: String| damaged(name, reason);
     let image: ImageRef = serde_json::from_slice(text).map_err(|e| corrupt(e.to_string()))?;
     if file_name(&image.reference).is_ok_and(|expected| expected == name) {
         Ok(image)
@@ -169,6 +198,28 @@ fn parse(name: &str, text: &[u8]) -> Result<ImageRef> {
 /// Where a reference's file is, from the store's directory.
 pub(super) fn path(reference: &str) -> Result<String> {
     file_name(reference).map(|name| format!("refs/{name}"))
+}
+
+fn damaged(name: &str, reason: String) -> Error {
+    Error::Damaged {
+        subject: format!("the reference in `refs/{name}`"),
+        reason,
+        hint: format!("pull the image again: cofferdam pull {}", decoded(name)),
+    }
+}
+
+/// The reference for which a file is named, as far as the name tells.
+pub(super) fn decoded(name: &str) -> String {
+    let text = name.strip_suffix(".json").unwrap_or(name);
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let digits = tail.get(..2).and_then(|digits| str::from_utf8(digits).ok());
+        let escaped = digits.filter(|_| *first == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(escaped.unwrap_or(*first));
+        rest = if escaped.is_some() { tail.get(2..).unwrap_or_default() } else { tail };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Refuses a name under which nothing can be published.
@@ -255,6 +306,9 @@ mod tests {
             assert!(crate::store::names::parse(name).is_none(), "{name} would be swept");
         }
         assert_eq!(names[1], "docker.io%2Flibrary%2Falpine%3A3.20.json");
+        for (reference, name) in references.iter().zip(&names).filter(|(reference, _)| reference.len() < 100) {
+            assert_eq!(decoded(name), *reference);
+        }
         for text in ["", "a b", "a\nb", "a\0", "é", &"a".repeat(1025)] {
             assert!(matches!(file_name(text), Err(Error::InvalidReference { .. })), "{text:?}");
         }

@@ -9,10 +9,25 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::store::file;
 use crate::store::layout::BlobKind;
-use crate::store::lock::{self, blocking, waiting};
+use crate::store::lock::{self, Lock, blocking, waiting};
 use crate::store::names::{self, Staging};
 use crate::store::stage::naming_lock;
 use crate::store::storage::{ImageStorage, blob_lock};
+
+/// What became of a blob that somebody complained about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Aside {
+    /// Its bytes were wrong, and it was removed.
+    Removed,
+    /// It was no file at all, and was moved aside.
+    Renamed,
+    /// It is right.
+    Good,
+    /// It is not there.
+    Gone,
+    /// Somebody is at work on it.
+    Busy,
+}
 
 impl ImageStorage {
     /// Removes a blob if its bytes do not hash to its digest, and says whether it did. A good one stays, whatever the
@@ -22,23 +37,53 @@ impl ImageStorage {
         let (storage, digest) = (self.clone(), digest.clone());
         let (locks, name) = (self.locks().clone(), blob_lock(kind, &digest));
         let lock = waiting(move || locks.acquire(&name)).await?;
-        blocking(move || {
-            let _lock = lock;
-            let (dir, name) = (storage.rooms().blobs(kind), kind.file_name(&digest));
-            let Some(mut blob) = file::open(dir, &name)? else { return Ok(false) };
-            let (actual, _) = file::hash(&mut blob, digest.algorithm(), &name)?;
-            if actual == digest {
-                return Ok(false);
+        let aside = blocking(move || storage.set_aside_locked(kind, &digest, lock)).await?;
+        Ok(matches!(aside, Aside::Removed | Aside::Renamed))
+    }
+
+    /// The same, blocking the thread, unless somebody is at work on the blob.
+    pub(super) fn set_aside_now(&self, kind: BlobKind, digest: &Digest) -> Result<Aside> {
+        self.writable()?;
+        match self.locks().try_acquire(&blob_lock(kind, digest))? {
+            Some(lock) => self.set_aside_locked(kind, digest, lock),
+            None => Ok(Aside::Busy),
+        }
+    }
+
+    /// Sees to it that a blob which somebody could not use is fetched again, if that is the blob's fault. Says what was wrong with it.
+    pub(super) fn complain(&self, kind: BlobKind, digest: &Digest) -> Option<&'static str> {
+        match self.set_aside_now(kind, digest) {
+            Ok(Aside::Removed) => Some("its bytes were not what its name says, and it was set aside"),
+            Ok(Aside::Renamed) => Some("it was no file, and was set aside"),
+            Ok(Aside::Good | Aside::Gone | Aside::Busy) => None,
+            Err(error) => {
+                tracing::debug!(%digest, %error, "cannot set aside what may be damaged");
+                None
             }
-            // Who downloads without the blob's lock may have put a good one there since.
-            let _naming = storage.locks().acquire(&naming_lock(kind, &digest))?;
-            let removed = take_away(dir, &name, &names::fresh(Staging::Blob, Some(&digest)), &blob)?;
-            if removed {
-                tracing::warn!(expected = %digest, %actual, kind = kind.noun(), "removed a blob that is not what its name says");
+        }
+    }
+
+    fn set_aside_locked(&self, kind: BlobKind, digest: &Digest, _lock: Lock) -> Result<Aside> {
+        let (dir, name) = (self.rooms().blobs(kind), kind.file_name(digest));
+        let Some(mut blob) = file::open(dir, &name)? else {
+            let _naming = self.locks().acquire(&naming_lock(kind, digest))?;
+            // Under the lock that everybody has who gives the name to a file.
+            if file::open(dir, &name)?.is_some() {
+                return Ok(Aside::Busy);
             }
-            Ok(removed)
-        })
-        .await
+            return Ok(if file::set_aside(dir, &name)?.is_some() { Aside::Renamed } else { Aside::Gone });
+        };
+        let (actual, _) = file::hash(&mut blob, digest.algorithm(), &name)?;
+        if actual == *digest || (kind == BlobKind::Manifest && self.is_as_saved(digest)?) {
+            return Ok(Aside::Good);
+        }
+        // Who downloads without the blob's lock may have put a good one there since.
+        let _naming = self.locks().acquire(&naming_lock(kind, digest))?;
+        if take_away(dir, &name, &names::fresh(Staging::Blob, Some(digest)), &blob)? {
+            tracing::warn!(expected = %digest, %actual, kind = kind.noun(), "removed a blob that is not what its name says");
+            return Ok(Aside::Removed);
+        }
+        Ok(Aside::Busy)
     }
 }
 

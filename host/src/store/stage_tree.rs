@@ -76,7 +76,7 @@ impl Trees {
         waiting(move || trees.begin(&layer)).await
     }
 
-    fn stage(&self, layer: &LayerDescriptor, lock: Lock) -> Result<StagedTree> {
+    pub(super) fn stage(&self, layer: &LayerDescriptor, lock: Lock) -> Result<StagedTree> {
         let name = names::fresh(Staging::Tree, Some(&layer.digest));
         let failed = |e: Errno| Error::io("create the directory", name.as_bytes(), e);
         rustix::fs::mkdirat(&*self.0.extracted, &name, Mode::from_raw_mode(0o755)).map_err(failed)?;
@@ -154,6 +154,11 @@ impl Drop for StagedTree {
 }
 
 impl VerifiedTree {
+    /// The staged tree again: somebody only wanted to look at it.
+    pub(super) fn into_staged(self) -> StagedTree {
+        self.staged
+    }
+
     /// Gives the tree its name. The record comes first: a tree without one would not count, and a record without its tree
     /// does no harm.
     pub fn commit(self) -> Result<Tree> {

@@ -17,9 +17,10 @@ use crate::store::meta::{self, Access};
 use crate::store::refs::Refs;
 use crate::store::sandboxed::Deferred;
 use crate::store::stage::{Claim, Draft, Expected, Staged};
+use crate::store::tree_list::Background;
 use crate::store::trees::Trees;
 use crate::store::unpacker::LayerUnpacker;
-use crate::store::{StagedDownload, file, keep};
+use crate::store::{StagedDownload, file, migrate};
 
 /// An image store in a directory. Cheap to clone; may be used by many threads, and by many processes at once.
 #[derive(Clone)]
@@ -38,6 +39,13 @@ struct Inner {
     refs: Refs,
     trees: Trees,
     boot_id: Option<String>,
+    background: Arc<Background>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.background.end();
+    }
 }
 
 impl ImageStorage {
@@ -52,29 +60,7 @@ impl ImageStorage {
     /// Opens the store at `images_dir`: makes what is missing, takes over a directory that the reference wrote, and removes
     /// what dead processes left in staging. [`Error::StoreFeature`] if a later version changed the store.
     pub fn open(images_dir: impl Into<PathBuf>, limits: Limits, unpacker: Arc<dyn LayerUnpacker>) -> Result<Self> {
-        let path = images_dir.into();
-        let (root, new) = ambient::create_private_dir(&path)?;
-        let root = Arc::new(root);
-        let shown = path.as_os_str().as_bytes();
-        // Before anything is touched: a later version's store is not ours to change.
-        let known = meta::read(&root, shown)?;
-        let unfinished = known.is_none() && root.is_dir("layers") && root.is_dir("manifests");
-        // What is ours alone is made first: where it is, a store of ours is being made, or was left half made.
-        let adopted = unfinished && !root.is_dir(layout::FIRST);
-        // Never for a directory that merely holds the store: that may be anything, `/` included.
-        if new || unfinished {
-            layout::close_to_others(&root, &Escaped(shown).to_string())?;
-        }
-        if adopted {
-            keep::mark(&root)?;
-        }
-        let rooms = Rooms::open(root)?;
-        // Last: who finds it finds a store that is whole, and closed to others.
-        let access = match known {
-            Some(access) => access,
-            None => meta::write(&rooms.root, shown)?,
-        };
-        let storage = Self::of(path, rooms, access, limits, unpacker);
+        let storage = Self::open_unswept(images_dir.into(), limits, unpacker)?;
         if storage.writable().is_ok() {
             storage.locks().prepare();
             if let Err(error) = storage.sweep() {
@@ -83,6 +69,34 @@ impl ImageStorage {
             storage.promote_old();
         }
         Ok(storage)
+    }
+
+    /// As [`ImageStorage::open`], but leaves what is left of the dead.
+    fn open_unswept(path: PathBuf, limits: Limits, unpacker: Arc<dyn LayerUnpacker>) -> Result<Self> {
+        let (root, new) = ambient::create_private_dir(&path)?;
+        let root = Arc::new(root);
+        let shown = path.as_os_str().as_bytes();
+        // Before anything is touched: a later version's store is not ours to change.
+        meta::read(&root, shown)?;
+        let known = meta::format(&root, shown, migrate::CURRENT)?;
+        let unfinished = known.is_none() && root.is_dir("layers") && root.is_dir("manifests");
+        // What is ours alone is made first: where it is, a store of ours is being made, or was left half made.
+        let adopted = unfinished && !root.is_dir(layout::FIRST);
+        // Never for a directory that merely holds the store: that may be anything, `/` included.
+        if new || unfinished {
+            layout::close_to_others(&root, &Escaped(shown).to_string())?;
+        }
+        if adopted {
+            migrate::adopt(&root)?;
+        }
+        let rooms = Rooms::open(root)?;
+        // Last: who finds it finds a store that is whole, and closed to others.
+        let access = match known {
+            Some(migrate::CURRENT) => meta::read(&rooms.root, shown)?.ok_or_else(|| meta::not_there(shown))?,
+            Some(_) => migrate::bring_up(&rooms, shown)?,
+            None => meta::write(&rooms.root, shown)?,
+        };
+        Ok(Self::of(path, rooms, access, limits, unpacker))
     }
 
     /// Opens the store at `images_dir` to look at it: makes nothing, adopts nothing, sweeps nothing. [`Error::NotFound`] if it was never
@@ -108,7 +122,14 @@ impl ImageStorage {
         Ok(Self::of(path, rooms, access, limits, unpacker))
     }
 
-    fn of(path: PathBuf, rooms: Rooms, access: Access, limits: Limits, unpacker: Arc<dyn LayerUnpacker>) -> Self {
+    /// The store in directories that are open.
+    pub(super) fn of(
+        path: PathBuf,
+        rooms: Rooms,
+        access: Access,
+        limits: Limits,
+        unpacker: Arc<dyn LayerUnpacker>,
+    ) -> Self {
         let locks = Locks::new(Arc::clone(&rooms.locks));
         let refs = Refs::new(Arc::clone(&rooms.refs));
         let boot_id = ambient::boot_id();
@@ -121,7 +142,8 @@ impl ImageStorage {
             boot_id.clone(),
             access.clone(),
         );
-        let inner = Arc::new(Inner { path, access, rooms, locks, refs, trees, boot_id });
+        let background = Arc::default();
+        let inner = Arc::new(Inner { path, access, rooms, locks, refs, trees, boot_id, background });
         Self { inner, limits: Arc::new(limits), unpacker, durability: Durability::default() }
     }
 
@@ -292,6 +314,10 @@ impl ImageStorage {
 
     pub(super) fn unpacker(&self) -> &dyn LayerUnpacker {
         &*self.unpacker
+    }
+
+    pub(super) fn background(&self) -> Arc<Background> {
+        Arc::clone(&self.inner.background)
     }
 
     pub(super) fn boot_id(&self) -> Option<String> {

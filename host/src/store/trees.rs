@@ -26,6 +26,7 @@ use crate::store::meta::Access;
 use crate::store::names::{self, Staging, StagingName};
 use crate::store::record::{self, Identity, TreeRecord};
 use crate::store::sweep::Sweep;
+use crate::store::tree_list::{self, list_name};
 use crate::tree::remove_tree;
 
 /// A directory of trees: the registry's, or one local layout's.
@@ -149,6 +150,26 @@ impl Trees {
         })
     }
 
+    /// Removes a layer's tree and its record, unless somebody is at work on it or reads it. Only if its record has this mark,
+    /// or, without one, if nothing vouches for it. Says whether it did.
+    pub(super) fn retire(&self, digest: &Digest, mark: Option<&str>) -> Result<bool> {
+        let Some(_lock) = self.0.locks.try_acquire(&self.lock_name(digest))? else { return Ok(false) };
+        if mark != self.vouched(digest)?.as_ref().map(|(_, record)| &*record.mark) {
+            return Ok(false);
+        }
+        if let Some(directory) = self.directory(&digest.file_stem(), OFlags::RDONLY)?
+            && rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK)
+        {
+            return Ok(false);
+        }
+        self.clear(digest).map(|()| true)
+    }
+
+    /// Whether somebody is at work on a layer's tree.
+    pub(super) fn is_busy(&self, digest: &Digest) -> bool {
+        matches!(self.0.locks.try_acquire(&self.lock_name(digest)), Ok(None))
+    }
+
     /// Takes the name of a layer's tree away, and its record, unless somebody is at work on it or reads it. What is left is to
     /// [`Trees::discard`] it, which may take long.
     pub(super) fn take(&self, digest: &Digest) -> Result<Take> {
@@ -219,6 +240,11 @@ impl Trees {
         matches!(self.directory(&digest.file_stem(), OFlags::PATH), Ok(Some(_)))
     }
 
+    /// Whether anything has a tree's name.
+    pub(super) fn path_taken(&self, digest: &Digest) -> bool {
+        rustix::fs::statat(&*self.0.extracted, digest.file_stem(), AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    }
+
     /// Removes staging directories of the dead, and records whose tree is gone. Goes on after what cannot be removed.
     pub(super) fn sweep(&self, sweep: &mut Sweep) {
         for name in sweep.list(layout::names(&self.0.extracted, "extracted")) {
@@ -254,7 +280,7 @@ impl Trees {
     }
 
     fn sweep_record(&self, name: &str) -> Result<()> {
-        let stem = name.strip_suffix(LAYER_SUFFIX).or_else(|| name.strip_suffix(".json"));
+        let stem = [LAYER_SUFFIX, tree_list::SUFFIX, ".json"].into_iter().find_map(|suffix| name.strip_suffix(suffix));
         let Some(digest) = stem.and_then(Digest::from_file_stem) else { return Ok(()) };
         let gone = || self.directory(&digest.file_stem(), OFlags::PATH).map(|tree| tree.is_none());
         // A record comes a moment before its tree, and in that moment the lock is held.
@@ -277,7 +303,7 @@ impl Trees {
         Ok(vouched.then_some((directory, record)))
     }
 
-    fn read_record(&self, digest: &Digest) -> Result<Option<TreeRecord>> {
+    pub(super) fn read_record(&self, digest: &Digest) -> Result<Option<TreeRecord>> {
         match file::read(&self.0.records, &record_name(digest), record::LIMIT) {
             Ok(bytes) => Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok())),
             Err(Error::Limit { .. }) => Ok(None),
@@ -326,13 +352,14 @@ impl Trees {
     pub(super) fn clear(&self, digest: &Digest) -> Result<()> {
         file::remove(&self.0.records, &record_name(digest))?;
         file::remove(&self.0.records, &layer_name(digest))?;
+        file::remove(&self.0.records, &list_name(digest))?;
         // Aside first: nobody shall find a tree in the middle of its removal.
         self.set_aside(digest)?.map_or(Ok(()), |aside| self.discard(&aside).map(drop))
     }
 
     /// Removes the record, which may come back after a power cut with or without its tree: neither does harm.
     fn forget(&self, digest: &Digest) -> Result<()> {
-        for name in [record_name(digest), layer_name(digest)] {
+        for name in [record_name(digest), layer_name(digest), list_name(digest)] {
             match rustix::fs::unlinkat(&*self.0.records, &name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(error) => return Err(Error::io("remove", name.as_bytes(), error)),
@@ -402,7 +429,7 @@ impl Tree {
         Err(Error::Damaged {
             subject: format!("what the store notes about layer {digest}"),
             reason: "it is not what was written".into(),
-            hint: "try again: the layer will be extracted anew",
+            hint: "try again: the layer will be extracted anew".into(),
         })
     }
 
@@ -428,12 +455,12 @@ impl Tree {
 }
 
 /// How the names of the files end that tell a merge about layers.
-const LAYER_SUFFIX: &str = ".layer.json";
+pub(super) const LAYER_SUFFIX: &str = ".layer.json";
 
-fn record_name(digest: &Digest) -> String {
+pub(super) fn record_name(digest: &Digest) -> String {
     format!("{}.json", digest.file_stem())
 }
 
-fn layer_name(digest: &Digest) -> String {
+pub(super) fn layer_name(digest: &Digest) -> String {
     format!("{}{LAYER_SUFFIX}", digest.file_stem())
 }

@@ -111,6 +111,8 @@ pub(crate) enum Command {
     Gc(GcArgs),
     /// Show what the store takes on disk, and for whom
     Df,
+    /// Check that all in the store is what it says it is
+    Fsck(FsckArgs),
     /// Work on one layer, without a store
     #[command(subcommand)]
     Layer(LayerCommand),
@@ -124,6 +126,19 @@ pub(crate) enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct FsckArgs {
+    /// Repair what can be repaired without a network
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// Decode all layers that images need, and compare them with their `DiffIDs`
+    #[arg(long)]
+    pub(crate) deep: bool,
+    /// How many things are checked at once [default: as many as there are processors, at most 4]
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) jobs: Option<NonZeroUsize>,
 }
 
 /// How registries are reached. Each option names the registry that it is for, with its port.

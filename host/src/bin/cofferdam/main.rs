@@ -6,6 +6,7 @@ mod confine;
 mod df;
 mod environment;
 mod failure;
+mod fsck;
 mod gc;
 mod guest;
 mod image_name;
@@ -76,6 +77,7 @@ fn run(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Tag { image, name } => tag::run(session, &image, &name),
         Command::Gc(args) => gc::run(session, &args),
         Command::Df => df::run(session),
+        Command::Fsck(args) => fsck::run(session, &args),
         Command::Layer(LayerCommand::Extract(args)) => layer_extract::run(session, &args),
         Command::Layer(LayerCommand::List(args)) => layer_list::run(session, &args),
         Command::Layer(LayerCommand::Verify(args)) => layer_verify::run(session, &args),

@@ -78,12 +78,23 @@ impl Plain {
                 self.say(true);
             }
             Event::Merging { layer, of } => line(&format!("merging layer {layer} of {of}")),
+            Event::Checked { done, of, bytes: read } => {
+                self.say_now_and_then(|| format!("{done} of {of} checked, {} read", bytes(read)));
+            }
             _ => {}
         }
     }
 
     fn layer(&mut self, digest: Option<Digest>) -> &mut Layer {
         self.layers.entry(digest).or_default()
+    }
+
+    fn say_now_and_then(&mut self, sentence: impl FnOnce() -> String) {
+        let now = Instant::now();
+        if now.duration_since(self.begin) >= QUIET && self.last.is_none_or(|last| now - last >= LINE) {
+            self.last = Some(now);
+            line(&sentence());
+        }
     }
 
     fn say(&mut self, only_now_and_then: bool) {
@@ -145,6 +156,11 @@ fn bars() -> Progress {
                     screen.remove(&bar);
                 }
             }
+            Event::Checked { done, of, bytes: read } => {
+                let bar = bars.entry(None).or_insert_with(spinner);
+                reveal(&screen, bar, begin);
+                bar.set_message(format!("{done} of {of} checked, {} read", bytes(read)));
+            }
             _ => {}
         }
     })
@@ -184,6 +200,7 @@ fn described(event: &Event) -> Value {
         }
         Event::LayerDone { layer } => json!({ "event": "layer-done", "layer": layer }),
         Event::Merging { layer, of } => json!({ "event": "merging", "layer": layer, "of": of }),
+        Event::Checked { done, of, bytes } => json!({ "event": "checked", "done": done, "of": of, "bytes": bytes }),
         _ => json!({ "event": "other" }),
     };
     object["schema"] = "cofferdam/progress/v1".into();

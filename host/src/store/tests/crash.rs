@@ -236,7 +236,8 @@ async fn a_directory_of_the_reference_is_adopted() {
     extract(&good).unwrap();
     assert_eq!(names(&tree), ["etc"]);
     assert_eq!(extract(&bad).unwrap_err().kind(), ErrorKind::Integrity);
-    assert!(storage.set_aside(BlobKind::Layer, &bad).await.unwrap());
+    assert!(!storage.has_layer(&bad.to_string()), "it was set aside when it was used");
+    assert!(!storage.set_aside(BlobKind::Layer, &bad).await.unwrap());
     assert!(storage.begin_blob(BlobKind::Layer, &bad, None).await.unwrap().granted().is_some());
     assert!(matches!(storage.begin_blob(BlobKind::Layer, &good, Some(10)).await.unwrap(), Claim::Present));
 }

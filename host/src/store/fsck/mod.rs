@@ -1,0 +1,256 @@
+//! `fsck`: whether all that is in the store is what it says it is.
+//!
+//! The check goes from names to content: references to the manifests and indexes that they name, those to configurations and
+//! layers. Every blob is hashed, whether an image needs it or not; every tree that counts is compared with its list, or with what its
+//! layer gives when it is extracted once more. The store is in use meanwhile, so that nothing is freed; others may read it and
+//! add to it, and what they are at work on is left alone.
+//!
+//! A repair takes away what does not count anyway, so that it is made or fetched again: a blob that does not hash to its name, a tree
+//! that is not as it was extracted. It never takes something for damaged that was replaced meanwhile: each is judged again
+//! under its lock. What only a registry has is for the user to pull.
+//!
+//! Without `repair`, nothing is changed, except that a tree which had no list and was found right gets one.
+
+mod blobs;
+mod images;
+mod open;
+mod repair;
+mod report;
+mod trees;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::cancel::Cancel;
+use crate::digest::Digest;
+use crate::error::{Error, ErrorKind, Result};
+use crate::progress::{Event, Progress};
+use crate::store::bundle;
+use crate::store::layout::BlobKind;
+use crate::store::storage::ImageStorage;
+use crate::store::trees::Trees;
+use images::Needs;
+pub use report::{Counts, Finding, FsckReport, Part, Problem, TreeDifference};
+
+/// How to check a store.
+#[derive(Clone, Debug)]
+pub struct FsckOptions {
+    /// Repair what can be repaired here.
+    pub repair: bool,
+    /// Decode each layer that an image needs, compare it with its `DiffID`, and its tree with what it gives.
+    pub deep: bool,
+    /// How many things are checked at once.
+    pub jobs: NonZeroUsize,
+    /// How many differences of one tree are reported; all are counted.
+    pub differences: usize,
+    /// How the caller gives up.
+    pub cancel: Cancel,
+}
+
+impl Default for FsckOptions {
+    /// Checks, as many things at once as there are processors, but at most four, and repairs nothing.
+    fn default() -> Self {
+        let jobs = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        Self {
+            repair: false,
+            deep: false,
+            jobs: jobs.min(const { NonZeroUsize::new(4).unwrap() }),
+            differences: 10,
+            cancel: Cancel::new(),
+        }
+    }
+}
+
+/// Something to be checked.
+enum Item {
+    Blob(BlobKind, Digest),
+    /// A tree, by the number of its directory.
+    Tree(usize, Digest),
+}
+
+/// A check under way.
+struct Check<'a> {
+    storage: &'a ImageStorage,
+    options: &'a FsckOptions,
+    progress: &'a Progress,
+    /// All directories of trees, the registry's first, each with its path in the store.
+    trees: Vec<(String, Trees)>,
+    needs: Needs,
+    findings: Mutex<Vec<Finding>>,
+    counts: Mutex<Counts>,
+    /// Blobs that are there and right.
+    good: Mutex<BTreeSet<(Part, Digest)>>,
+    /// Layers of the registry whose trees count and are right, as far as anybody can tell.
+    whole: Mutex<BTreeSet<Digest>>,
+    items: u64,
+    done: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl ImageStorage {
+    /// Checks the store, and repairs it if that is asked for. Blocks the thread; works on several more.
+    ///
+    /// # Errors
+    ///
+    /// Only what keeps the check itself from going on. What it finds is in the report.
+    pub fn fsck(&self, options: &FsckOptions, progress: &Progress) -> Result<FsckReport> {
+        if options.repair {
+            self.writable()?;
+        }
+        // Where not even a lock can be taken, nobody can free anything either.
+        let _in_use = match self.in_use_unless(&options.cancel) {
+            Ok(in_use) => Some(in_use),
+            Err(error) if is_read_only(&error) => None,
+            Err(error) => return Err(error),
+        };
+        let mut trees = vec![("extracted".to_owned(), self.trees().clone())];
+        for key in bundle::keys(self)? {
+            trees.push((format!("local/{key}/extracted"), bundle::open(self, &key)?));
+        }
+        trees.extend(self.overlay_trees_made()?.map(|trees| ("overlay/extracted".to_owned(), trees)));
+        let mut check = Check {
+            storage: self,
+            options,
+            progress,
+            trees,
+            needs: Needs::default(),
+            findings: Mutex::default(),
+            counts: Mutex::default(),
+            good: Mutex::default(),
+            whole: Mutex::default(),
+            items: 0,
+            done: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        };
+        check.needs = check.references()?;
+        let items = check.items()?;
+        check.items = items.len() as u64;
+        check.run(&items)?;
+        check.strays()?;
+        if options.repair {
+            check.repair()?;
+        }
+        check.incomplete();
+        Ok(check.finish())
+    }
+}
+
+impl Check<'_> {
+    /// All that is to be checked, the largest kind first, so that no long one is left for the end.
+    fn items(&self) -> Result<Vec<Item>> {
+        let mut items = Vec::new();
+        for (index, (_, trees)) in self.trees.iter().enumerate() {
+            let all: BTreeSet<Digest> = trees.stored()?.into_iter().chain(trees.recorded()?).collect();
+            items.extend(all.into_iter().map(|digest| Item::Tree(index, digest)));
+        }
+        for kind in [BlobKind::Layer, BlobKind::Config, BlobKind::Manifest] {
+            items.extend(self.blobs(kind)?.into_iter().map(|digest| Item::Blob(kind, digest)));
+        }
+        Ok(items)
+    }
+
+    fn run(&self, items: &[Item]) -> Result<()> {
+        let next = AtomicUsize::new(0);
+        let failed = Mutex::new(None);
+        let work = || {
+            while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let outcome = self.options.cancel.check().and_then(|()| match item {
+                    Item::Blob(kind, digest) => self.blob(*kind, digest),
+                    Item::Tree(index, digest) => self.tree(*index, digest),
+                });
+                if let Err(error) = outcome {
+                    next.store(items.len(), Ordering::Relaxed);
+                    failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                    return;
+                }
+                self.done.fetch_add(1, Ordering::Relaxed);
+                self.tell(0);
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..self.options.jobs.get().min(items.len()) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+
+    /// Says that so many more bytes were read.
+    fn tell(&self, read: u64) {
+        let bytes = self.bytes.fetch_add(read, Ordering::Relaxed) + read;
+        let done = self.done.load(Ordering::Relaxed);
+        self.progress.emit(Event::Checked { done, of: self.items, bytes });
+    }
+
+    fn find(&self, finding: Finding) {
+        self.findings.lock().unwrap_or_else(PoisonError::into_inner).push(finding);
+    }
+
+    fn count(&self, count: impl FnOnce(&mut Counts)) {
+        count(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn is_good(&self, part: Part, digest: &Digest) -> bool {
+        self.good.lock().unwrap_or_else(PoisonError::into_inner).contains(&(part, digest.clone()))
+    }
+
+    fn mark_good(&self, part: Part, digest: &Digest) {
+        self.good.lock().unwrap_or_else(PoisonError::into_inner).insert((part, digest.clone()));
+    }
+
+    fn is_whole(&self, layer: &Digest) -> bool {
+        self.whole.lock().unwrap_or_else(PoisonError::into_inner).contains(layer)
+    }
+
+    fn mark_whole(&self, layer: &Digest) {
+        self.whole.lock().unwrap_or_else(PoisonError::into_inner).insert(layer.clone());
+    }
+
+    fn finish(self) -> FsckReport {
+        let mut findings = self.findings.into_inner().unwrap_or_else(PoisonError::into_inner);
+        findings
+            .sort_by(|a, b| (a.part, &a.path, &a.subject, a.problem).cmp(&(b.part, &b.path, &b.subject, b.problem)));
+        let mut checked = self.counts.into_inner().unwrap_or_else(PoisonError::into_inner);
+        checked.bytes = self.bytes.into_inner();
+        FsckReport { checked, findings }
+    }
+}
+
+/// What a kind of blobs is called in a report.
+fn part(kind: BlobKind) -> Part {
+    match kind {
+        BlobKind::Manifest => Part::Manifest,
+        BlobKind::Config => Part::Config,
+        BlobKind::Layer => Part::Layer,
+    }
+}
+
+/// Whether something failed because the store cannot be written.
+fn is_read_only(error: &Error) -> bool {
+    match error.root() {
+        Error::Io { source, .. } => {
+            matches!(source.kind(), std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied)
+        }
+        _ => false,
+    }
+}
+
+/// Whether something that was read is to blame, and not the system around it.
+fn is_verdict(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Integrity | ErrorKind::Refused)
+}
+
+/// An error and its causes, in one line.
+fn sentence(error: &Error) -> String {
+    let root = error.root();
+    match std::error::Error::source(root) {
+        Some(cause) => format!("{root}: {cause}"),
+        None => root.to_string(),
+    }
+}
+
+/// Things by digest, and which images need them.
+type Users = BTreeMap<(Part, Digest), Vec<String>>;

@@ -1,0 +1,142 @@
+//! Repairs, once everything was checked. Each judges again under its lock.
+
+use std::sync::PoisonError;
+
+use super::blobs::Judged;
+use super::{Check, Finding, Part, Problem, sentence};
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::store::image::LayerDescriptor;
+use crate::store::layout::BlobKind;
+use crate::store::set_aside::Aside;
+use crate::store::trees::Trees;
+use crate::store::unpacker::Watch;
+
+impl Check<'_> {
+    pub(super) fn repair(&self) -> Result<()> {
+        let mut findings = std::mem::take(&mut *self.findings.lock().unwrap_or_else(PoisonError::into_inner));
+        // Blobs before trees: a tree is extracted from a good one.
+        findings.sort_by_key(|finding| matches!(finding.part, Part::Record | Part::LayerRecord | Part::Tree));
+        for finding in &mut findings {
+            self.options.cancel.check()?;
+            if finding.repaired {
+                continue;
+            }
+            let outcome = match finding.part {
+                Part::Reference => self.repair_reference(finding),
+                Part::Manifest | Part::Config | Part::Layer => self.repair_blob(finding),
+                Part::Record | Part::LayerRecord | Part::Tree => self.repair_tree(finding),
+                Part::TreeList => self.repair_list(finding),
+                _ => continue,
+            };
+            match outcome {
+                Ok(Some(outcome)) => finding.settle(outcome),
+                Ok(None) => {}
+                Err(Error::Interrupted) => return Err(Error::Interrupted),
+                Err(error) => finding.settle(Err(sentence(&error))),
+            }
+        }
+        // Leftovers of the dead, of whatever kind.
+        if let Err(error) = self.storage.sweep() {
+            tracing::warn!(%error, "cannot remove all that dead processes left in the store");
+        } else {
+            let swept = |f: &&mut Finding| f.problem == Problem::Leftover && f.part != Part::Reference;
+            for finding in findings.iter_mut().filter(swept) {
+                finding.settle(Ok("removed".into()));
+            }
+        }
+        self.findings.lock().unwrap_or_else(PoisonError::into_inner).extend(findings);
+        Ok(())
+    }
+
+    fn repair_reference(&self, finding: &Finding) -> Result<Option<Result<String, String>>> {
+        let Some(name) = finding.path.as_deref().and_then(|path| path.strip_prefix("refs/")) else { return Ok(None) };
+        Ok(Some(Ok(match self.storage.refs().set_aside(name)? {
+            Some(aside) => format!("moved to `refs/{aside}`; pull it again: cofferdam pull {}", finding.subject),
+            None => "somebody else has mended it".into(),
+        })))
+    }
+
+    fn repair_blob(&self, finding: &Finding) -> Result<Option<Result<String, String>>> {
+        if finding.problem != Problem::Damaged {
+            return Ok(None);
+        }
+        let kind = match finding.part {
+            Part::Manifest => BlobKind::Manifest,
+            Part::Config => BlobKind::Config,
+            _ => BlobKind::Layer,
+        };
+        let digest: Digest = finding.subject.parse()?;
+        Ok(Some(match self.storage.set_aside_now(kind, &digest)? {
+            Aside::Removed => Ok("removed, so that it is fetched again by the next pull".into()),
+            Aside::Renamed => Ok("moved aside, so that it is fetched again by the next pull".into()),
+            Aside::Gone => Ok("it is gone".into()),
+            Aside::Busy => Err("somebody is at work on it".into()),
+            Aside::Good => {
+                self.mark_good(finding.part, &digest);
+                Ok("somebody else has mended it".into())
+            }
+        }))
+    }
+
+    fn repair_tree(&self, finding: &Finding) -> Result<Option<Result<String, String>>> {
+        let unvouched = finding.problem == Problem::Unvouched;
+        if !finding.damage && !unvouched {
+            return Ok(None);
+        }
+        let path = finding.path.as_deref().unwrap_or_default();
+        let Some((at, trees)) = self
+            .trees
+            .iter()
+            .find(|(at, _)| path.starts_with(&**at) || path.starts_with(&at.replace("extracted", "records")))
+        else {
+            return Ok(None);
+        };
+        // What nothing vouches for may be what another program counts on.
+        if unvouched && self.storage.keeps_unreferenced() {
+            return Ok(None);
+        }
+        let digest: Digest = finding.subject.parse()?;
+        let mark = trees.vouched(&digest)?.map(|(_, record)| record.mark);
+        if !trees.retire(&digest, mark.as_deref())? {
+            return Ok(Some(Err("somebody is at work on it, or reads it".into())));
+        }
+        if at != "extracted" || finding.images.is_empty() {
+            return Ok(Some(Ok("removed".into())));
+        }
+        self.extract_again(trees, &digest).map(Some)
+    }
+
+    /// A list that cannot be made again is forgotten.
+    fn repair_list(&self, finding: &Finding) -> Result<Option<Result<String, String>>> {
+        let path = finding.path.as_deref().unwrap_or_default();
+        let digest: Digest = finding.subject.parse()?;
+        let Some((_, trees)) = self.trees.iter().find(|(at, _)| path.starts_with(&at.replace("extracted", "records")))
+        else {
+            return Ok(None);
+        };
+        let forgotten = trees.forget_list(&digest)?;
+        let what = "forgotten: the tree counts as before, but cannot be checked";
+        Ok(Some(if forgotten { Ok(what.into()) } else { Err("somebody is at work on it".into()) }))
+    }
+
+    fn extract_again(&self, trees: &Trees, digest: &Digest) -> Result<Result<String, String>> {
+        match self.judge(BlobKind::Layer, digest)? {
+            Judged::Good => {}
+            Judged::Gone | Judged::Bad(_) | Judged::Unreadable(_) => {
+                return Ok(Ok("removed; its layer has to be fetched to extract it again".into()));
+            }
+        }
+        let layer = self.needs.layers.get(digest).cloned().unwrap_or_else(|| LayerDescriptor::of(digest.clone()));
+        let watch = Watch { cancel: self.options.cancel.clone(), ..Watch::default() };
+        match self.storage.ensure_tree_watched(&layer, &watch) {
+            Ok(_) => {
+                self.mark_whole(digest);
+                trees.list_now(digest, &self.options.cancel)?;
+                Ok(Ok("removed, and extracted again".into()))
+            }
+            Err(Error::Interrupted) => Err(Error::Interrupted),
+            Err(error) => Ok(Err(format!("it was removed, but cannot be extracted again: {}", sentence(&error)))),
+        }
+    }
+}

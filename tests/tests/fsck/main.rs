@@ -1,0 +1,7 @@
+//! `fsck`, and a store that mends itself: whatever is damaged in it is found, set aside, and made or fetched again.
+
+mod adoption;
+mod bench;
+mod damage;
+mod migration;
+mod trees;
