@@ -12,7 +12,8 @@ fn directory(at: &Path) -> Result<()> {
     for room in ["layers", "configs", "manifests", "extracted"] {
         fs::create_dir_all(at.join(room))?;
     }
-    fs::write(at.join("configs").join(format!("sha256-{}.json", "1".repeat(64))), "{}")?;
+    let name = crate::bench::stem(&cofferdam_tests::layers::digest(b"{}"));
+    fs::write(at.join("configs").join(format!("{name}.json")), "{}")?;
     Ok(())
 }
 
