@@ -20,7 +20,9 @@ pub mod proxy;
 pub mod registry;
 pub mod require;
 pub mod scratch;
+pub mod small;
 pub mod store;
+pub mod tracer;
 pub mod tree;
 pub mod usage;
 
