@@ -101,8 +101,12 @@ impl Slot {
         let publication = publish_new(&self.dir, &self.name, name)?;
         if publication == Publication::Done {
             self.published = true;
-            if flush == Flush::Now {
-                sync_dir(&self.dir)?;
+            // A sync that failed may claim to have worked when it is done again: the name is given up instead.
+            if flush == Flush::Now
+                && let Err(error) = sync_dir(&self.dir)
+            {
+                let _ = rustix::fs::unlinkat(&*self.dir, name, AtFlags::empty());
+                return Err(error);
             }
         }
         Ok(publication)

@@ -1,182 +1,29 @@
-//! The operations that are killed at their steps.
+//! The operations that are killed at their steps; each is a test, so that they run beside each other.
 
-use std::fs;
+use anyhow::Result;
+use cofferdam_tests::operation;
 
-use anyhow::{Context as _, Result, ensure};
-use cofferdam_tests::small::{NEW, OLD, Small};
-use cofferdam_tests::{Cofferdam, Snapshot, require, store, tracer, tree};
+use crate::steps::kill_at_every_step;
 
-use crate::steps::{Operation, Place, kill_at_every_step};
-
-const NO_STORE: fn(&Small, &Cofferdam) -> Result<()> = |_, _| Ok(());
-
-const NOTHING: fn(&Small, &Place) -> Result<()> = |_, _| Ok(());
-
-const PULL_NEW: fn(&Small, &Place) -> Result<Vec<String>> = |small, _| Ok(small.pull(NEW));
-
-fn old(small: &Small, cofferdam: &Cofferdam) -> Result<()> {
-    cofferdam.ok(small.pull(OLD)).map(drop)
-}
-
-fn both(small: &Small, cofferdam: &Cofferdam) -> Result<()> {
-    old(small, cofferdam)?;
-    cofferdam.ok(small.pull(NEW)).map(drop)
-}
-
-/// As a removal of an image and a power cut leave it: blobs without trees.
-fn both_without_trees(small: &Small, cofferdam: &Cofferdam) -> Result<()> {
-    both(small, cofferdam)?;
-    for name in store::trees(cofferdam.store())? {
-        fs::remove_dir_all(cofferdam.store().join("extracted").join(name))?;
-    }
-    Ok(())
-}
-
-fn new_is_there(small: &Small, place: &Place) -> Result<()> {
-    let images = small.ensure_intact(place.cofferdam.store())?;
-    ensure!(images.contains(&NEW), "only {images:?} are there");
-    small.ensure_unpacks(&place.cofferdam, NEW)
-}
-
-fn unpack(strategy: &str, small: &Small, place: &Place) -> Vec<String> {
-    let dest = place.dest().display().to_string();
-    ["unpack", "--strategy", strategy, small.manifest(NEW), &dest].map(str::to_owned).to_vec()
-}
-
-/// The destination appears whole or not at all. It goes then, so that the repetition has its place.
-fn whole_or_absent(small: &Small, place: &Place) -> Result<()> {
-    if place.dest().exists() {
-        small.ensure_root(NEW, &place.dest()).context("what the dead left at the destination")?;
-        fs::remove_dir_all(place.dest())?;
-    }
-    Ok(())
-}
-
-fn root_is_there(small: &Small, place: &Place) -> Result<()> {
-    small.ensure_root(NEW, &place.dest())?;
-    store::ensure_holds(&place.out, &["rootfs"])
-}
-
-/// Each operation is a test: so they run beside each other.
 macro_rules! operations {
-    ($($test:ident: $registry:literal, $operation:expr;)*) => {$(
+    ($($test:ident: $operation:ident,)*) => {$(
         #[test]
         fn $test() -> Result<()> {
-            require!("root", "gzip", "zstd");
-            if $registry {
-                require!("docker-registry", "skopeo");
-            }
-            if !tracer::available() {
-                require::skip("programs can be traced on x86-64 only");
-                return Ok(());
-            }
-            kill_at_every_step(&$operation, &Small::new($registry)?)
+            kill_at_every_step(&operation::$operation)
         }
     )*};
 }
 
 operations! {
-    pull_into_a_new_store: true, Operation {
-        name: "pull, registry, new store",
-        before: NO_STORE,
-        command: PULL_NEW,
-        between: NOTHING,
-        after: new_is_there,
-        codes: &[0],
-    };
-    pull_beside_another_image: true, Operation {
-        name: "pull, registry",
-        before: old,
-        command: PULL_NEW,
-        between: NOTHING,
-        after: new_is_there,
-        codes: &[0],
-    };
-    pull_from_a_layout: false, Operation {
-        name: "pull, layout",
-        before: old,
-        command: PULL_NEW,
-        between: NOTHING,
-        after: new_is_there,
-        codes: &[0],
-    };
-    pull_again: false, Operation {
-        name: "pull, all there",
-        before: both,
-        command: PULL_NEW,
-        between: new_is_there,
-        after: new_is_there,
-        codes: &[0],
-    };
-    unpack_by_copying: false, Operation {
-        name: "unpack, copy",
-        before: both,
-        command: |small, place| Ok(unpack("copy", small, place)),
-        between: whole_or_absent,
-        after: root_is_there,
-        codes: &[0],
-    };
-    unpack_and_extract: false, Operation {
-        name: "unpack, copy, trees gone",
-        before: both_without_trees,
-        command: |small, place| Ok(unpack("copy", small, place)),
-        between: whole_or_absent,
-        after: root_is_there,
-        codes: &[0],
-    };
-    unpack_by_applying: false, Operation {
-        name: "unpack, apply",
-        before: both,
-        command: |small, place| Ok(unpack("apply", small, place)),
-        between: whole_or_absent,
-        after: root_is_there,
-        codes: &[0],
-    };
-    unpack_a_layout: false, Operation {
-        name: "unpack, layout",
-        before: old,
-        command: |small, place| {
-            Ok(["unpack", &small.local(NEW), &place.dest().display().to_string()].map(str::to_owned).to_vec())
-        },
-        between: whole_or_absent,
-        after: root_is_there,
-        codes: &[0],
-    };
-    layer_extract: false, Operation {
-        name: "layer extract",
-        before: old,
-        command: |small, place| {
-            let layer = small.layer(0)?.display().to_string();
-            let dest = place.dest().display().to_string();
-            Ok(["layer", "extract", &layer, &dest].map(str::to_owned).to_vec())
-        },
-        // It is made in place: what the dead left is part of it, and the repetition completes it.
-        between: NOTHING,
-        after: |small, place| {
-            let found = Snapshot::read(&place.dest())?;
-            let layers = cofferdam_tests::layout::layers_of(small.layout(), NEW)?;
-            let expected = &small.trees[&layers[0].digest.replace(':', "-")];
-            tree::ensure_same(("extracted", &found), ("expected", expected), |_, _| false)
-        },
-        codes: &[0],
-    };
-    remove: false, Operation {
-        name: "rm",
-        before: both,
-        command: |small, _| Ok(vec!["rm".into(), small.manifest(NEW).into()]),
-        between: NOTHING,
-        // What was left unneeded goes with the next removal.
-        after: |small, place| {
-            let cofferdam = &place.cofferdam;
-            ensure!(small.ensure_intact(cofferdam.store())? == [OLD], "not just the old image is left");
-            cofferdam.ok(small.pull(NEW))?;
-            small.ensure_unpacks(cofferdam, NEW)?;
-            cofferdam.ok(["rm", small.manifest(NEW)])?;
-            let left = (store::blobs(cofferdam.store())?.len(), store::trees(cofferdam.store())?.len());
-            ensure!(left == (2, 2), "{left:?} blobs and trees are left of an image with two layers");
-            small.ensure_unpacks(cofferdam, OLD)
-        },
-        // The reference goes first: then there is nothing to remove.
-        codes: &[0, 3],
-    };
+    pull_into_a_new_store: PULL_INTO_A_NEW_STORE,
+    pull_beside_another_image: PULL_BESIDE_ANOTHER_IMAGE,
+    pull_from_a_layout: PULL_FROM_A_LAYOUT,
+    pull_trees_synced: PULL_TREES_SYNCED,
+    pull_again: PULL_AGAIN,
+    unpack_by_copying: UNPACK_BY_COPYING,
+    unpack_and_extract: UNPACK_AND_EXTRACT,
+    unpack_by_applying: UNPACK_BY_APPLYING,
+    unpack_a_layout: UNPACK_A_LAYOUT,
+    layer_extract: LAYER_EXTRACT,
+    remove: REMOVE,
 }
