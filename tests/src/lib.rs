@@ -8,11 +8,11 @@
 pub mod bombs;
 pub mod cofferdam;
 pub mod conformance;
+pub mod disk;
 pub mod guests;
 pub mod images;
 pub mod layers;
 pub mod layout;
-pub mod mount;
 pub mod mounted;
 pub mod operation;
 pub mod oracle;

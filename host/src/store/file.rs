@@ -265,6 +265,19 @@ mod tests {
         assert_eq!(super::super::layout::names(&dir, "").unwrap(), ["a"]);
     }
 
+    /// Between its writing and its naming, a sweep by somebody else must not take it for a dead owner's.
+    #[test]
+    fn a_small_file_is_locked_until_it_has_its_name() {
+        let (_temp, dir) = temp();
+        let (mut slot, _locked) = write(&dir, "a", b"one", Flush::Later).unwrap();
+        let mut sweep = crate::store::sweep::Sweep::new(0);
+        crate::store::sweep::sweep_files(&dir, &mut sweep);
+        slot.publish_over("a", Flush::Later).unwrap();
+        assert_eq!(dir.read("a").unwrap(), b"one");
+        drop(write(&dir, "b", b"two", Flush::Later).unwrap());
+        assert_eq!(super::super::layout::names(&dir, "").unwrap(), ["a"]);
+    }
+
     #[test]
     fn reading_is_bounded_and_takes_regular_files_only() {
         let (_temp, dir) = temp();

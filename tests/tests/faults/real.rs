@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use cofferdam_tests::cofferdam::exit;
-use cofferdam_tests::mount::Mounted;
+use cofferdam_tests::disk::Disk;
 use cofferdam_tests::small::{NEW, OLD, Small};
 use cofferdam_tests::{Cofferdam, Scratch, require, store};
 
@@ -36,7 +36,7 @@ fn too_little_space_is_known_before_a_download_begins() -> Result<()> {
     let small = Small::new(true)?;
     let scratch = Scratch::new()?;
     let cofferdam = Cofferdam::new(scratch.dir("store")?)?;
-    let disk = Mounted::tmpfs(cofferdam.store(), "size=100k")?;
+    let disk = Disk::tmpfs(cofferdam.store(), "size=100k")?;
     let asked = || -> Result<usize> {
         let layers = cofferdam_tests::layout::layers_of(small.layout(), NEW)?;
         let gets = small.registry()?.blob_gets()?;
@@ -61,7 +61,7 @@ fn a_disk_that_fills_up_harms_nothing() -> Result<()> {
     let small = Small::new(false)?;
     let scratch = Scratch::new()?;
     let cofferdam = Cofferdam::new(scratch.dir("store")?)?;
-    let disk = Mounted::tmpfs(cofferdam.store(), "size=10m")?;
+    let disk = Disk::tmpfs(cofferdam.store(), "size=10m")?;
     cofferdam.ok(small.pull(OLD))?;
     let mut met = 0;
     // From hardly enough for the blobs up to nearly enough for all.
@@ -87,7 +87,7 @@ fn a_disk_without_inodes_harms_nothing() -> Result<()> {
     let small = Small::new(false)?;
     let scratch = Scratch::new()?;
     let cofferdam = Cofferdam::new(scratch.dir("store")?)?;
-    let disk = Mounted::tmpfs(cofferdam.store(), "size=10m,nr_inodes=1000")?;
+    let disk = Disk::tmpfs(cofferdam.store(), "size=10m,nr_inodes=1000")?;
     cofferdam.ok(small.pull(OLD))?;
     let mut met = 0;
     for inodes in (44..=72).step_by(4) {
@@ -112,26 +112,22 @@ fn a_full_ext4_harms_nothing() -> Result<()> {
     let small = Small::new(false)?;
     let scratch = Scratch::new()?;
     let cofferdam = Cofferdam::new(scratch.dir("store")?)?;
-    let Ok(disk) = Mounted::ext4(cofferdam.store(), &scratch.join("disk"), 8 << 20) else {
+    let Ok(disk) = Disk::ext4(cofferdam.store(), &scratch.join("disk"), 8 << 20) else {
         require::skip("there are no loop devices");
         return Ok(());
     };
     cofferdam.ok(small.pull(OLD))?;
-    let out = scratch.join("ballast");
     let ballast = cofferdam.store().join("ballast");
-    for spare in [100 << 10, 200_u64 << 10] {
+    // The second one is room for the blobs, but not for the trees.
+    for (spare, word) in [(60_u64 << 10, "needs"), (130 << 10, "No space left on device")] {
         let free = rustix::fs::statvfs(cofferdam.store())?;
         let fill = (free.f_bavail * free.f_frsize).saturating_sub(spare);
         fs::write(&ballast, vec![7; usize::try_from(fill)?])?;
         // What was written is allocated when it is on disk.
         fs::File::open(&ballast)?.sync_all()?;
-        fails_and_leaves_nothing(
-            &small,
-            &cofferdam,
-            if spare < 134 << 10 { "needs" } else { "No space left on device" },
-        )?;
+        fails_and_leaves_nothing(&small, &cofferdam, word)?;
         small.ensure_unpacks(&cofferdam, OLD)?;
-        fs::rename(&ballast, &out).or_else(|_| fs::remove_file(&ballast))?;
+        fs::remove_file(&ballast)?;
     }
     succeeds(&small, &cofferdam)?;
     drop(disk);
@@ -173,7 +169,7 @@ fn a_store_that_cannot_be_written_to_says_so() -> Result<()> {
     let scratch = Scratch::new()?;
     let cofferdam = Cofferdam::new(scratch.join("store"))?;
     cofferdam.ok(small.pull(OLD))?;
-    let disk = Mounted::read_only(cofferdam.store())?;
+    let disk = Disk::read_only(cofferdam.store())?;
     for words in [small.pull(NEW), vec!["rm".into(), small.manifest(OLD).into()]] {
         let run = cofferdam.fails(exit::FAILED, &words)?.has_hint()?;
         ensure!(run.err().contains("Read-only file system"), "{words:?}: {}", run.err());

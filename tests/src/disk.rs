@@ -10,9 +10,9 @@ use crate::registry::run;
 
 /// A mounted file system, which is unmounted when this goes out of scope.
 #[derive(Debug)]
-pub struct Mounted(PathBuf);
+pub struct Disk(PathBuf);
 
-impl Mounted {
+impl Disk {
     /// A file system in memory with these options, such as `size=1m`.
     pub fn tmpfs(dir: &Path, options: &str) -> Result<Self> {
         run(Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(dir))?;
@@ -41,7 +41,7 @@ impl Mounted {
     }
 }
 
-impl Drop for Mounted {
+impl Drop for Disk {
     fn drop(&mut self) {
         // Lazily: what a failed test left open must not keep it.
         if let Err(error) = run(Command::new("umount").arg("-l").arg(&self.0)) {
