@@ -6,9 +6,9 @@ use std::env;
 use anyhow::{Context as _, Result, bail, ensure};
 use cofferdam_tests::cofferdam::exit;
 use cofferdam_tests::operation::{self, Operation, Place, ensure_recovers};
-use cofferdam_tests::small::Small;
-use cofferdam_tests::store;
+use cofferdam_tests::small::{OLD, Small};
 use cofferdam_tests::tracer::{Action, Class, Point};
+use cofferdam_tests::{Run, store};
 use rustix::io::Errno;
 
 /// At how many calls an operation meets each fault when not all are wanted.
@@ -125,6 +125,67 @@ fn check(
         }
     }
     ensure_recovers(operation, small, place, before)
+}
+
+/// Lets the first call fail that fits, with an input/output error. How the command ended.
+fn fail_first(
+    operation: &Operation,
+    small: &Small,
+    place: &Place,
+    fits: impl Fn(&Point) -> bool + Sync,
+) -> Result<Run> {
+    let mut met = false;
+    let traced = place.traced(operation, small, |point| {
+        if met || !fits(point) {
+            return Action::Pass;
+        }
+        met = true;
+        Action::Fail(Errno::IO)
+    })?;
+    ensure!(met, "{}: there was no such call", operation.name);
+    Ok(traced.run)
+}
+
+/// The kernel says once only that something was not written. Who asks again is told that all is well, so nothing whose sync
+/// failed is believed in: a blob without a name goes, a name is taken back, trees are made again.
+#[test]
+fn what_could_not_be_synced_is_not_believed() -> Result<()> {
+    let operation = &operation::PULL_TREES_SYNCED;
+    let Some(small) = &operation.world()? else { return Ok(()) };
+    let blobs = |place: &Place| store::blobs(place.cofferdam.store());
+    let one_by_one = Operation {
+        command: |small, place| {
+            let command = (operation::PULL_TREES_SYNCED.command)(small, place)?;
+            Ok([command, vec!["--parallel".into(), "1".into()]].concat())
+        },
+        ..*operation
+    };
+    let staged = |point: &Point| point.path.starts_with("store/layers/") && point.path.ends_with(".downloading");
+    let named = |point: &Point| point.path.trim_end_matches('/') == "store/layers";
+    for fits in [&staged as &(dyn Fn(&Point) -> bool + Sync), &named] {
+        let place = Place::new(&one_by_one, small)?;
+        let run = fail_first(&one_by_one, small, &place, |point| point.class == Class::Sync && fits(point))?;
+        run.expect(exit::FAILED)?.has_hint()?;
+        ensure!(blobs(&place)?.len() == 2, "a blob stayed that may not be on disk");
+        ensure_recovers(&one_by_one, small, &place, &[OLD])?;
+    }
+
+    // One that is there and cannot be synced is written again.
+    let place = Place::new(operation, small)?;
+    let again = |point: &Point| point.class == Class::Sync && point.path == "store/layers/sha256-#.tar.gz";
+    let run = fail_first(operation, small, &place, again)?.expect(exit::OK)?;
+    ensure!(run.err().contains("written again"), "{}", run.err());
+    ensure_recovers(operation, small, &place, &[OLD])?;
+
+    let place = Place::new(operation, small)?;
+    fail_first(operation, small, &place, |point| point.call == "syncfs")?.expect(exit::FAILED)?;
+    let believed = store::recorded_trees(place.cofferdam.store())?;
+    ensure!(believed.is_empty(), "believed in after a sync that failed: {believed:?}");
+    let command = [(operation.command)(small, &place)?, vec!["--json".into()]].concat();
+    let pulled = place.cofferdam.ok(command)?.json()?;
+    ensure!(pulled["unpacked_layers"] == 3 && pulled["downloaded_layers"] == 0, "{pulled}");
+    small.ensure_intact(place.cofferdam.store())?;
+    Ok(())
 }
 
 macro_rules! operations {
