@@ -175,6 +175,43 @@ pub const LAYER_EXTRACT: Operation = Operation {
     codes: &[0],
 };
 
+/// Another name for an image.
+pub const TAG: Operation = Operation {
+    name: "tag",
+    registry: false,
+    before: both,
+    command: |small, _| Ok(["tag", small.manifest(NEW), "other:1"].map(str::to_owned).to_vec()),
+    between: NOTHING,
+    after: |small, place| {
+        let images = small.ensure_intact(place.cofferdam.store())?;
+        ensure!(images == [NEW, NEW, OLD], "{images:?}");
+        small.ensure_unpacks(&place.cofferdam, NEW)
+    },
+    codes: &[0],
+};
+
+/// A collection of an image that lost its reference.
+pub const COLLECT: Operation = Operation {
+    name: "gc",
+    registry: false,
+    before: |small, cofferdam| {
+        both(small, cofferdam)?;
+        let refs = cofferdam.store().join("refs");
+        let lost = store::list(&refs)?.into_iter().find(|name| name.contains("new"));
+        Ok(fs::remove_file(refs.join(lost.context("no reference to remove")?))?)
+    },
+    command: |_, _| Ok(vec!["gc".into()]),
+    between: NOTHING,
+    after: |small, place| {
+        let store = place.cofferdam.store();
+        ensure!(small.ensure_intact(store)? == [OLD], "not just the old image is left");
+        let left = (store::blobs(store)?.len(), store::trees(store)?.len());
+        ensure!(left == (2, 2), "{left:?} blobs and trees are left of an image with two layers");
+        small.ensure_unpacks(&place.cofferdam, OLD)
+    },
+    codes: &[0],
+};
+
 /// A removal of an image that shares a layer.
 pub const REMOVE: Operation = Operation {
     name: "rm",

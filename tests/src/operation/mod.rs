@@ -42,7 +42,17 @@ impl Operation {
             require::skip("programs can be traced on x86-64 only");
             return Ok(None);
         }
-        Small::new(self.registry).map(Some)
+        let small = Small::new(self.registry)?;
+        let scratch = Scratch::new()?;
+        let cofferdam = Cofferdam::new(scratch.join("store"))?;
+        let place = Place { cofferdam, out: scratch.path().to_path_buf(), _scratch: scratch };
+        let words = (self.command)(&small, &place)?;
+        let verb = words.first().context("no verb")?;
+        if !has_verb(&place.cofferdam, verb)? {
+            eprintln!("there is no verb `{verb}` yet");
+            return Ok(None);
+        }
+        Ok(Some(small))
     }
 }
 

@@ -26,4 +26,6 @@ operations! {
     unpack_a_layout: UNPACK_A_LAYOUT,
     layer_extract: LAYER_EXTRACT,
     remove: REMOVE,
+    tag: TAG,
+    collect: COLLECT,
 }

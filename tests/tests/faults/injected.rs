@@ -117,8 +117,8 @@ fn check(
     before: &[&str],
     failed: bool,
 ) -> Result<()> {
-    // It lived to clean up, unless that is what failed.
-    if !fault.classes.contains(&Class::Remove) {
+    // It lived to clean up, unless that is what failed. What a collection set aside is garbage, which the next opening sweeps.
+    if !fault.classes.contains(&Class::Remove) && operation.name != "gc" {
         store::ensure_nothing_staged(place.cofferdam.store())?;
         if failed && operation.name.starts_with("unpack") {
             store::ensure_holds(&place.out, &[])?;
@@ -205,4 +205,5 @@ operations! {
     an_unpack_by_applying: UNPACK_BY_APPLYING,
     an_extraction: LAYER_EXTRACT,
     a_removal: REMOVE,
+    a_collection: COLLECT,
 }
