@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use cap_std::fs::Dir;
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
 use crate::error::{Error, Result};
 
@@ -38,7 +38,11 @@ pub fn create_private_dir(path: &Path) -> Result<(Dir, bool)> {
         let parent = innermost.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         match builder.create(innermost) {
             Ok(()) => {
-                rustix::fs::fsync(open_dir(parent)?).map_err(|e| failed("sync", parent, e))?;
+                rustix::fs::fsync(open_dir(parent)?).map_err(|e| {
+                    // Nobody would sync it again if it stayed.
+                    let _ = rustix::fs::unlinkat(CWD, innermost, AtFlags::REMOVEDIR);
+                    failed("sync", parent, e)
+                })?;
                 (new, around) = (true, true);
                 missing.pop();
             }

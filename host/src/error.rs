@@ -189,6 +189,18 @@ pub enum Error {
         /// What happened.
         reason: String,
     },
+    /// There is not enough room for what is about to be fetched.
+    #[error("{what} needs {needed} bytes, and {path} has room for {available}")]
+    NoSpace {
+        /// What is to be fetched.
+        what: String,
+        /// The store's directory, escaped.
+        path: String,
+        /// Bytes that it needs.
+        needed: u64,
+        /// Bytes that the file system gives to this user.
+        available: u64,
+    },
     /// Somebody else holds it.
     #[error("{what} is in use by another process")]
     Busy {
@@ -280,7 +292,7 @@ impl Error {
             Self::Network { .. } => ErrorKind::Network,
             Self::Busy { .. } => ErrorKind::Busy,
             Self::Interrupted => ErrorKind::Interrupted,
-            Self::Io { .. } | Self::Context { .. } => ErrorKind::Failed,
+            Self::Io { .. } | Self::NoSpace { .. } | Self::Context { .. } => ErrorKind::Failed,
         }
     }
 
@@ -308,18 +320,27 @@ impl Error {
             Self::Authentication { host, .. } => Some(format!("give a user name and a password that {host} accepts")),
             Self::Network { .. } => Some("check the network and the name, then try again".into()),
             Self::Busy { .. } => Some("wait for the other process, or stop it".into()),
-            Self::Io { source, .. } => match source.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                    Some("free some space, then try again".into())
-                }
-                io::ErrorKind::PermissionDenied => {
-                    Some("run as a user who may do this, or choose another directory".into())
-                }
-                _ => None,
-            },
+            Self::NoSpace { .. } => Some(ROOM.into()),
+            Self::Io { source, .. } => hint_of_system(source).map(str::to_owned),
             _ => None,
         }
     }
+}
+
+const ROOM: &str = "free some space (`cofferdam gc` frees what no image needs), then try again";
+
+/// What to do about what the system said.
+fn hint_of_system(error: &io::Error) -> Option<&'static str> {
+    use rustix::io::Errno;
+    Some(match Errno::from_io_error(error)? {
+        Errno::NOSPC | Errno::DQUOT => ROOM,
+        Errno::ACCESS | Errno::PERM => "run as a user who may do this, or choose another directory",
+        Errno::ROFS => "make the file system writable, or choose another directory",
+        Errno::MFILE => "allow the process more open files: ulimit -n",
+        Errno::NFILE => "allow the machine more open files: sysctl fs.file-max",
+        Errno::IO => "look at the kernel's log: the disk may be failing",
+        _ => return None,
+    })
 }
 
 fn raise(limit: &str) -> String {
@@ -358,6 +379,22 @@ impl fmt::Display for Escaped<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_system_says_has_a_hint() {
+        let hint = |errno: rustix::io::Errno| Error::io("write", b"x", errno).context("pulling").hint();
+        for (errno, word) in [
+            (rustix::io::Errno::NOSPC, "cofferdam gc"),
+            (rustix::io::Errno::DQUOT, "cofferdam gc"),
+            (rustix::io::Errno::ROFS, "writable"),
+            (rustix::io::Errno::MFILE, "ulimit"),
+            (rustix::io::Errno::ACCESS, "user"),
+            (rustix::io::Errno::IO, "disk"),
+        ] {
+            assert!(hint(errno).is_some_and(|hint| hint.contains(word)), "{errno}");
+        }
+        assert_eq!(hint(rustix::io::Errno::NOENT), None);
+    }
 
     #[test]
     fn context_keeps_the_kind() {

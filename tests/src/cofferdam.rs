@@ -154,6 +154,11 @@ impl Running {
         kill_process(pid, signal).with_context(|| format!("cannot signal {}", self.line))
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether it has ended. Do not call [`Running::signal`] after it has.
     pub fn has_ended(&mut self) -> Result<bool> {
         // `try_wait` reaps, and `wait4` would find nothing: look without waiting.

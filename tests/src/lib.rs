@@ -8,11 +8,13 @@
 pub mod bombs;
 pub mod cofferdam;
 pub mod conformance;
+pub mod disk;
 pub mod guests;
 pub mod images;
 pub mod layers;
 pub mod layout;
 pub mod mounted;
+pub mod operation;
 pub mod oracle;
 pub mod paths;
 pub mod power;
@@ -20,7 +22,9 @@ pub mod proxy;
 pub mod registry;
 pub mod require;
 pub mod scratch;
+pub mod small;
 pub mod store;
+pub mod tracer;
 pub mod tree;
 pub mod usage;
 

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 
 use crate::layers;
 
@@ -38,6 +39,66 @@ pub fn ensure_blobs_are_whole(store: &Path) -> Result<()> {
         let digest = layers::digest_of_file(&store.join("layers").join(&name))?;
         ensure!(name == format!("{}.tar.gz", digest.replace(':', "-")), "{name} holds {digest}");
     }
+    Ok(())
+}
+
+/// Fails unless each manifest and configuration hashes to its name.
+pub fn ensure_documents_are_whole(store: &Path) -> Result<()> {
+    for room in ["manifests", "configs"] {
+        for name in list(&store.join(room))? {
+            let Some(stem) = name.strip_suffix(".json").filter(|stem| is_digest(stem)) else { continue };
+            let digest = layers::digest_of_file(&store.join(room).join(&name))?;
+            ensure!(stem == digest.replace(':', "-"), "{room}/{name} holds {digest}");
+        }
+    }
+    Ok(())
+}
+
+/// Fails unless all that each reference needs is there: manifest, configuration, and each layer as a blob of the declared
+/// size. Returns the digests of the references' manifests.
+pub fn ensure_images_are_complete(store: &Path) -> Result<Vec<String>> {
+    let json = |path: PathBuf| -> Result<Value> {
+        let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_slice(&bytes).with_context(|| format!("{} is no JSON", path.display()))
+    };
+    let stem = |digest: &Value| digest.as_str().unwrap_or_default().replace(':', "-");
+    let mut manifests = Vec::new();
+    for name in list(&store.join("refs"))? {
+        if name.strip_suffix(".json").is_none() {
+            continue;
+        }
+        let reference = json(store.join("refs").join(&name))?;
+        let digest = &reference["manifest"];
+        let manifest = json(store.join("manifests").join(format!("{}.json", stem(digest))))?;
+        json(store.join("configs").join(format!("{}.json", stem(&manifest["config"]["digest"]))))?;
+        for layer in manifest["layers"].as_array().context("a manifest without layers")? {
+            let path = store.join("layers").join(format!("{}.tar.gz", stem(&layer["digest"])));
+            let size = fs::metadata(&path).with_context(|| format!("{name} needs {}", path.display()))?.len();
+            ensure!(layer["size"] == size, "{} has {size} bytes", path.display());
+        }
+        manifests.push(digest.as_str().unwrap_or_default().to_owned());
+    }
+    Ok(manifests)
+}
+
+/// The trees beside which there is a record, as paths.
+pub fn recorded_trees(store: &Path) -> Result<Vec<PathBuf>> {
+    let local = list(&store.join("local"))?;
+    let rooms = local.iter().map(|bundle| store.join("local").join(bundle)).chain([store.to_path_buf()]);
+    let mut trees = Vec::new();
+    for room in rooms {
+        let names = list(&room.join("extracted"))?.into_iter().filter(|name| is_digest(name));
+        let recorded = names.filter(|name| room.join("records").join(format!("{name}.json")).exists());
+        trees.extend(recorded.map(|name| room.join("extracted").join(name)));
+    }
+    Ok(trees)
+}
+
+/// Fails if a lock of a layer or a document was left for which nobody lives: all that stays are the store's own.
+pub fn ensure_no_lock_is_left(store: &Path) -> Result<()> {
+    let mut found = list(&store.join("locks"))?;
+    found.retain(|name| name.contains("sha256-") || name.contains("sha512-"));
+    ensure!(found.is_empty(), "left in locks/: {found:?}");
     Ok(())
 }
 

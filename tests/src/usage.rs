@@ -25,6 +25,14 @@ pub struct Usage {
 }
 
 impl Usage {
+    pub(crate) fn new(status: ExitStatus, wall: Duration, usage: &libc::rusage) -> Self {
+        let time = |time: libc::timeval| {
+            Duration::from_secs(time.tv_sec.unsigned_abs()) + Duration::from_micros(time.tv_usec.unsigned_abs())
+        };
+        let (user, system) = (time(usage.ru_utime), time(usage.ru_stime));
+        Self { status, wall, user, system, peak_rss: usage.ru_maxrss.unsigned_abs() * 1024 }
+    }
+
     /// Processor time in all.
     pub fn cpu(&self) -> Duration {
         self.user + self.system
@@ -42,17 +50,7 @@ pub fn measure(command: &mut Command) -> Result<Usage> {
 pub fn wait(child: Child, start: Instant) -> Result<Usage> {
     let pid = i32::try_from(child.id()).context("a process id out of range")?;
     let (status, usage) = wait4(pid).with_context(|| format!("cannot wait for process {pid}"))?;
-    let wall = start.elapsed();
-    let time = |time: libc::timeval| {
-        Duration::from_secs(time.tv_sec.unsigned_abs()) + Duration::from_micros(time.tv_usec.unsigned_abs())
-    };
-    Ok(Usage {
-        status: ExitStatus::from_raw(status),
-        wall,
-        user: time(usage.ru_utime),
-        system: time(usage.ru_stime),
-        peak_rss: usage.ru_maxrss.unsigned_abs() * 1024,
-    })
+    Ok(Usage::new(ExitStatus::from_raw(status), start.elapsed(), &usage))
 }
 
 #[expect(unsafe_code, reason = "neither std nor rustix offers wait4, the only call that gives one child's memory")]

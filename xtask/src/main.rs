@@ -2,6 +2,7 @@
 
 mod bench;
 mod conformance;
+mod crash;
 mod demo;
 mod fuzz;
 mod guests;
@@ -26,6 +27,7 @@ usage: cargo xtask VERB
   conformance [--alone] [--write] [FILTER]
                           the scenarios of tests/conformance by us and by other tools, as a table; --write makes
                           CONFORMANCE.md of it, --alone leaves the others out
+  crash [--all] [FILTER]  kills each command at a sample of its system calls, or at all of them, and shows the table
   fuzz [TARGET …] [--seconds N]
                           fuzzes the parsers beside other implementations, each target for N seconds (60)
   power [CUTS]            cuts the power below a store, on ext4 and on xfs, at each flush and between, and prints what
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Some((&"demo", [])) => demo::run(),
         Some((&"bench", rest)) => bench::run(rest),
         Some((&"conformance", rest)) => conformance::run(rest),
+        Some((&"crash", rest)) => crash::run(rest),
         Some((&"fuzz", rest)) => fuzz::run(rest),
         Some((&"power", rest)) => power::run(rest),
         Some((&"images", rest)) => images::run(rest),

@@ -13,7 +13,8 @@ use crate::steps::{Done, Steps};
 use crate::{fuzz, guests, images, sh};
 
 /// Test binaries that take long or need the images: left out by `--fast`.
-const SLOW: &str = "not (binary(crash) or binary(hostile) or binary(interop) or binary(memory) or binary(power))";
+const SLOW: &str = "not (binary(crash) or binary(crowd) or binary(faults) or binary(hostile) or binary(interop) \
+     or binary(memory) or binary(power))";
 
 #[derive(Default)]
 struct Options {

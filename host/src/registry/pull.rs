@@ -123,6 +123,8 @@ async fn attempt(work: &Layers<'_>, options: &PullOptions) -> Result<Pulled> {
     let documents = resolved.indexes.iter().map(|index| &index.digest).chain([digest, &manifest.config.digest]);
     let leased = documents.chain(layers.iter().map(|(_, layer)| &layer.digest)).cloned().collect::<Vec<_>>();
     let lease = storage.lease(leased).await?;
+    let (store, needed) = (storage.clone(), layers.clone());
+    tasks.spawn(move || store.check_space(needed.iter().map(|(_, layer)| layer))).join().await?;
     progress.emit(Event::Resolved {
         reference: name.clone(),
         manifest: digest.clone(),

@@ -101,8 +101,12 @@ impl Slot {
         let publication = publish_new(&self.dir, &self.name, name)?;
         if publication == Publication::Done {
             self.published = true;
-            if flush == Flush::Now {
-                sync_dir(&self.dir)?;
+            // A sync that failed may claim to have worked when it is done again: the name is given up instead.
+            if flush == Flush::Now
+                && let Err(error) = sync_dir(&self.dir)
+            {
+                let _ = rustix::fs::unlinkat(&*self.dir, name, AtFlags::empty());
+                return Err(error);
             }
         }
         Ok(publication)
@@ -279,6 +283,19 @@ mod tests {
             replace(&dir, "a", text.as_bytes(), Flush::Now).unwrap();
             assert_eq!(dir.read("a").unwrap(), text.as_bytes());
         }
+        assert_eq!(super::super::layout::names(&dir, "").unwrap(), ["a"]);
+    }
+
+    /// Between its writing and its naming, a sweep by somebody else must not take it for a dead owner's.
+    #[test]
+    fn a_small_file_is_locked_until_it_has_its_name() {
+        let (_temp, dir) = temp();
+        let (mut slot, _locked) = write(&dir, "a", b"one", Flush::Later).unwrap();
+        let mut sweep = crate::store::sweep::Sweep::new(0);
+        crate::store::sweep::sweep_files(&dir, &mut sweep);
+        slot.publish_over("a", Flush::Later).unwrap();
+        assert_eq!(dir.read("a").unwrap(), b"one");
+        drop(write(&dir, "b", b"two", Flush::Later).unwrap());
         assert_eq!(super::super::layout::names(&dir, "").unwrap(), ["a"]);
     }
 

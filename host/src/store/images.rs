@@ -13,6 +13,7 @@ use crate::store::layout::{self, BlobKind};
 use crate::store::lease::Keeps;
 use crate::store::manifest::not_found;
 use crate::store::refs::ImageRef;
+use crate::store::stage::{Draft, Staged};
 use crate::store::storage::ImageStorage;
 
 impl ImageStorage {
@@ -78,9 +79,23 @@ impl ImageStorage {
     fn secure(&self, kind: BlobKind, digest: &Digest) -> Result<bool> {
         let (dir, name) = (self.rooms().blobs(kind), kind.file_name(digest));
         match self.durability().flush() {
-            Flush::Now => file::sync(dir, &name),
+            Flush::Now => file::sync(dir, &name).or_else(|error| {
+                tracing::warn!(blob = name, %error, "a blob cannot be synced; it is written again");
+                self.write_again(kind, digest)
+            }),
             Flush::Later => Ok(layout::file_size(dir, &name).is_some()),
         }
+    }
+
+    /// Writes a blob again, into another file. A sync that failed says once only that something was not written: done
+    /// again, it would claim to have worked.
+    fn write_again(&self, kind: BlobKind, digest: &Digest) -> Result<bool> {
+        let (dir, name) = (self.rooms().blobs(kind), kind.file_name(digest));
+        let Some(mut blob) = file::open(dir, &name)? else { return Ok(false) };
+        let expected = self.expect(kind, digest.clone(), None)?;
+        let mut staged = Staged::new(Draft::create(dir, expected, self.locks(), None)?);
+        std::io::copy(&mut blob, &mut staged).map_err(|e| Error::io("write again", name.as_bytes(), e))?;
+        staged.verify()?.commit_over().map(|()| true)
     }
 
     /// Makes trees durable: all, if that is wanted, and those without a blob of their layer unless nothing is to be durable.

@@ -149,7 +149,10 @@ impl Rooms {
 pub(super) fn private_dir(parent: &Dir, name: &str) -> Result<Dir> {
     match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
         // What will be in it is to outlive a power cut, so must its name.
-        Ok(()) => super::file::sync_dir(parent)?,
+        Ok(()) => super::file::sync_dir(parent).inspect_err(|_| {
+            // Nobody would sync it again if it stayed.
+            let _ = rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR);
+        })?,
         Err(Errno::EXIST) => {}
         Err(error) => return Err(Error::io("create", name.as_bytes(), error)),
     }

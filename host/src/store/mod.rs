@@ -71,6 +71,7 @@ mod refs;
 mod remove;
 mod sandboxed;
 mod set_aside;
+mod space;
 mod stage;
 mod stage_tree;
 mod storage;

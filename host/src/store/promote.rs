@@ -41,8 +41,17 @@ impl Trees {
         if written.is_empty() {
             return Ok(0);
         }
-        self.sync_all()?;
+        if let Err(error) = self.sync_all() {
+            self.give_up(&written)?;
+            return Err(error);
+        }
         self.confirm(written)
+    }
+
+    /// Believes in these trees no more. The kernel tells once only that it could not write something, and not what: the next
+    /// sync would claim to have worked, and part of a tree might be missing all the same.
+    fn give_up(&self, written: &[Unsynced]) -> Result<()> {
+        written.iter().try_for_each(|Unsynced { digest, mark }| self.distrust(digest, mark))
     }
 
     /// Syncs the file system in which the trees are.

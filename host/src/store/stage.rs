@@ -204,12 +204,21 @@ impl Verified {
                     file::sync_dir(&dir)?;
                 }
             } else {
-                tracing::warn!(blob = %expected.subject(), "replacing a blob whose bytes are not what its name says");
+                tracing::warn!(blob = %expected.subject(), "replacing a blob that is not what its name says, or not on disk");
                 slot.publish_over(&name, expected.flush)?;
             }
         }
         drop((naming, slot, file, lock));
         Ok(Committed { digest: expected.digest, size: self.size })
+    }
+
+    /// As [`Verified::commit`], in the place of whatever has the name.
+    pub(super) fn commit_over(self) -> Result<()> {
+        let Draft { mut slot, file, expected, locks, .. } = self.draft;
+        let name = expected.kind.file_name(&expected.digest);
+        file::sync_file(&file, &name)?;
+        let _naming = locks.acquire(&naming_lock(expected.kind, &expected.digest))?;
+        slot.publish_over(&name, Flush::Now)
     }
 }
 
@@ -218,14 +227,13 @@ pub(super) fn naming_lock(kind: BlobKind, digest: &Digest) -> String {
     format!("{}.{}.naming.lock", kind.directory(), digest.file_stem())
 }
 
-/// Whether the file of this name has the expected bytes.
+/// Whether the file of this name has the expected bytes, in memory and, as far as that is wanted, on disk.
 fn holds(dir: &Dir, name: &str, expected: &Expected) -> Result<bool> {
     let Some(mut file) = file::open(dir, name)? else { return Ok(false) };
     let (digest, _) = file::hash(&mut file, expected.digest.algorithm(), name)?;
-    if expected.flush == Flush::Now {
-        file::sync_file(&file, name)?;
-    }
-    Ok(digest == expected.digest)
+    // One that cannot be synced may not be on disk what it is in memory, and the system says so once only.
+    let on_disk = expected.flush == Flush::Later || file::sync_file(&file, name).is_ok();
+    Ok(on_disk && digest == expected.digest)
 }
 
 impl Committed {

@@ -12,7 +12,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::store::image::LayerDescriptor;
 use crate::store::layout;
-use crate::store::lock::{Lock, waiting};
+use crate::store::lock::{Lock, blocking, waiting};
 use crate::store::names::{self, Staging};
 use crate::store::promote;
 use crate::store::record::{self, Identity, TreeRecord, check_diff_id};
@@ -56,11 +56,23 @@ impl Trees {
 
     /// As [`Trees::begin`]; waits until that is given up.
     pub(crate) fn begin_unless(&self, layer: &LayerDescriptor, cancel: Option<&Cancel>) -> Result<Claim<StagedTree>> {
+        match self.wait(layer, cancel)? {
+            Some(lock) => self.begin_locked(layer, lock),
+            None => Ok(Claim::Present),
+        }
+    }
+
+    /// Waits until nobody else makes a layer's tree; nothing if it is there before that.
+    fn wait(&self, layer: &LayerDescriptor, cancel: Option<&Cancel>) -> Result<Option<Lock>> {
         if matches!(self.look(layer)?, Look::Ready(..)) {
-            return Ok(Claim::Present);
+            return Ok(None);
         }
         self.0.access.writable()?;
         let lock = self.0.locks.acquire_unless(&self.lock_name(&layer.digest), cancel)?;
+        Ok(Some(lock))
+    }
+
+    fn begin_locked(&self, layer: &LayerDescriptor, lock: Lock) -> Result<Claim<StagedTree>> {
         match self.look(layer)? {
             Look::Ready(..) => return Ok(Claim::Present),
             // It stays: others may count on it, and the commit will know whether it is right.
@@ -73,7 +85,15 @@ impl Trees {
     /// As [`Trees::begin`], without blocking the executor. To be given up by dropping the future.
     pub async fn begin_async(&self, layer: &LayerDescriptor) -> Result<Claim<StagedTree>> {
         let (trees, layer) = (self.clone(), layer.clone());
-        waiting(move || trees.begin(&layer)).await
+        let waited = waiting({
+            let (trees, layer) = (trees.clone(), layer.clone());
+            move || trees.wait(&layer, None)
+        });
+        match waited.await? {
+            // Not on the thread that waited, which nobody waits for: a program that ends would leave what was staged.
+            Some(lock) => blocking(move || trees.begin_locked(&layer, lock)).await,
+            None => Ok(Claim::Present),
+        }
     }
 
     pub(super) fn stage(&self, layer: &LayerDescriptor, lock: Lock) -> Result<StagedTree> {

@@ -385,11 +385,11 @@ impl Trees {
     }
 
     /// Sees to it that a tree counts no more, if it still is this one.
-    fn distrust(&self, record: &TreeRecord) -> Result<()> {
-        if let Some(_lock) = self.0.locks.try_acquire(&self.lock_name(&record.digest))?
-            && self.read_record(&record.digest)?.is_some_and(|now| now.mark == record.mark)
+    pub(super) fn distrust(&self, digest: &Digest, mark: &str) -> Result<()> {
+        if let Some(_lock) = self.0.locks.try_acquire(&self.lock_name(digest))?
+            && self.read_record(digest)?.is_some_and(|now| now.mark == mark)
         {
-            file::remove(&self.0.records, &record_name(&record.digest))?;
+            file::remove(&self.0.records, &record_name(digest))?;
         }
         Ok(())
     }
@@ -425,7 +425,7 @@ impl Tree {
         if let Some(bytes) = bytes.filter(|bytes| Digest::of(bytes) == layer.digest) {
             return Ok(bytes);
         }
-        self.trees.distrust(&self.record)?;
+        self.trees.distrust(digest, &self.record.mark)?;
         Err(Error::Damaged {
             subject: format!("what the store notes about layer {digest}"),
             reason: "it is not what was written".into(),

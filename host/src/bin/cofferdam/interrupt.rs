@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, PoisonError};
 
 use cofferdam::{Cancel, Error, Result};
@@ -23,6 +24,7 @@ pub(crate) fn cancel() -> Result<Cancel> {
 
 /// Watches on a thread of its own: it hears the second signal too, whatever the first one left the others doing.
 fn watch(cancel: Cancel) -> io::Result<()> {
+    spare_files()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Before anybody works: from here on no signal is missed.
     let (mut interrupt, mut terminate) = {
@@ -43,6 +45,13 @@ fn watch(cancel: Cancel) -> io::Result<()> {
             end();
         });
     })?;
+    Ok(())
+}
+
+/// Fails if so few files may be open that setting up the runtime would panic, as it does where it cannot have its sockets.
+fn spare_files() -> io::Result<()> {
+    let (one, two) = UnixStream::pair()?;
+    let _more = [one.try_clone()?, one.try_clone()?, two.try_clone()?, two.try_clone()?];
     Ok(())
 }
 

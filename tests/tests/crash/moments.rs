@@ -1,4 +1,4 @@
-//! `kill -9` at any moment: what is committed is whole, the next run succeeds, and the dead leave nothing behind.
+//! `kill -9` at moments spread over the time of a run, over real images: see also `steps.rs`, which leaves nothing to luck.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
