@@ -1,5 +1,6 @@
 //! `images`: what the store holds.
 
+use cofferdam::{Error, ErrorKind};
 use serde_json::json;
 
 use crate::failure::Failure;
@@ -47,7 +48,7 @@ pub(crate) fn run(session: &Session) -> Result<(), Failure> {
                     "pulled_at": entry.pulled_at,
                     "error": error.root().to_string(),
                 }));
-                damage.get_or_insert(error.context(format!("reading the image {}", entry.reference)));
+                damage.get_or_insert(incomplete(error, &entry.reference));
             }
         }
     }
@@ -57,4 +58,16 @@ pub(crate) fn run(session: &Session) -> Result<(), Failure> {
         output::table(&["IMAGE", "MANIFEST", "PLATFORM", "LAYERS", "SIZE"], &rows)?;
     }
     damage.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// What is wrong with an image that is listed: a part that is gone was there, so that is damage too.
+fn incomplete(error: Error, reference: &str) -> Error {
+    if error.kind() == ErrorKind::NotFound {
+        return Error::Damaged {
+            subject: format!("the image {reference}"),
+            reason: error.root().to_string(),
+            hint: format!("pull it again: cofferdam pull {reference}"),
+        };
+    }
+    error.context(format!("reading the image {reference}"))
 }
