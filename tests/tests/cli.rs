@@ -321,6 +321,12 @@ fn a_destination_may_be_spelled_in_any_way() -> Result<()> {
         })?;
         run.wait()?.expect(exit::OK)?;
         trees.push(Snapshot::read(&work.join(dest).join("d"))?);
+        ensure!(work.join("link").is_symlink(), "the link was replaced");
+        let real = work.join("real/d");
+        if dest.contains("link") || dest.contains("real") {
+            ensure!(real.join("f").exists(), "`{dest}` led elsewhere");
+            fs::remove_dir_all(real)?;
+        }
     }
     ensure!(trees.iter().all(|tree| tree.entries.len() == 2 && *tree == trees[0]), "the trees differ");
     Ok(())

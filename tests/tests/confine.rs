@@ -155,6 +155,10 @@ fn the_command_is_confined_before_it_reads() -> Result<()> {
     }
     let scratch = Scratch::new()?;
     let cofferdam = Cofferdam::new(scratch.join("store"))?;
+    if fs::read_to_string("/proc/self/status")?.lines().any(|line| line == "NoNewPrivs:\t1") {
+        require::skip("new privileges are given up already, so that nothing can be seen");
+        return Ok(());
+    }
     for verb in [&["layer", "list", "-"][..], &["layer", "verify", "-"], &["layer", "extract", "-", "DEST"]] {
         let dest = scratch.join("dest").display().to_string();
         let words = verb.iter().map(|word| if *word == "DEST" { dest.as_str() } else { *word });

@@ -28,11 +28,17 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
             text => filter = text,
         }
     }
+    if write && (alone || !filter.is_empty()) {
+        bail!("--write wants every scenario and every tool");
+    }
     if !require::is_root() {
         bail!("owners, devices and attributes need root");
     }
     if !alone {
         let missing = setup::tools(setup::FOR_CONFORMANCE)?;
+        if write && !missing.is_empty() {
+            bail!("--write wants every tool, and these are not installed: {}", missing.join(", "));
+        }
         if !missing.is_empty() {
             eprintln!("not compared, since they are not installed: {}", missing.join(", "));
         }

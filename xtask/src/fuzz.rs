@@ -77,17 +77,22 @@ fn dir() -> PathBuf {
 
 fn all(targets: &[(&str, u32, Option<&str>)], seconds: u32, seed: Option<u32>) -> Result<()> {
     let programs = build()?;
+    // The same seed finds the same only from the same corpus: a short run begins anew, a long one goes on where others ended.
+    let corpus = dir().join(if seed.is_some() { "corpus-short" } else { "corpus" });
+    if seed.is_some() && corpus.exists() {
+        fs::remove_dir_all(&corpus).with_context(|| format!("cannot remove {}", corpus.display()))?;
+    }
     let peers = find("python3").is_some();
     if peers {
         let seeds = paths::workspace().join("fuzz/peers/seeds.py");
-        sh::run(sh::words("python3").arg(seeds).arg(dir().join("corpus")))?;
+        sh::run(sh::words("python3").arg(seeds).arg(&corpus))?;
     } else {
         eprintln!("without python3 there are no seeds, and no peers to compare with");
     }
     let mut rows = Vec::new();
     let mut failures = Vec::new();
     for &(name, most, dictionary) in targets {
-        match one(&programs, name, most, dictionary, seconds, seed) {
+        match one(&programs, &corpus, (name, most, dictionary), seconds, seed) {
             Ok(row) => rows.push(row),
             Err(error) => failures.push(error),
         }
@@ -95,7 +100,7 @@ fn all(targets: &[(&str, u32, Option<&str>)], seconds: u32, seed: Option<u32>) -
     println!("{}", table::render(&["target", "executions", "edges", "corpus", "outcomes"], &rows));
     if peers && targets.iter().any(|(name, ..)| *name == "tar") {
         let mut command = Command::new(programs.join("peers"));
-        command.arg(paths::workspace().join("fuzz/peers/list.py")).arg(dir().join("corpus/tar"));
+        command.arg(paths::workspace().join("fuzz/peers/list.py")).arg(corpus.join("tar"));
         failures.extend(sh::run(&mut command).err());
     }
     for failure in &failures {
@@ -126,13 +131,12 @@ fn build() -> Result<PathBuf> {
 /// Runs one target. Returns a row of the report.
 fn one(
     programs: &Path,
-    name: &str,
-    most: u32,
-    dictionary: Option<&str>,
+    corpus: &Path,
+    (name, most, dictionary): (&str, u32, Option<&str>),
     seconds: u32,
     seed: Option<u32>,
 ) -> Result<Vec<String>> {
-    let (corpus, artifacts) = (dir().join("corpus").join(name), dir().join("artifacts"));
+    let (corpus, artifacts) = (corpus.join(name), dir().join("artifacts"));
     let logs = dir().join("logs");
     for dir in [&corpus, &artifacts, &logs] {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;

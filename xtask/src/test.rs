@@ -140,7 +140,7 @@ fn test_command(options: &Options) -> Command {
     if options.fast && filter.is_none() {
         command.args(["--test", "cli", "--test", "guests", "--test", "fixture"]);
     } else {
-        command.args(["--tests", "--no-fail-fast"]);
+        command.args(["--tests", "--examples", "--no-fail-fast"]);
     }
     command.args(filter);
     command

@@ -125,7 +125,8 @@ impl Scenario {
         };
         self.close(std::mem::replace(section, next))?;
         if let Section::Expect(part) = section {
-            self.overlay_alone |= line.iter().any(|word| matches!(word.text(), Some("alone" | "any")));
+            self.overlay_alone |=
+                *part == Part::Overlay && line.iter().any(|word| matches!(word.text(), Some("alone" | "any")));
             let expectation = self.expectation(*part);
             expectation.refused.extend(line.iter().filter_map(Word::text).filter_map(|text| text.parse::<i32>().ok()));
             if line.iter().any(|word| word.text() == Some("any")) {

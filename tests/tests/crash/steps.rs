@@ -68,6 +68,7 @@ pub(crate) fn kill_at_every_step(operation: &Operation) -> Result<()> {
             );
         }
     }
+    ensure!(row.kills() > 0, "{}: nothing was killed", operation.name);
     row.write()
 }
 

@@ -31,6 +31,11 @@ impl Row {
         }
     }
 
+    /// How often the operation was killed.
+    pub(crate) fn kills(&self) -> usize {
+        self.before.values().sum::<usize>() + self.behind
+    }
+
     /// Prints the row, keeps it, and makes the table of all that were kept.
     pub(crate) fn write(&self) -> Result<()> {
         let before: usize = self.before.values().sum();

@@ -52,6 +52,7 @@ fn may_be_ignored(point: &Point) -> bool {
 fn meet_every_fault(operation: &Operation) -> Result<()> {
     let Some(small) = &operation.world()? else { return Ok(()) };
     let all = env::var_os("COFFERDAM_CRASH_ALL").is_some_and(|value| value == "1");
+    let (mut rounds, mut errors) = (0, 0);
     for fault in FAULTS {
         let undisturbed = Place::new(operation, small)?;
         let traced = undisturbed.traced(operation, small, |_| Action::Pass)?;
@@ -67,7 +68,10 @@ fn meet_every_fault(operation: &Operation) -> Result<()> {
             }
         }
         println!("{}: {} in {:?}: {calls} calls, {seen} errors seen", operation.name, fault.text, fault.classes);
+        rounds += 2 * sample;
+        errors += seen;
     }
+    ensure!(rounds > 0 && errors > 0, "{}: {errors} errors in {rounds} rounds: nothing was tried", operation.name);
     Ok(())
 }
 
