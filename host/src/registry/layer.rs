@@ -66,7 +66,7 @@ impl Layers<'_> {
         let mut mended = false;
         loop {
             let Claim::Granted(tree) = self.storage.trees().begin_async(layer).await? else {
-                return Ok(Brought::Cached);
+                return self.complete(descriptor, layer).await;
             };
             // Noted before it is made: this future may be dropped while a thread commits the tree.
             self.made.lock().unwrap_or_else(PoisonError::into_inner).push(layer.digest.clone());
@@ -92,6 +92,22 @@ impl Layers<'_> {
             }
             mended = true;
         }
+    }
+
+    /// Sees to the blob of a layer whose tree is there: it may have been taken away, since it was damaged.
+    async fn complete(&self, descriptor: &Descriptor, layer: &LayerDescriptor) -> Result<Brought> {
+        if self.storage.has_layer(&layer.digest.to_string()) {
+            return Ok(Brought::Cached);
+        }
+        let claim = self.storage.begin_blob(BlobKind::Layer, &layer.digest, layer.size).await?;
+        let Claim::Granted(staged) = claim else { return Ok(Brought::Cached) };
+        // Nobody reads along.
+        let (writer, _) = tail(staged.reader()?);
+        let arrived = |bytes| self.progress.emit(Event::Downloaded { layer: layer.digest.clone(), bytes });
+        let written = self.download_of(descriptor).run(staged, writer, &arrived, std::future::pending()).await?;
+        let verified = written.staged.verify()?;
+        let committed = self.tasks.spawn(move || verified.commit()).join().await?;
+        Ok(Brought::Downloaded(committed.size()))
     }
 
     /// Downloads a blob and unpacks it on the way. Returns the number of bytes.

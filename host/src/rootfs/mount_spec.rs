@@ -17,6 +17,7 @@ use rustix::fs::{Mode as Permissions, OFlags};
 use rustix::io::Errno;
 
 use super::merge::{Merge, PreservedLayer};
+use super::provide::LayerProvider as _;
 use super::source;
 use super::unpack::{UnpackOptions, trees, writer_options};
 use crate::error::{Error, Result};
@@ -120,7 +121,12 @@ impl Making<'_> {
                 plan.root = Some(index);
             }
             let repeated = below.iter().any(|other| other.record().digest == tree.record().digest);
-            match form(&record, &below, repeated)? {
+            let form = match form(&record, &below, repeated)? {
+                // A tree may stand for its blob.
+                Form::Overlay if !self.storage.has_layer(&tree.record().digest.to_string()) => Form::Merged,
+                form => form,
+            };
+            match form {
                 Form::Nothing => continue,
                 // One is for the root directory.
                 form @ (Form::AsItIs | Form::Overlay) if plan.lower.len() + 1 < MOST => {
@@ -158,10 +164,12 @@ impl Making<'_> {
     /// A layer with its removals in overlayfs's form.
     fn overlay(&self, index: usize) -> Result<Tree> {
         let layer = self.descriptor(index)?;
-        self.made.ensure_with(layer, &self.watch(), |staged| {
-            let blob = self.storage.open_layer(&layer.digest)?;
-            overlay_form(self.unpacker, blob, layer, staged.directory_handle()?, &self.watch())
-        })
+        self.made
+            .ensure_with(layer, &self.watch(), |staged| {
+                let blob = self.storage.open_layer(&layer.digest)?;
+                overlay_form(self.unpacker, blob, layer, staged.directory_handle()?, &self.watch())
+            })
+            .map_err(|error| self.storage.explain(error, layer, &self.image.reference))
     }
 
     /// The layers up to one, made one.

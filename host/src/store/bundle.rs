@@ -62,9 +62,15 @@ pub(super) fn open(storage: &ImageStorage, key: &str) -> Result<Trees> {
 /// The trees of a local layout that nobody else has open, and its directory, which is locked for us alone; nothing if somebody has.
 pub(super) fn open_alone(storage: &ImageStorage, key: &str) -> Result<Option<(Trees, File)>> {
     let local = &storage.rooms().local;
-    let bundle = layout::open_dir(local, key).map_err(|e| Error::io("open", key.as_bytes(), e))?;
+    let bundle = match layout::open_dir(local, key) {
+        // Somebody else collects too.
+        Err(Errno::NOENT) => return Ok(None),
+        other => other.map_err(|e| Error::io("open", key.as_bytes(), e))?,
+    };
     let held = bundle.try_clone().map_err(|e| Error::io("hold", key.as_bytes(), e))?.into_std_file();
-    if rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
+    if rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK)
+        || !is_named(local, key, &held)?
+    {
         return Ok(None);
     }
     Ok(Some((trees(storage, key, &bundle)?, held)))

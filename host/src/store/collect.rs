@@ -139,6 +139,17 @@ impl ImageStorage {
         Ok(local)
     }
 
+    /// Removes the note about a manifest, if that is gone now: who found it gone looked some time ago.
+    pub(super) fn take_lost_note(&self, digest: &Digest) -> Result<()> {
+        let kind = BlobKind::Manifest;
+        let Some(_lock) = self.locks().try_acquire(&blob_lock(kind, digest))? else { return Ok(()) };
+        let (dir, name) = (self.rooms().blobs(kind), kind.file_name(digest));
+        match rustix::fs::statat(&**dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => unlink(&self.rooms().records, &note_name(digest)),
+            _ => Ok(()),
+        }
+    }
+
     fn take_blob(&self, kind: BlobKind, digest: &Digest, taken: &mut Taken) -> Result<()> {
         let Some(_lock) = self.locks().try_acquire(&blob_lock(kind, digest))? else {
             taken.kept.push((digest.clone(), "it is being written"));

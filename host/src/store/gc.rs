@@ -229,12 +229,12 @@ impl ImageStorage {
         let _ = self.needed(&self.refs().list()?, &mut known);
         let mut taken = Taken::default();
         if let Some(collecting) = self.collecting(Some(&options.cancel))? {
-            let mut plan = self.plan(before, &self.refs().list()?, &collecting.leased, options, &mut known)?;
+            let plan = self.plan(before, &self.refs().list()?, &collecting.leased, options, &mut known)?;
             if !plan.images.is_empty() {
                 self.refs().remove_all(plan.images.iter().map(|image| image.reference.as_str()))?;
             }
-            plan.parts.documents.extend(before.lost_notes());
             self.take(&plan.parts, &mut taken)?;
+            before.lost_notes().try_for_each(|digest| self.take_lost_note(digest))?;
             drop(collecting);
             (done.images, done.kept) = (plan.images, plan.kept);
         } else {
@@ -388,9 +388,9 @@ impl Before {
     }
 
     /// Manifests that are gone, but for the note about them.
-    fn lost_notes(&self) -> impl Iterator<Item = (Document, Digest)> {
+    fn lost_notes(&self) -> impl Iterator<Item = &Digest> {
         let notes = self.left_over().filter(|thing| thing.kind == Kind::Note && thing.path.contains("/manifest."));
-        notes.filter_map(|thing| Some((Document::Manifest, thing.digest.clone()?)))
+        notes.filter_map(|thing| thing.digest.as_ref())
     }
 
     /// The bytes that the store takes without these parts and what is freed in any case.
@@ -406,7 +406,11 @@ impl Before {
             _ => false,
         };
         let left: u64 = self.left_over().map(|thing| thing.bytes).sum();
-        let gone: u64 = self.things.iter().filter(gone).map(|thing| thing.bytes).sum();
+        let paths: BTreeSet<&str> = self.things.iter().filter(gone).map(|thing| thing.path.as_str()).collect();
+        let goes = |thing: &&Thing| {
+            paths.contains(thing.path.as_str()) || thing.about.as_deref().is_some_and(|about| paths.contains(about))
+        };
+        let gone: u64 = self.things.iter().filter(goes).map(|thing| thing.bytes).sum();
         self.total().saturating_sub(left + gone)
     }
 

@@ -26,6 +26,11 @@ pub(super) fn mark(root: &Arc<Dir>) -> Result<()> {
 impl ImageStorage {
     /// Says that the caller keeps content without publishing it.
     pub(super) fn keep_unreferenced(&self) -> Result<()> {
+        if self.keeps_unreferenced() {
+            return Ok(());
+        }
+        // Behind the gate: who collects sees it, or has listed what goes before it was set.
+        let _gate = self.locks().gate(None)?;
         mark(&self.rooms().root)
     }
 

@@ -77,7 +77,7 @@ struct Held {
 #[derive(Debug)]
 enum By {
     /// By a file of its own.
-    File { dir: Arc<Dir>, name: String, _file: File },
+    File { dir: Arc<Dir>, name: String, file: Option<File> },
     /// By the store's use as a whole, where no file can be made.
     Use { _in_use: InUse },
     /// Not at all, since there is nothing to hold.
@@ -111,8 +111,10 @@ impl Lease {
 
 impl Drop for By {
     fn drop(&mut self) {
-        if let Self::File { dir, name, .. } = self {
-            let _ = rustix::fs::unlinkat(&**dir, &*name, AtFlags::empty());
+        if let Self::File { dir, name, file } = self {
+            // Closed first: after a fork the other one may still hold it, and then its name stays.
+            drop(file.take());
+            let _ = sweep_one(dir, name);
         }
     }
 }
@@ -187,7 +189,7 @@ fn lease(locks: &Locks, digests: BTreeSet<Digest>, cancel: Option<&Cancel>) -> R
     let by = match make(locks, &digests, cancel) {
         Ok(by) => by,
         // Who cannot write here can still see to it that nobody else frees anything.
-        Err(error) if is_read_only(&error) => By::Use { _in_use: locks.share(cancel)? },
+        Err(error) if is_unwritable(&error) => By::Use { _in_use: locks.share(cancel)? },
         Err(error) => return Err(error),
     };
     Ok(Lease(Arc::new(Held { digests, _by: by })))
@@ -213,14 +215,14 @@ fn make(locks: &Locks, digests: &BTreeSet<Digest>, cancel: Option<&Cancel>) -> R
             continue;
         }
         let written = file.write_all(text.as_bytes()).map_err(failed);
-        let by = By::File { dir: Arc::clone(&dir), name, _file: file };
+        let by = By::File { dir: Arc::clone(&dir), name, file: Some(file) };
         return written.map(|()| by);
     }
 }
 
-fn is_read_only(error: &Error) -> bool {
+fn is_unwritable(error: &Error) -> bool {
     let Error::Io { source, .. } = error.root() else { return false };
-    matches!(Errno::from_io_error(source), Some(Errno::ROFS | Errno::ACCESS))
+    matches!(Errno::from_io_error(source), Some(Errno::ROFS | Errno::ACCESS | Errno::NOSPC | Errno::DQUOT))
 }
 
 /// What the leases of the living name. To be read with the gate held alone; without, it is a guess.
@@ -408,7 +410,7 @@ mod tests {
 
     #[test]
     fn where_nothing_can_be_written_the_whole_store_is_held() {
-        assert!(is_read_only(&Error::io("open", b"x", Errno::ROFS)));
-        assert!(!is_read_only(&Error::io("open", b"x", Errno::NOSPC)));
+        assert!(is_unwritable(&Error::io("open", b"x", Errno::ROFS)));
+        assert!(!is_unwritable(&Error::io("open", b"x", Errno::NOSPC)));
     }
 }

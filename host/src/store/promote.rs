@@ -16,10 +16,14 @@ use crate::store::bundle;
 use crate::store::file;
 use crate::store::storage::ImageStorage;
 use crate::store::trace::step;
+use crate::store::tree_list::list_name;
 use crate::store::trees::Trees;
 
 /// How long after its commit a tree is synced. Twice the age at which the kernel writes by itself, by default.
 const AGE: Duration = Duration::from_mins(1);
+
+/// How many directories of trees one opening of the store looks after.
+const AT_ONCE: usize = 16;
 
 /// A tree as it was before a sync.
 pub(super) struct Unsynced {
@@ -51,7 +55,13 @@ impl Trees {
     /// Believes in these trees no more. The kernel tells once only that it could not write something, and not what: the next
     /// sync would claim to have worked, and part of a tree might be missing all the same.
     fn give_up(&self, written: &[Unsynced]) -> Result<()> {
-        written.iter().try_for_each(|Unsynced { digest, mark }| self.distrust(digest, mark))
+        let mut outcome = Ok(());
+        for Unsynced { digest, mark } in written {
+            // Whoever has the lock for a moment must not keep it trusted.
+            let lock = self.0.locks.acquire(&self.lock_name(digest));
+            outcome = outcome.and(lock.and_then(|_lock| self.distrust_locked(digest, mark)));
+        }
+        outcome
     }
 
     /// Syncs the file system in which the trees are.
@@ -91,6 +101,10 @@ impl Trees {
                 continue;
             };
             record.synced = true;
+            // It may have been written after the sync.
+            if record.list.is_some() && !file::sync(&self.0.records, &list_name(&digest)).unwrap_or(false) {
+                record.list = None;
+            }
             record.disk_bytes = Some(self.measure(&digest));
             self.write_record(&record)?;
             promoted += 1;
@@ -116,22 +130,30 @@ impl ImageStorage {
     /// Promotes, in the background, the trees of those that did not live long enough to do it, and lists them. Lists come second
     /// here: they take longest, this process may not live long either, and promotion must not wait for one that does.
     pub(super) fn promote_old(&self) {
-        let local = bundle::keys(self).unwrap_or_default().into_iter().filter_map(|key| bundle::open(self, &key).ok());
+        // Local layouts without the lock on them, so that they can be collected meanwhile: each tree is looked at again under
+        // its own.
+        let local = bundle::keys(self).unwrap_or_default().into_iter();
+        let local = local.filter_map(|key| bundle::look(self, &key).ok().flatten());
         let overlay = self.overlay_trees_made().unwrap_or_default();
-        for trees in local.chain(overlay).chain([self.trees().clone()]) {
+        let mut todo = Vec::new();
+        for trees in [self.trees().clone()].into_iter().chain(overlay).chain(local) {
             match trees.unsynced(AGE).and_then(|old| Ok(old.is_empty() && trees.unlisted(AGE)?.is_empty())) {
                 Ok(true) => {}
-                Ok(false) => {
-                    let background = self.background();
-                    in_background(move || {
-                        let promoted = trees.promote_older(AGE);
-                        background.list(&trees, AGE);
-                        promoted
-                    });
-                }
+                // The others at another opening: each takes descriptors.
+                Ok(false) if todo.len() == AT_ONCE => break,
+                Ok(false) => todo.push(trees),
                 Err(error) => tracing::warn!(%error, "cannot look for trees that a power cut could damage"),
             }
         }
+        if todo.is_empty() {
+            return;
+        }
+        let background = self.background();
+        in_background(move || {
+            let promoted = todo.iter().map(|trees| trees.promote_older(AGE)).sum();
+            todo.iter().for_each(|trees| background.list(trees, AGE));
+            promoted
+        });
     }
 }
 

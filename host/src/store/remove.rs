@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::store::collect::{IN_USE, Taken};
 use crate::store::images::unknown;
 use crate::store::reach::{Known, Parts};
+use crate::store::refs::ImageRef;
 use crate::store::storage::ImageStorage;
 
 /// What a removal did.
@@ -66,9 +67,14 @@ impl ImageStorage {
         };
         // What the others need is read before the gate is taken: there it is only looked up.
         let _ = self.needed(&self.refs().list()?, &mut known);
-        if !self.refs().remove(&name)? {
+        // Behind the gate: a pull may have published another image under this name since it was looked up by its digest.
+        let gate = self.locks().gate_alone(None)?;
+        let is_it = |image: ImageRef| image.manifest.to_string() == reference;
+        let replaced = name != reference && !self.refs().get(&name)?.is_some_and(is_it);
+        if replaced || !self.refs().remove(&name)? {
             return Err(unknown(reference));
         }
+        drop(gate);
         let Some(collecting) = self.collecting(None)? else { return Ok(Removed::keep(IN_USE)) };
         let unneeded = match self.needed(&self.refs().list()?, &mut known) {
             Ok(needed) => self.unneeded(&parts, &needed)?,

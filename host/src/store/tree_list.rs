@@ -135,10 +135,14 @@ impl Trees {
         self.write_record(&record)
     }
 
-    /// Has a record name no list. Says whether it could.
-    pub(super) fn forget_list(&self, digest: &Digest) -> Result<bool> {
+    /// Has a record name no list, if it is that of the tree with this mark, and its list is not what was written. Says whether it could.
+    pub(super) fn forget_list(&self, digest: &Digest, mark: Option<&str>) -> Result<bool> {
         let Some(_lock) = self.0.locks.try_acquire(&self.lock_name(digest))? else { return Ok(false) };
-        let Some((_, mut record)) = self.vouched(digest)? else { return Ok(false) };
+        let same = |record: &TreeRecord| Some(&*record.mark) == mark;
+        let Some((_, mut record)) = self.vouched(digest)?.filter(|(_, record)| same(record)) else { return Ok(false) };
+        if self.open_list(&record)?.is_some() {
+            return Ok(true);
+        }
         record.list = None;
         self.write_record(&record)?;
         file::remove(&self.0.records, &list_name(digest)).map(|_| true)

@@ -386,9 +386,15 @@ impl Trees {
 
     /// Sees to it that a tree counts no more, if it still is this one.
     pub(super) fn distrust(&self, digest: &Digest, mark: &str) -> Result<()> {
-        if let Some(_lock) = self.0.locks.try_acquire(&self.lock_name(digest))?
-            && self.read_record(digest)?.is_some_and(|now| now.mark == mark)
-        {
+        match self.0.locks.try_acquire(&self.lock_name(digest))? {
+            Some(_lock) => self.distrust_locked(digest, mark),
+            None => Ok(()),
+        }
+    }
+
+    /// The same for who has the lock.
+    pub(super) fn distrust_locked(&self, digest: &Digest, mark: &str) -> Result<()> {
+        if self.read_record(digest)?.is_some_and(|now| now.mark == mark) {
             file::remove(&self.0.records, &record_name(digest))?;
         }
         Ok(())

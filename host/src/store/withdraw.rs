@@ -18,6 +18,9 @@ impl ImageStorage {
         let mut known = Known::default();
         let _ = self.needed(&self.refs().list()?, &mut known);
         let Some(collecting) = self.collecting(None)? else { return Ok(()) };
+        if self.keeps_unreferenced() {
+            return Ok(());
+        }
         let Ok(needed) = self.needed(&self.refs().list()?, &mut known) else { return Ok(()) };
         let made = Parts { layers: layers.iter().cloned().collect(), ..Parts::default() };
         let mut unneeded = made.without(&needed);

@@ -193,3 +193,19 @@ async fn a_wrong_size_is_seen_whatever_the_store_holds() {
         assert!(matches!(error.root(), Error::SizeMismatch { .. }), "{error}");
     }
 }
+
+/// A blob that was damaged and taken away is fetched again, although its tree is there and counts.
+#[tokio::test]
+async fn a_blob_that_is_gone_is_fetched_beside_its_tree() {
+    let image = Image::new(&[b"layer"]);
+    let store = Store::new();
+    let served = image.clone();
+    let server = Server::new(move |request| served.serve(request));
+    store.pull(&source(&server)).await.unwrap();
+    let digest = Digest::of(b"layer");
+    std::fs::remove_file(store.storage.layer_tarball_path(&digest.to_string())).unwrap();
+    let pulled = store.pull(&source(&server)).await.unwrap();
+    assert_eq!((pulled.downloaded_layers, pulled.downloaded_bytes), (1, 5));
+    assert!(store.storage.verify_layer(&digest.to_string()).await.unwrap());
+    assert_eq!(store.pull(&source(&server)).await.unwrap().cached_layers, 1);
+}

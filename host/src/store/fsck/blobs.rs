@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::store::layout::{self, BlobKind};
 use crate::store::names::{self, Staging};
 use crate::store::sweep::Sweep;
+use crate::store::trees::Trees;
 use crate::store::{lock, promote};
 
 /// Bytes that are read at a time.
@@ -114,27 +115,29 @@ impl Check<'_> {
     pub(super) fn strays(&self) -> Result<()> {
         let rooms = self.storage.rooms();
         for kind in BlobKind::ALL {
-            self.look_through(rooms.blobs(kind), kind.directory(), &|name| blob_digest(kind, name).is_some())?;
+            self.look_through(rooms.blobs(kind), kind.directory(), None, &|name| blob_digest(kind, name).is_some())?;
         }
-        self.look_through(&rooms.refs, "refs", &|name| name.strip_suffix(".json").is_some())?;
+        self.look_through(&rooms.refs, "refs", None, &|name| name.strip_suffix(".json").is_some())?;
         // Others may keep what they like in the root.
-        self.look_through(&rooms.root, "", &|_| true)?;
-        for (path, trees) in &self.trees {
+        self.look_through(&rooms.root, "", None, &|_| true)?;
+        for place in &self.trees {
+            let (path, trees) = (&place.path, self.open(place)?);
             let is_tree = |name: &str| Digest::from_file_stem(name).is_some();
-            self.look_through(&trees.0.extracted, path, &is_tree)?;
+            self.look_through(&trees.0.extracted, path, Some(&trees), &is_tree)?;
             let records = path.replace("extracted", "records");
-            self.look_through(&trees.0.records, &records, &super::trees::is_record)?;
+            self.look_through(&trees.0.records, &records, None, &super::trees::is_record)?;
         }
         Ok(())
     }
 
-    fn look_through(&self, dir: &Dir, path: &str, belongs: &dyn Fn(&str) -> bool) -> Result<()> {
+    /// Looks through a directory, perhaps one of trees.
+    fn look_through(&self, dir: &Dir, path: &str, trees: Option<&Trees>, belongs: &dyn Fn(&str) -> bool) -> Result<()> {
         let slash = if path.is_empty() { "" } else { "/" };
         for name in layout::names(dir, path)? {
             let at = format!("{path}{slash}{name}");
             let finding = match names::parse(&name) {
                 Some(staged) => {
-                    if !self.is_dead(dir, &name, &staged)? {
+                    if !is_dead(dir, &name, &staged, trees)? {
                         continue;
                     }
                     let what = "somebody who is gone was writing it";
@@ -154,20 +157,6 @@ impl Check<'_> {
             self.find(finding.at(at));
         }
         Ok(())
-    }
-
-    /// Whether nobody is at work on what is staged under a name.
-    fn is_dead(&self, dir: &Dir, name: &str, staged: &names::StagingName) -> Result<bool> {
-        if !staged.ours {
-            return Ok(Sweep::new(promote::seconds()).is_abandoned(dir, name));
-        }
-        if staged.staging == Staging::Tree {
-            let Some(digest) = &staged.digest else { return Ok(false) };
-            return Ok(self.trees.iter().all(|(_, trees)| !trees.is_busy(digest)));
-        }
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let Ok(file) = rustix::fs::openat(dir, name, flags, Mode::empty()) else { return Ok(false) };
-        lock::try_lock_exclusively(&File::from(file)).map_err(|e| Error::io("lock", name.as_bytes(), e))
     }
 
     /// Whether a name in the root is one that this version knows.
@@ -219,4 +208,18 @@ pub(super) fn noun(kind: FileType) -> &'static str {
 fn blob_digest(kind: BlobKind, name: &str) -> Option<Digest> {
     let digest = Digest::from_file_stem(name.split_once('.')?.0)?;
     (kind.file_name(&digest) == name).then_some(digest)
+}
+
+/// Whether nobody is at work on what is staged under a name.
+fn is_dead(dir: &Dir, name: &str, staged: &names::StagingName, trees: Option<&Trees>) -> Result<bool> {
+    if !staged.ours {
+        return Ok(Sweep::new(promote::seconds()).is_abandoned(dir, name));
+    }
+    if staged.staging == Staging::Tree {
+        let Some(digest) = &staged.digest else { return Ok(false) };
+        return Ok(trees.is_none_or(|trees| !trees.is_busy(digest)));
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let Ok(file) = rustix::fs::openat(dir, name, flags, Mode::empty()) else { return Ok(false) };
+    lock::try_lock_exclusively(&File::from(file)).map_err(|e| Error::io("lock", name.as_bytes(), e))
 }

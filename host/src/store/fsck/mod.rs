@@ -25,7 +25,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::cancel::Cancel;
 use crate::digest::Digest;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
 use crate::store::bundle;
 use crate::store::layout::BlobKind;
@@ -70,13 +70,26 @@ enum Item {
     Tree(usize, Digest),
 }
 
+/// A directory of trees, by its path in the store.
+struct Place {
+    path: String,
+    of: Of,
+}
+
+enum Of {
+    Registry,
+    /// A local layout, by its key.
+    Local(String),
+    Overlay,
+}
+
 /// A check under way.
 struct Check<'a> {
     storage: &'a ImageStorage,
     options: &'a FsckOptions,
     progress: &'a Progress,
-    /// All directories of trees, the registry's first, each with its path in the store.
-    trees: Vec<(String, Trees)>,
+    /// All directories of trees, the registry's first. Opened when they are looked at: local layouts may be many.
+    trees: Vec<Place>,
     needs: Needs,
     findings: Mutex<Vec<Finding>>,
     counts: Mutex<Counts>,
@@ -105,11 +118,13 @@ impl ImageStorage {
             Err(error) if is_read_only(&error) => None,
             Err(error) => return Err(error),
         };
-        let mut trees = vec![("extracted".to_owned(), self.trees().clone())];
+        let mut trees = vec![Place { path: "extracted".into(), of: Of::Registry }];
         for key in bundle::keys(self)? {
-            trees.push((format!("local/{key}/extracted"), bundle::open(self, &key)?));
+            trees.push(Place { path: format!("local/{key}/extracted"), of: Of::Local(key) });
         }
-        trees.extend(self.overlay_trees_made()?.map(|trees| ("overlay/extracted".to_owned(), trees)));
+        if self.overlay_trees_made()?.is_some() {
+            trees.push(Place { path: "overlay/extracted".into(), of: Of::Overlay });
+        }
         let mut check = Check {
             storage: self,
             options,
@@ -141,7 +156,8 @@ impl Check<'_> {
     /// All that is to be checked, the largest kind first, so that no long one is left for the end.
     fn items(&self) -> Result<Vec<Item>> {
         let mut items = Vec::new();
-        for (index, (_, trees)) in self.trees.iter().enumerate() {
+        for (index, place) in self.trees.iter().enumerate() {
+            let trees = self.open(place)?;
             let all: BTreeSet<Digest> = trees.stored()?.into_iter().chain(trees.recorded()?).collect();
             items.extend(all.into_iter().map(|digest| Item::Tree(index, digest)));
         }
@@ -151,6 +167,22 @@ impl Check<'_> {
         Ok(items)
     }
 
+    /// The trees of a directory. The store is in use, so nobody takes it away.
+    fn open(&self, place: &Place) -> Result<Trees> {
+        match &place.of {
+            Of::Registry => Ok(self.storage.trees().clone()),
+            Of::Local(key) => bundle::open(self.storage, key),
+            Of::Overlay => self.storage.overlay_trees(),
+        }
+    }
+
+    /// The directory of trees in which something lies, or its records.
+    fn place_of(&self, path: &str) -> Option<&Place> {
+        self.trees.iter().find(|place| {
+            path.starts_with(&*place.path) || path.starts_with(&place.path.replace("extracted", "records"))
+        })
+    }
+
     fn run(&self, items: &[Item]) -> Result<()> {
         let next = AtomicUsize::new(0);
         let failed = Mutex::new(None);
@@ -158,7 +190,7 @@ impl Check<'_> {
             while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let outcome = self.options.cancel.check().and_then(|()| match item {
                     Item::Blob(kind, digest) => self.blob(*kind, digest),
-                    Item::Tree(index, digest) => self.tree(*index, digest),
+                    Item::Tree(index, digest) => self.tree_or_why(*index, digest),
                 });
                 if let Err(error) = outcome {
                     next.store(items.len(), Ordering::Relaxed);
@@ -236,11 +268,6 @@ fn is_read_only(error: &Error) -> bool {
         }
         _ => false,
     }
-}
-
-/// Whether something that was read is to blame, and not the system around it.
-fn is_verdict(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Integrity | ErrorKind::Refused)
 }
 
 /// An error and its causes, in one line.

@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 
 use super::blobs::Judged;
-use super::{Check, Finding, Part, Problem, sentence};
+use super::{Check, Finding, Of, Part, Problem, sentence};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::store::image::LayerDescriptor;
@@ -81,27 +81,28 @@ impl Check<'_> {
 
     fn repair_tree(&self, finding: &Finding) -> Result<Option<Result<String, String>>> {
         let unvouched = finding.problem == Problem::Unvouched;
-        if !finding.damage && !unvouched {
+        // What could not be read may be fine.
+        if !finding.damage && !unvouched || finding.problem == Problem::Unreadable {
             return Ok(None);
         }
         let path = finding.path.as_deref().unwrap_or_default();
-        let Some((at, trees)) = self
-            .trees
-            .iter()
-            .find(|(at, _)| path.starts_with(&**at) || path.starts_with(&at.replace("extracted", "records")))
-        else {
-            return Ok(None);
-        };
+        let Some(place) = self.place_of(path) else { return Ok(None) };
+        let trees = &self.open(place)?;
         // What nothing vouches for may be what another program counts on.
         if unvouched && self.storage.keeps_unreferenced() {
             return Ok(None);
         }
         let digest: Digest = finding.subject.parse()?;
-        let mark = trees.vouched(&digest)?.map(|(_, record)| record.mark);
-        if !trees.retire(&digest, mark.as_deref())? {
-            return Ok(Some(Err("somebody is at work on it, or reads it".into())));
+        if !trees.retire(&digest, finding.mark.as_deref())? {
+            let now = trees.vouched(&digest)?.map(|(_, record)| record.mark);
+            let replaced = now.is_some() && now != finding.mark;
+            return Ok(Some(if replaced {
+                Ok("somebody else has mended it".into())
+            } else {
+                Err("somebody is at work on it, or reads it".into())
+            }));
         }
-        if at != "extracted" || finding.images.is_empty() {
+        if !matches!(place.of, Of::Registry) || finding.images.is_empty() {
             return Ok(Some(Ok("removed".into())));
         }
         self.extract_again(trees, &digest).map(Some)
@@ -111,11 +112,9 @@ impl Check<'_> {
     fn repair_list(&self, finding: &Finding) -> Result<Option<Result<String, String>>> {
         let path = finding.path.as_deref().unwrap_or_default();
         let digest: Digest = finding.subject.parse()?;
-        let Some((_, trees)) = self.trees.iter().find(|(at, _)| path.starts_with(&at.replace("extracted", "records")))
-        else {
-            return Ok(None);
-        };
-        let forgotten = trees.forget_list(&digest)?;
+        let Some(place) = self.place_of(path) else { return Ok(None) };
+        let trees = self.open(place)?;
+        let forgotten = trees.forget_list(&digest, finding.mark.as_deref())?;
         let what = "forgotten: the tree counts as before, but cannot be checked";
         Ok(Some(if forgotten { Ok(what.into()) } else { Err("somebody is at work on it".into()) }))
     }

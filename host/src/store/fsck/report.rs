@@ -161,6 +161,9 @@ pub struct Finding {
     /// The images that need it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<String>,
+    /// The mark of the tree that was judged.
+    #[serde(skip)]
+    pub(super) mark: Option<String>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde wants")]
@@ -181,6 +184,7 @@ pub struct TreeDifference {
 impl Finding {
     pub(super) fn new(part: Part, problem: Problem, subject: impl ToString, what: impl Into<String>) -> Self {
         Self {
+            mark: None,
             part,
             problem,
             damage: problem.is_damage(),

@@ -7,7 +7,7 @@ use std::os::fd::AsFd as _;
 use rustix::fs::{AtFlags, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::{Check, Finding, Part, Problem, TreeDifference, is_read_only, is_verdict, sentence};
+use super::{Check, Finding, Part, Problem, TreeDifference, is_read_only, sentence};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::store::image::LayerDescriptor;
@@ -36,6 +36,8 @@ struct Subject<'a> {
     images: Vec<String>,
     /// Whether it is of a registry's layer.
     shared: bool,
+    /// The mark of the tree that is judged, if something vouches for it.
+    mark: Option<String>,
 }
 
 impl Subject<'_> {
@@ -50,7 +52,8 @@ impl Subject<'_> {
             Some(suffix) => format!("{}/{}{suffix}", self.records, self.digest.file_stem()),
             None => format!("{}/{}", self.path, self.digest.file_stem()),
         };
-        Finding { images: self.images.clone(), ..Finding::new(part, problem, self.digest, what) }.at(path)
+        let (images, mark) = (self.images.clone(), self.mark.clone());
+        Finding { images, mark, ..Finding::new(part, problem, self.digest, what) }.at(path)
     }
 
     /// Has the tree's record name this list, if it still is the same tree.
@@ -65,18 +68,35 @@ impl Subject<'_> {
 }
 
 impl Check<'_> {
-    pub(super) fn tree(&self, index: usize, digest: &Digest) -> Result<()> {
-        let Some((path, trees)) = self.trees.get(index) else { return Ok(()) };
+    /// Checks a tree. What keeps that from being done is a finding too, and keeps nothing else.
+    pub(super) fn tree_or_why(&self, index: usize, digest: &Digest) -> Result<()> {
+        match self.tree(index, digest) {
+            Ok(()) => Ok(()),
+            Err(Error::Interrupted) => Err(Error::Interrupted),
+            Err(error) => {
+                let at = self.trees.get(index).map_or("", |place| place.path.as_str());
+                let at = format!("{at}/{}", digest.file_stem());
+                self.find(Finding::new(Part::Tree, Problem::Unreadable, digest, sentence(&error)).at(at));
+                Ok(())
+            }
+        }
+    }
+
+    fn tree(&self, index: usize, digest: &Digest) -> Result<()> {
+        let Some(place) = self.trees.get(index) else { return Ok(()) };
+        let (path, trees) = (&place.path, &self.open(place)?);
         let shared = index == 0;
         let images = if shared { self.needs.images_of(Part::Layer, digest) } else { Vec::new() };
         let records = path.replace("extracted", "records");
-        let subject = Subject { trees, digest, path: path.clone(), records, images, shared };
         // Somebody makes it just now, or looks at it just as we do.
         if trees.is_busy(digest) {
             return Ok(());
         }
         self.count(|counts| counts.trees += 1);
-        let Some((directory, record)) = trees.vouched(digest)? else { return self.unvouched(&subject) };
+        let vouched = trees.vouched(digest)?;
+        let mark = vouched.as_ref().map(|(_, record)| record.mark.clone());
+        let subject = Subject { trees, digest, path: path.clone(), records, images, shared, mark };
+        let Some((directory, record)) = vouched else { return self.unvouched(&subject) };
         if !self.layer_record(&subject, &record)? {
             return Ok(());
         }
@@ -242,7 +262,7 @@ impl Check<'_> {
         let blob = match self.storage.open_layer(digest) {
             Ok(blob) => blob,
             Err(Error::NotFound { .. }) => return Ok(Again::Not("its layer's blob is not there".into())),
-            Err(error) => return Err(error),
+            Err(error) => return Ok(Again::Not(sentence(&error))),
         };
         let layer = self.needs.layers.get(digest).cloned().unwrap_or_else(|| LayerDescriptor::of((*digest).clone()));
         let staged = (|| {
@@ -251,17 +271,17 @@ impl Check<'_> {
         })();
         let staged = match staged {
             Err(error) if is_read_only(&error) => return Ok(Again::Not("the store may only be read".into())),
-            other => other?,
+            Err(Error::Interrupted) => return Err(Error::Interrupted),
+            Err(error) => return Ok(Again::Not(sentence(&error))),
+            Ok(staged) => staged,
         };
         let watch = Watch { cancel: self.options.cancel.clone(), ..Watch::default() };
         let unpacked = self.storage.unpacker().unpack(blob, &layer, staged.directory_handle()?, &watch);
         let verified = unpacked.and_then(|unpacked| staged.verify(unpacked));
         let staged = match verified {
             Ok(verified) => verified.into_staged(),
-            Err(error) if is_verdict(&error) => {
-                return Ok(Again::Not(format!("its layer cannot be extracted: {}", sentence(&error))));
-            }
-            Err(error) => return Err(error),
+            Err(Error::Interrupted) => return Err(Error::Interrupted),
+            Err(error) => return Ok(Again::Not(format!("its layer cannot be extracted: {}", sentence(&error)))),
         };
         // The time of a root that the layer does not list is that of the extraction.
         let failed = |e: Errno| Error::io("set the time of", b"a tree", e);
@@ -269,7 +289,11 @@ impl Check<'_> {
         let modified = Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec.cast_signed() };
         let times = Timestamps { last_access: modified, last_modification: modified };
         rustix::fs::futimens(staged.directory(), &times).map_err(failed)?;
-        Ok(Again::List(Box::new(trees.draft_list(staged.directory(), &self.options.cancel)?)))
+        match trees.draft_list(staged.directory(), &self.options.cancel) {
+            Ok(draft) => Ok(Again::List(Box::new(draft))),
+            Err(Error::Interrupted) => Err(Error::Interrupted),
+            Err(error) => Ok(Again::Not(sentence(&error))),
+        }
     }
 
     /// Decodes a layer that an image needs, and compares its tree with what that gives.

@@ -4,6 +4,8 @@ use std::cmp::Ordering;
 use std::io::{BufRead, Read as _};
 use std::os::fd::BorrowedFd;
 
+use rustix::io::Errno;
+
 use super::content::{Contents, Form};
 use super::line;
 use super::walk::{Found, Visitor, walk};
@@ -127,6 +129,8 @@ impl Checker<'_> {
         let line = match line::describe(found, &mut self.contents, form, self.cancel) {
             Ok(line) => line,
             Err(error @ (Error::Interrupted | Error::Limit { .. })) => return Err(error),
+            // A system that is short of something says nothing about the tree.
+            Err(error) if is_passing(&error) => return Err(error),
             Err(error) => {
                 self.note(found.path, format!("it cannot be read: {}", sentence(&error)));
                 return Ok(());
@@ -169,12 +173,19 @@ impl Visitor for Checker<'_> {
     }
 
     fn failed(&mut self, path: &[u8], error: Error) -> Result<()> {
-        if matches!(error, Error::Busy { .. }) {
+        if matches!(error, Error::Busy { .. }) || is_passing(&error) {
             return Err(error);
         }
         self.note(path, format!("it cannot be read: {}", sentence(&error)));
         Ok(())
     }
+}
+
+/// Whether something failed for a reason that lies outside of the tree and may be gone the next time: anything but that an
+/// entry is not there, or is another thing than it was.
+fn is_passing(error: &Error) -> bool {
+    let Error::Io { source, .. } = error.root() else { return false };
+    !matches!(Errno::from_io_error(source), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP))
 }
 
 /// The order of a list: a directory before what is in it, names by their bytes.

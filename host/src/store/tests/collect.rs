@@ -522,3 +522,19 @@ fn parts(name: &str, shared: &LayerDescriptor, own: &[u8]) -> Vec<Digest> {
     let (manifest, config) = documents(name, &[shared, &own]);
     vec![Digest::of(manifest.as_bytes()), Digest::of(config.as_bytes()), shared.digest.clone(), own.digest]
 }
+
+/// A collector looked before the manifest was saved, and found the note about it alone.
+#[test]
+fn the_note_about_a_manifest_that_is_there_stays() {
+    let fixture = Fixture::new();
+    let digest = Digest::of(b"manifest");
+    let note = fixture.path("records").join(manifest::note_name(&digest));
+    std::fs::write(&note, b"{}").unwrap();
+    let manifest = fixture.storage.manifest_path(&digest.to_string());
+    std::fs::write(&manifest, b"{}").unwrap();
+    fixture.storage.take_lost_note(&digest).unwrap();
+    assert!(note.exists() && manifest.exists());
+    std::fs::remove_file(&manifest).unwrap();
+    fixture.storage.take_lost_note(&digest).unwrap();
+    assert!(!note.exists());
+}

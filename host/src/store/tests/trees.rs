@@ -459,3 +459,41 @@ fn limits_reach_the_layers() {
     assert!(matches!(refused.root(), Error::Limit { what: "entries", limit: 1, .. }), "{refused}");
     storage.extract_layer(&digest, &path).unwrap();
 }
+
+/// What was judged may have been replaced since: the new one is nobody's to take.
+#[test]
+fn only_the_tree_that_was_judged_is_retired() {
+    let fixture = Fixture::new();
+    let layer = fixture.add_layer(b"layer");
+    let mark = |storage: &ImageStorage| storage.trees().vouched(&layer.digest).unwrap().map(|(_, record)| record.mark);
+    extract(&fixture.storage, &layer).unwrap();
+    let judged = mark(&fixture.storage).unwrap();
+    assert!(fixture.storage.trees().remove(&layer.digest).unwrap());
+    extract(&fixture.storage, &layer).unwrap();
+    let trees = fixture.storage.trees();
+    assert!(!trees.retire(&layer.digest, Some(&judged)).unwrap());
+    assert!(!trees.retire(&layer.digest, None).unwrap());
+    assert!(trees.is_ready(&layer.digest));
+    let now = mark(&fixture.storage).unwrap();
+    assert!(trees.retire(&layer.digest, Some(&now)).unwrap());
+    assert!(!trees.path_exists(&layer.digest));
+}
+
+/// Our own work in the background must not keep anything from being collected.
+#[test]
+fn a_layout_that_is_promoted_in_the_background_can_be_collected() {
+    let fixture = Fixture::new();
+    let layer = fixture.add_layer(b"layer");
+    let (path, manifest) = (fixture.temp.path().join("layout"), Digest::of(b"manifest"));
+    let trees = fixture.storage.local_trees(&path, &manifest).unwrap();
+    trees
+        .ensure(&layer, fixture.storage.unpacker(), || fixture.storage.open_layer(&layer.digest), &Watch::default())
+        .unwrap();
+    let (_, mut record) = trees.vouched(&layer.digest).unwrap().unwrap();
+    record.written_at = 1_700_000_000;
+    trees.write_record(&record).unwrap();
+    drop(trees);
+    let storage = fixture.reopen();
+    let freed = storage.remove_local().unwrap();
+    assert_eq!((freed.trees, freed.kept), (vec![layer.digest], None));
+}
