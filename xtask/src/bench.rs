@@ -4,6 +4,7 @@
 //! Each run gets a directory of its own on a file system that lasts for one layer's rounds, and the disk is synced before it.
 
 mod disk;
+mod durability;
 mod report;
 mod tools;
 
@@ -93,7 +94,8 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
         sections.push(section(&images, &layer, &binary, &work, options.rounds)?);
     }
     let start = guest_start(&binary, &work, options.rounds)?;
-    let report = report::render(&sections, &start, &binary, options.rounds)?;
+    let durability = durability::measure(&images, &binary, &work, options.rounds)?;
+    let report = report::render(&sections, &start, &durability, &binary, options.rounds)?;
     println!("{report}");
     if options.write {
         report::write(&report)?;

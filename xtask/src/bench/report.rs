@@ -11,7 +11,7 @@ use cofferdam_tests::require::find;
 use cofferdam_tests::usage::Usage;
 use serde_json::Value;
 
-use super::{GuestStart, Section};
+use super::{GuestStart, Row, Section};
 use crate::{sh, table};
 
 const BEGIN: &str = "<!-- bench:begin -->";
@@ -20,7 +20,13 @@ const END: &str = "<!-- bench:end -->";
 const YARDSTICK: &str = "tar xzf";
 
 /// Everything measured, with what it was measured on.
-pub(super) fn render(sections: &[Section], start: &GuestStart, binary: &Path, rounds: usize) -> Result<String> {
+pub(super) fn render(
+    sections: &[Section],
+    start: &GuestStart,
+    durability: &[Row],
+    binary: &Path,
+    rounds: usize,
+) -> Result<String> {
     let mut text = machine(binary, rounds)?;
     for section in sections {
         let rows = &section.rows;
@@ -45,8 +51,22 @@ pub(super) fn render(sections: &[Section], start: &GuestStart, binary: &Path, ro
         let (name, entries, bytes) = (&section.layer, section.entries, section.bytes / 1_000_000);
         writeln!(text, "\n### {name}: {entries} entries, {bytes} MB as gzip\n\n{}", table::render(&head, &lines))?;
     }
+    writeln!(text, "\n### What durability costs\n\n{}", durability_table(durability))?;
     write!(text, "\n### Loading the guests, second start\n\n{}", start_table(start))?;
     Ok(text)
+}
+
+/// Ratios are to the first row.
+fn durability_table(rows: &[Row]) -> String {
+    let lines: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            let ratio =
+                rows.first().map_or(f64::NAN, |first| row.median(|run| run.wall) / first.median(|run| run.wall));
+            vec![row.name.clone(), format!("{:.2}", row.median(|run| run.wall)), format!("{ratio:.2}")]
+        })
+        .collect();
+    table::render(&["a new store, three layers", "wall s", "× none"], &lines)
 }
 
 fn start_table(start: &GuestStart) -> String {
