@@ -34,7 +34,7 @@ struct Bench {
 fn scratch() -> Result<Scratch> {
     let memory = Path::new("/dev/shm");
     let is_roomy = rustix::fs::statvfs(memory)
-        .is_ok_and(|free| free.f_favail > 4_500_000 && free.f_bavail.saturating_mul(free.f_frsize) > 16 << 30);
+        .is_ok_and(|free| free.f_favail > 2_500_000 && free.f_bavail.saturating_mul(free.f_frsize) > 16 << 30);
     if is_roomy { Scratch::new_in(memory) } else { Scratch::new() }
 }
 
