@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::layers::{self, Item, noise};
 use crate::layout::{LayerRef, ZSTD};
 use crate::registry::Kind;
-use crate::tree::{self, Node};
+use crate::tree::{self, Field, Node};
 use crate::{Cofferdam, OciLayout, Registry, Scratch, Snapshot, store};
 
 /// The image that is in the store before.
@@ -201,6 +201,13 @@ impl Small {
         cofferdam.ok(["unpack", self.manifest(name), &dest.display().to_string()])?;
         store::ensure_holds(scratch.path(), &["rootfs"])?;
         self.ensure_root(name, &dest)
+    }
+
+    /// Fails unless a mount shows an image's root filesystem, as far as a mount of several layers tells.
+    pub fn ensure_shows(&self, name: &str, mount: &Path) -> Result<()> {
+        let expected = self.roots.get(name).context("no such image")?;
+        let found = without_mark(Snapshot::read(mount)?);
+        tree::ensure_same(("mounted", &found), ("expected", expected), |_, field| field == Field::Links)
     }
 
     /// Fails unless a root filesystem is an image's.

@@ -5,6 +5,7 @@ use std::fs;
 use anyhow::{Context as _, Result, ensure};
 
 use super::{Operation, Place};
+use crate::mounted::Mounted;
 use crate::small::{NEW, OLD, Small};
 use crate::{Cofferdam, Snapshot, layout, store, tree};
 
@@ -208,6 +209,45 @@ pub const COLLECT: Operation = Operation {
         let left = (store::blobs(store)?.len(), store::trees(store)?.len());
         ensure!(left == (2, 2), "{left:?} blobs and trees are left of an image with two layers");
         small.ensure_unpacks(&place.cofferdam, OLD)
+    },
+    codes: &[0],
+};
+
+/// A repair of trees that nothing vouches for any more.
+pub const REPAIR: Operation = Operation {
+    name: "fsck --repair",
+    registry: false,
+    before: |small, cofferdam| {
+        both(small, cofferdam)?;
+        for tree in store::recorded_trees(cofferdam.store())? {
+            let name = tree.file_name().context("a tree without a name")?.to_string_lossy().into_owned();
+            fs::remove_file(cofferdam.store().join(format!("records/{name}.json")))?;
+        }
+        Ok(())
+    },
+    command: |_, _| Ok(["fsck", "--repair"].map(str::to_owned).to_vec()),
+    between: NOTHING,
+    after: |small, place| {
+        let store = place.cofferdam.store();
+        ensure!(store::recorded_trees(store)?.len() == 4, "not all trees were made again");
+        small.ensure_unpacks(&place.cofferdam, NEW)
+    },
+    codes: &[0],
+};
+
+/// The directories for a mount.
+pub const MOUNT_SPEC: Operation = Operation {
+    name: "mount-spec",
+    registry: false,
+    before: both,
+    command: |small, _| Ok(["mount-spec", small.manifest(NEW)].map(str::to_owned).to_vec()),
+    between: NOTHING,
+    after: |small, place| {
+        let spec = place.cofferdam.ok(["mount-spec", small.manifest(NEW)])?.json()?;
+        let at = place.out.join("mounted");
+        fs::create_dir_all(&at)?;
+        let Some(mounted) = Mounted::by(&spec, at)? else { return Ok(()) };
+        small.ensure_shows(NEW, mounted.path())
     },
     codes: &[0],
 };

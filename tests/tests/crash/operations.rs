@@ -28,4 +28,6 @@ operations! {
     remove: REMOVE,
     tag: TAG,
     collect: COLLECT,
+    repair: REPAIR,
+    mount_spec: MOUNT_SPEC,
 }

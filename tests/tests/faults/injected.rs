@@ -210,4 +210,5 @@ operations! {
     an_extraction: LAYER_EXTRACT,
     a_removal: REMOVE,
     a_collection: COLLECT,
+    a_mount_spec: MOUNT_SPEC,
 }
