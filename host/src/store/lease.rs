@@ -410,7 +410,9 @@ mod tests {
 
     #[test]
     fn where_nothing_can_be_written_the_whole_store_is_held() {
-        assert!(is_unwritable(&Error::io("open", b"x", Errno::ROFS)));
-        assert!(!is_unwritable(&Error::io("open", b"x", Errno::NOSPC)));
+        for errno in [Errno::ROFS, Errno::ACCESS, Errno::NOSPC, Errno::DQUOT] {
+            assert!(is_unwritable(&Error::io("open", b"x", errno)), "{errno}");
+        }
+        assert!(!is_unwritable(&Error::io("open", b"x", Errno::IO)));
     }
 }

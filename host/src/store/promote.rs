@@ -151,7 +151,9 @@ impl ImageStorage {
         let background = self.background();
         in_background(move || {
             let promoted = todo.iter().map(|trees| trees.promote_older(AGE)).sum();
-            todo.iter().for_each(|trees| background.list(trees, AGE));
+            for trees in &todo {
+                background.list(trees, AGE);
+            }
             promoted
         });
     }
