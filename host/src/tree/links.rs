@@ -18,7 +18,7 @@ use super::ids::{IdMap, IdSet, PathId};
 use super::options::Mode;
 use super::record::Link;
 use super::resolve::{Absent, Found};
-use super::sys::{self, Explain as _, inode_of, is_marker_name, kind_of, split, within};
+use super::sys::{self, Explain as _, inode_of, is_marker_name, is_whiteout_device, kind_of, split, within};
 use super::writer::TreeWriter;
 use crate::error::{Error, Result};
 
@@ -142,6 +142,14 @@ impl TreeWriter {
     /// Links a place to what lies at another, unless nothing does, or a directory (which a later entry may replace).
     fn link(&mut self, spot: &Spot<'_>, target: &Spot<'_>) -> Result<bool> {
         self.note(&spot.dir)?;
+        // What is removed below is not there, though its removal is.
+        if self.options.mode == Mode::Overlay
+            && sys::look(&target.dir, target.name)
+                .explain("examine", target.path)?
+                .is_some_and(|it| is_whiteout_device(&it))
+        {
+            return Ok(false);
+        }
         for _ in 0..sys::RETRIES {
             match rustix::fs::linkat(&target.dir, target.name, &spot.dir, spot.name, AtFlags::empty()) {
                 Ok(()) => {
@@ -251,6 +259,7 @@ impl TreeWriter {
         let spot = Spot { dir, name, id, path: place };
         match sys::look(&target.dir, target.name).explain("examine", place)? {
             None => return Ok(false),
+            Some(stat) if self.options.mode == Mode::Overlay && is_whiteout_device(&stat) => return Ok(false),
             Some(stat) if kind_of(&stat) == FileType::Directory => {
                 // Below one that is only implied, there may be anything.
                 let there = sys::join(&target.dir.path, target.name);
