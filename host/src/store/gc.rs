@@ -233,9 +233,14 @@ impl ImageStorage {
             if !plan.images.is_empty() {
                 self.refs().remove_all(plan.images.iter().map(|image| image.reference.as_str()))?;
             }
-            self.take(&plan.parts, &mut taken)?;
-            before.lost_notes().try_for_each(|digest| self.take_lost_note(digest))?;
+            let took = self.take(&plan.parts, &mut taken);
+            let took = took.and(before.lost_notes().try_for_each(|digest| self.take_lost_note(digest)));
             drop(collecting);
+            if let Err(error) = took {
+                // What has lost its name goes, whatever keeps the rest.
+                let _ = self.discard(&taken);
+                return Err(error);
+            }
             (done.images, done.kept) = (plan.images, plan.kept);
         } else {
             done.kept.push(Kept { what: "everything".into(), why: IN_USE.into() });

@@ -86,9 +86,10 @@ impl ImageStorage {
         };
         let leased = unneeded.drop_leased(&collecting.leased);
         let mut taken = Taken::default();
-        self.take(&unneeded, &mut taken)?;
+        // What has lost its name goes, whatever keeps the rest.
+        let took = self.take(&unneeded, &mut taken);
         drop(collecting);
-        self.discard(&taken)?;
+        took.and(self.discard(&taken))?;
         let incomplete = incomplete.filter(|_| self.keeps_unreferenced());
         let why = if leased { Some("somebody leases some of it") } else { incomplete };
         Ok(Removed::of(taken, why.map(Into::into)))

@@ -186,6 +186,9 @@ fn join<T>(handle: ScopedJoinHandle<'_, T>) -> Result<T> {
 /// Bytes of blob that pay for one entry beyond those that are free. Real layers have several hundred.
 const PER_PIECE: u64 = 64;
 
+/// Bytes of names and attributes that a layer may have however little it decodes to.
+const SMALL_METADATA: u64 = 16 << 20;
+
 /// Serves the untar guest.
 struct TreeHost<S> {
     stream: DecodedStream,
@@ -265,14 +268,15 @@ impl<S: Sink + 'static> ExtractorHost for TreeHost<S> {
             let what = "entries for a blob of this size";
             return Err(Error::Limit { subject: "the layer".into(), what, limit: self.admitted() });
         }
-        self.metadata = self.metadata.saturating_add(claim::bytes(&entry));
-        if self.metadata > self.total.bytes {
-            let (what, limit) = (self.total.claimed(), self.total.bytes);
-            return Err(Error::Limit { subject: "the layer".into(), what, limit });
-        }
+        let metadata = claim::bytes(&entry);
         let before = self.stream.position();
         let left = Budget { bytes: self.total.bytes.saturating_sub(before), what: self.total.claimed() };
         let entry = claim::check(entry, &self.limits, left)?;
+        self.metadata = self.metadata.saturating_add(metadata);
+        let most = self.total.bytes.max(SMALL_METADATA).min(self.limits.layer_bytes);
+        if self.metadata > most {
+            return Err(Error::Limit { subject: "the layer".into(), what: self.total.claimed(), limit: most });
+        }
         if let Node::Sparse { extents, .. } = &entry.node {
             self.sparse = self.sparse.saturating_add(claim::beyond_data(extents));
             if self.sparse > self.room() {

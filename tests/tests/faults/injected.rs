@@ -109,7 +109,9 @@ fn round(operation: &Operation, small: &Small, fault: &Fault, extent: Extent, nu
         }
         _ => bail!("ended with {}: {what}", run.usage.status),
     };
-    check(operation, small, &place, fault, &before, failed).with_context(|| what)?;
+    // While nothing can be synced, what lost its name keeps its content: the next opening sweeps it.
+    let stays = fault.classes == [Class::Sync] && extent == Extent::Onwards;
+    check(operation, small, &place, fault, &before, failed, stays).with_context(|| what)?;
     Ok(failed)
 }
 
@@ -120,9 +122,10 @@ fn check(
     fault: &Fault,
     before: &[&str],
     failed: bool,
+    stays: bool,
 ) -> Result<()> {
-    // It lived to clean up, unless that is what failed. What a collection set aside is garbage, which the next opening sweeps.
-    if !fault.classes.contains(&Class::Remove) && operation.name != "gc" {
+    // It lived to clean up, unless that is what failed.
+    if !fault.classes.contains(&Class::Remove) && !stays {
         store::ensure_nothing_staged(place.cofferdam.store())?;
         if failed && operation.name.starts_with("unpack") {
             store::ensure_holds(&place.out, &[])?;

@@ -126,17 +126,16 @@ fn check(bench: &Bench, target: Target, how: Damage) -> Result<()> {
     }
     remove_what_was_set_aside(bench)?;
     let fetched = bench.pull()?;
-    let expected: &[&str] = if target == Target::Config { &[&bench.config] } else { &[] };
+    let expected: &[&str] = match target {
+        Target::Config => &[&bench.config],
+        // Its tree stands for it, but does not keep it from being fetched.
+        Target::Layer => &[bench.layer()],
+        _ => &[],
+    };
     ensure!(fetched == expected, "fetched {fetched:?}");
     let left = bench.passes(&["--deep"])?;
     ensure!(damage(&left).is_empty());
     bench.unpacks_right()?;
-    if target == Target::Layer {
-        // Its tree stood for it. Have it back for the next damage.
-        cofferdam_tests::scratch::remove_tree(&bench.tree());
-        ensure!(bench.pull()? == [bench.layer()]);
-        ensure!(damage(&bench.passes(&[])?).is_empty());
-    }
     store::ensure_nothing_staged(bench.cofferdam.store())
 }
 
