@@ -109,8 +109,9 @@ fn round(operation: &Operation, small: &Small, fault: &Fault, extent: Extent, nu
         }
         _ => bail!("ended with {}: {what}", run.usage.status),
     };
-    // While nothing can be synced, what lost its name keeps its content: the next opening sweeps it.
-    let stays = fault.classes == [Class::Sync] && extent == Extent::Onwards;
+    // Names go for good before content does: what lost its name without that keeps its content, until the next opening sweeps it.
+    let collects = matches!(operation.name, "gc" | "rm");
+    let stays = fault.classes == [Class::Sync] && (collects || extent == Extent::Onwards);
     check(operation, small, &place, fault, &before, failed, stays).with_context(|| what)?;
     Ok(failed)
 }
