@@ -11,6 +11,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::others;
 use crate::usage::{self, Usage};
 use crate::{Scratch, paths};
 
@@ -41,6 +42,7 @@ pub mod exit {
 /// The binary, with a store of its own.
 #[derive(Debug)]
 pub struct Cofferdam {
+    program: PathBuf,
     store: PathBuf,
     output: Scratch,
     wrapper: Vec<String>,
@@ -50,8 +52,15 @@ pub struct Cofferdam {
 impl Cofferdam {
     /// Uses the store at this path, which need not exist yet.
     pub fn new(store: impl Into<PathBuf>) -> Result<Self> {
-        binary()?;
-        Ok(Self { store: store.into(), output: Scratch::new()?, wrapper: Vec::new(), settings: Vec::new() })
+        let (program, store) = (binary()?.to_owned(), store.into());
+        Ok(Self { program, store, output: Scratch::new()?, wrapper: Vec::new(), settings: Vec::new() })
+    }
+
+    /// Runs a binary that every user of the machine can reach, wherever this checkout is.
+    pub fn for_others(mut self) -> Result<Self> {
+        others::binary()?.clone_into(&mut self.program);
+        let nothing = others::base()?.join("no-configuration").display().to_string();
+        Ok(self.setting("XDG_CONFIG_HOME", &nothing))
     }
 
     /// Runs it by another program, which is given the command as its last arguments: `setpriv`, `unshare`.
@@ -78,10 +87,10 @@ impl Cofferdam {
         let mut command = match self.wrapper.split_first() {
             Some((program, words)) => {
                 let mut command = Command::new(program);
-                command.args(words).arg(binary()?);
+                command.args(words).arg(&self.program);
                 command
             }
-            None => Command::new(binary()?),
+            None => Command::new(&self.program),
         };
         // What the developer has set for daily use must not reach the tests, nor what tests compile the developer's cache.
         for (name, _) in env::vars_os() {

@@ -16,6 +16,7 @@ pub mod layout;
 pub mod mounted;
 pub mod operation;
 pub mod oracle;
+pub mod others;
 pub mod paths;
 pub mod power;
 pub mod proxy;

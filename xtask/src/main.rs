@@ -38,6 +38,8 @@ usage: cargo xtask VERB
 CI=true implies --require-all: nothing may be skipped.";
 
 fn main() -> ExitCode {
+    // Tests run as other users too, who must be able to read what is made here.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.split_first() {

@@ -14,7 +14,7 @@ use crate::cofferdam::exit;
 use crate::layout::{LayerRef, OciLayout};
 use crate::mounted::Mounted;
 use crate::tree::{Options, Snapshot};
-use crate::{Cofferdam, Run, Scratch, paths};
+use crate::{Cofferdam, Run, Scratch, others, paths};
 
 /// A way of extracting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +122,7 @@ pub struct Lab {
 impl Lab {
     /// Builds a scenario to be run in one way, with neighbours for the destination.
     pub fn new(name: &str, way: Way) -> Result<Self> {
-        let scratch = if way.is_ordinary() { Scratch::new_in(ordinary::base()?)? } else { Scratch::new()? };
+        let scratch = if way.is_ordinary() { Scratch::new_in(&others::base()?)? } else { Scratch::new()? };
         let out = scratch.dir("out")?;
         for (neighbour, file) in [("victim", "hello"), ("dest-evil", "secret")] {
             fs::create_dir(out.join(neighbour))?;
@@ -293,9 +293,9 @@ impl Lab {
     }
 
     fn cofferdam(&self) -> Result<Cofferdam> {
-        Ok(Cofferdam::new(self.scratch.join("store"))?
-            .by(&self.way.wrapper())
-            .setting("COFFERDAM_CACHE", &self.cache()?))
+        let cofferdam = Cofferdam::new(self.scratch.join("store"))?;
+        let cofferdam = if self.way.is_ordinary() { cofferdam.for_others()? } else { cofferdam };
+        Ok(cofferdam.by(&self.way.wrapper()).setting("COFFERDAM_CACHE", &self.cache()?))
     }
 
     /// Where compiled guests are kept: with those who run them.
@@ -303,7 +303,7 @@ impl Lab {
         if !self.way.is_ordinary() {
             return Ok(paths::target().join("guest-cache-0").to_string_lossy().into_owned());
         }
-        let cache = ordinary::base()?.join("guest-cache");
+        let cache = others::base()?.join("guest-cache");
         if fs::create_dir(&cache).is_ok() {
             fs::set_permissions(&cache, fs::Permissions::from_mode(0o700))?;
             ordinary::give(&cache)?;

@@ -3,15 +3,11 @@
 //! Owners, modes and devices that such a user cannot make are noted in `user.containers.override_stat`, as
 //! `uid:gid:mode:type`; a tree is compared as if the notes were true.
 
-use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, chown};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
+use std::os::unix::fs::chown;
+use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 
-use crate::cofferdam::binary;
 use crate::tree::{Entry, Node, Snapshot};
 
 /// Nobody.
@@ -38,21 +34,6 @@ const NOTE: &[u8] = b"user.containers.override_stat";
 /// Gives a directory to the user.
 pub fn give(path: &Path) -> Result<()> {
     chown(path, Some(ID), Some(ID)).with_context(|| format!("cannot give {} away", path.display()))
-}
-
-/// A directory for scratch that the user can reach, and the binary there if it cannot reach that where it is.
-pub fn base() -> Result<&'static Path> {
-    static BASE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    BASE.get_or_init(|| find_base().map_err(|error| format!("{error:#}"))).as_deref().map_err(anyhow::Error::msg)
-}
-
-fn find_base() -> Result<PathBuf> {
-    let base = PathBuf::from("/var/tmp/cofferdam-tests");
-    fs::create_dir_all(&base)?;
-    fs::set_permissions(&base, fs::Permissions::from_mode(0o755))?;
-    let reachable = Command::new(DROP[0]).args(&DROP[1..]).args(["test", "-x"]).arg(binary()?).status()?.success();
-    ensure!(reachable, "an ordinary user cannot reach {}: build where others may read", binary()?.display());
-    Ok(base)
 }
 
 /// The tree that its notes tell of.

@@ -54,8 +54,25 @@ fn ensure_hit(hits: u32, rounds: u32, what: &str) -> Result<()> {
     Ok(())
 }
 
-fn reference(images: &Images) -> Result<Snapshot> {
-    Snapshot::read(&oracle::umoci(images, "store", "edit")?)
+/// The image that is killed for, in a registry, and what umoci makes of it.
+struct Served {
+    expected: Snapshot,
+    registry: Registry,
+    image: String,
+}
+
+impl Served {
+    fn new(images: &Images) -> Result<Self> {
+        let expected = Snapshot::read(&oracle::umoci(images, "store", "edit")?)?;
+        let registry = Registry::start(Kind::Plain)?;
+        registry.push(&images.source("store", "edit"), "test/edit:1")?;
+        let image = registry.reference("test/edit:1");
+        Ok(Self { expected, registry, image })
+    }
+
+    fn pull(&self) -> [String; 4] {
+        ["pull", &self.image, "--plain-http", &self.registry.host()].map(str::to_owned)
+    }
 }
 
 #[test]
@@ -63,11 +80,8 @@ fn a_killed_pull_harms_nothing() -> Result<()> {
     require!("root", "umoci", "skopeo", "docker-registry");
     let _alone = alone();
     let Some(images) = Images::with(&["edit.tar.gz"])? else { return Ok(()) };
-    let expected = reference(&images)?;
-    let registry = Registry::start(Kind::Plain)?;
-    registry.push(&images.source("store", "edit"), "test/edit:1")?;
-    let image = registry.reference("test/edit:1");
-    let pull = ["pull", &image, "--plain-http", &registry.host()].map(str::to_owned);
+    let served = Served::new(&images)?;
+    let (pull, Served { expected, image, .. }) = (served.pull(), &served);
 
     let whole = usual(|| {
         let warm = Scratch::new()?;
@@ -87,8 +101,8 @@ fn a_killed_pull_harms_nothing() -> Result<()> {
             cofferdam.ok(&pull).context("the pull after the kill")?;
             store::ensure_nothing_staged(cofferdam.store())?;
             let dest = scratch.dir("out")?.join("rootfs");
-            cofferdam.ok(["unpack", &image, &dest.display().to_string()])?;
-            tree::ensure_same(("ours", &Snapshot::read(&dest)?), ("umoci's", &expected), |_, _| false)?;
+            cofferdam.ok(["unpack", image, &dest.display().to_string()])?;
+            tree::ensure_same(("ours", &Snapshot::read(&dest)?), ("umoci's", expected), |_, _| false)?;
             Ok(hit)
         };
         hits += u32::from(round().with_context(|| format!("killed after {delay:?} of {whole:?}"))?);
@@ -129,18 +143,16 @@ fn a_killed_unpack_harms_nothing() -> Result<()> {
     require!("root", "umoci", "skopeo", "docker-registry");
     let _alone = alone();
     let Some(images) = Images::with(&["edit.tar.gz"])? else { return Ok(()) };
-    let expected = reference(&images)?;
-    let registry = Registry::start(Kind::Plain)?;
-    registry.push(&images.source("store", "edit"), "test/edit:1")?;
-    let image = registry.reference("test/edit:1");
+    let served = Served::new(&images)?;
+    let Served { expected, image, .. } = &served;
     let scratch = Scratch::new()?;
     let cofferdam = Cofferdam::new(scratch.join("store"))?;
-    cofferdam.ok(["pull", &image, "--plain-http", &registry.host()])?;
+    cofferdam.ok(served.pull())?;
 
     for strategy in ["copy", "apply"] {
         let out = scratch.dir(strategy)?;
         let dest = out.join("rootfs");
-        let unpack = ["unpack", "--strategy", strategy, &image, &dest.display().to_string()].map(str::to_owned);
+        let unpack = ["unpack", "--strategy", strategy, image, &dest.display().to_string()].map(str::to_owned);
         let whole = usual(|| {
             let start = Instant::now();
             cofferdam.ok(&unpack)?;
@@ -155,14 +167,14 @@ fn a_killed_unpack_harms_nothing() -> Result<()> {
                 if dest.exists() {
                     // It appears whole or not at all.
                     let found = Snapshot::read(&dest)?;
-                    tree::ensure_same(("what the dead left", &found), ("umoci's", &expected), |_, _| false)?;
+                    tree::ensure_same(("what the dead left", &found), ("umoci's", expected), |_, _| false)?;
                     remove(&dest)?;
                 }
                 cofferdam.ok(&unpack).context("the unpack after the kill")?;
                 store::ensure_holds(&out, &["rootfs"])?;
                 store::ensure_nothing_staged(cofferdam.store())?;
                 let found = Snapshot::read(&dest)?;
-                tree::ensure_same(("ours", &found), ("umoci's", &expected), |_, _| false)?;
+                tree::ensure_same(("ours", &found), ("umoci's", expected), |_, _| false)?;
                 remove(&dest)?;
                 Ok(hit)
             };

@@ -190,12 +190,13 @@ fn directories_of_others_are_an_error_that_names_them() -> Result<()> {
     // What the user must be able to read: the layout.
     let layout = scratch.join("layout");
     cofferdam_tests::registry::run(std::process::Command::new("cp").arg("-r").arg(small.layout()).arg(&layout))?;
+    cofferdam_tests::registry::run(std::process::Command::new("chmod").args(["-R", "a+rX"]).arg(&layout))?;
     let pull = ["pull".to_owned(), format!("oci:{}:{OLD}", layout.display())];
     let home = scratch.dir("home")?;
     chown(&home, Some(NOBODY), Some(NOBODY))?;
     let cache = home.join("cache").display().to_string();
     let user = NOBODY.to_string();
-    let cofferdam = Cofferdam::new(home.join("store"))?.setting("COFFERDAM_CACHE", &cache).by(&[
+    let cofferdam = Cofferdam::new(home.join("store"))?.for_others()?.setting("COFFERDAM_CACHE", &cache).by(&[
         "setpriv",
         "--reuid",
         &user,

@@ -5,6 +5,7 @@
 mod blobs;
 mod collect;
 mod crash;
+mod crowd;
 mod documents;
 mod durability;
 mod images;
