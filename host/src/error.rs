@@ -51,6 +51,8 @@ pub enum GuestFailure {
     Misuse(String),
     /// Its component cannot be loaded or linked; holds the reason.
     Load(String),
+    /// It waited for the clock or the network for longer than it may.
+    Waited,
 }
 
 impl fmt::Display for GuestFailure {
@@ -61,6 +63,7 @@ impl fmt::Display for GuestFailure {
             Self::Memory(limit) => write!(f, "it asked for more than {limit} bytes of memory"),
             Self::Misuse(rule) => write!(f, "it broke its contract: {rule}"),
             Self::Load(reason) => write!(f, "it cannot be loaded: {reason}"),
+            Self::Waited => f.write_str("it waited for too long"),
         }
     }
 }
@@ -148,6 +151,16 @@ pub enum Error {
         guest: String,
         /// Why.
         failure: GuestFailure,
+    },
+    /// A plugin needs what it was not granted.
+    #[error("the plugin `{plugin}` lacks {what}")]
+    Denied {
+        /// Which plugin.
+        plugin: String,
+        /// What it lacks.
+        what: String,
+        /// The command that would grant it; nothing where no command would.
+        grant: Option<String>,
     },
     /// A media type, algorithm or feature that is not known here.
     #[error("{what} is not supported")]
@@ -284,6 +297,7 @@ impl Error {
             | Self::Refused { .. }
             | Self::Limit { .. }
             | Self::Guest { .. }
+            | Self::Denied { .. }
             | Self::StoreFeature { .. }
             | Self::Unsupported { .. } => ErrorKind::Refused,
             Self::InvalidReference { .. } | Self::Usage { .. } => ErrorKind::Usage,
@@ -311,10 +325,12 @@ impl Error {
                 Some((limit, _)) => raise(limit.name),
                 None => "this limit cannot be raised".into(),
             }),
+            Self::Denied { grant, .. } => grant.as_ref().map(|grant| format!("if you trust it: {grant}")),
             Self::Guest { guest, failure } => match failure {
                 GuestFailure::Memory(_) if guest == "untar" => Some(raise("guest-memory")),
                 GuestFailure::Memory(_) => Some(raise("decoder-memory")),
                 GuestFailure::TimeOut => Some(format!("{}, or --limit guest-time-per-mib=…", raise("guest-time"))),
+                GuestFailure::Waited => Some(raise("plugin-wait")),
                 _ => None,
             },
             Self::Authentication { host, .. } => Some(format!("give a user name and a password that {host} accepts")),

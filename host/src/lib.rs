@@ -44,6 +44,7 @@ pub mod confine;
 pub mod digest;
 pub mod error;
 pub mod limits;
+pub mod plugin;
 pub mod progress;
 pub mod registry;
 pub mod rootfs;

@@ -177,6 +177,18 @@ limits! {
     idle_calls ("idle-calls", Count, []): u64 = 1024;
     /// Messages of a guest that reach the log; the others are dropped.
     log_messages ("log-messages", Count, []): u64 = 256;
+    /// Time that a plugin with capabilities may take in all for one layer or image, waiting included.
+    plugin_wait ("plugin-wait", Time, []): Duration = Duration::from_secs(60);
+    /// Bytes of the report of an inspector.
+    report_bytes ("report-bytes", Bytes, ["bytes in a plugin's report"]): u64 = 16 * MIB64;
+    /// Requests of a plugin in one run.
+    http_requests ("http-requests", Count, ["requests of a plugin"]): u64 = 64;
+    /// Bytes that a plugin may send and receive in one run, in all.
+    http_bytes ("http-bytes", Bytes, ["bytes sent and received by a plugin"]): u64 = 32 * MIB64;
+    /// Bytes on disk in a plugin's scratch directory.
+    scratch_bytes ("scratch-bytes", Bytes, ["bytes in a plugin's scratch directory"]): u64 = 256 * MIB64;
+    /// Files and directories in a plugin's scratch directory.
+    scratch_files ("scratch-files", Count, ["files in a plugin's scratch directory"]): u64 = 4096;
 }
 
 impl Limits {

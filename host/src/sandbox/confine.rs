@@ -6,7 +6,8 @@ use rustix::time::{ClockId, clock_gettime};
 use wasmtime::{ResourceLimiter, StoreContextMut, UpdateDeadline};
 
 use super::bounds::Bounds;
-use super::embedded::Guest;
+use super::powers::Powers;
+use super::program::Program;
 use crate::error::{Error, GuestFailure, Result};
 use crate::limits::Limits;
 
@@ -33,21 +34,30 @@ const CALL_PRICE: Duration = Duration::from_micros(1);
 /// A guest's store: who it is, what it may use, the host that serves it, and why it was ended.
 pub(crate) struct Confined<H> {
     pub(crate) host: H,
-    guest: Guest,
+    program: Program,
     pub(crate) memory: MemoryWall,
     clock: GuestClock,
     idle_calls: u64,
     log_messages: u64,
     pub(crate) bounds: Bounds,
+    /// What a plugin holds beyond its world.
+    pub(crate) powers: Option<Box<Powers>>,
     /// The first error of a host call, or the limit that was crossed: it says more than the trap that follows.
     failure: Option<Error>,
 }
 
 impl<H> Confined<H> {
-    pub(crate) fn new(guest: Guest, memory_limit: u64, limits: &Limits, host: H) -> Self {
+    pub(crate) fn new(
+        program: Program,
+        memory_limit: u64,
+        limits: &Limits,
+        powers: Option<Box<Powers>>,
+        host: H,
+    ) -> Self {
         Self {
             host,
-            guest,
+            program,
+            powers,
             memory: MemoryWall { limit: memory_limit, crossed: false },
             clock: GuestClock::new(limits),
             idle_calls: limits.idle_calls,
@@ -68,9 +78,29 @@ impl<H> Confined<H> {
             other => other,
         };
         result.map_err(|error| {
-            self.failure.get_or_insert(error);
+            self.fail(error);
             wasmtime::Error::msg("a host call failed")
         })
+    }
+
+    /// Notes why the guest is about to be ended. The first reason counts.
+    pub(crate) fn fail(&mut self, error: Error) {
+        self.failure.get_or_insert(error);
+    }
+
+    /// Begins a call of the guest's: what the thread did since its last one was the host's work.
+    pub(crate) fn enter(&mut self) {
+        self.clock.enter();
+    }
+
+    /// Ends a call of the guest's: charges it, also where no tick came. Says whether there is time left for another.
+    pub(crate) fn leave(&mut self) -> Result<()> {
+        if self.clock.tick() { Ok(()) } else { Err(self.stopped(GuestFailure::TimeOut)) }
+    }
+
+    /// Whose store it is.
+    pub(crate) fn program(&self) -> &Program {
+        &self.program
     }
 
     /// Counts bytes that passed through the guest: they buy time. A call that moves none is idle.
@@ -98,7 +128,7 @@ impl<H> Confined<H> {
     }
 
     pub(crate) fn stopped(&self, failure: GuestFailure) -> Error {
-        Error::Guest { guest: self.guest.name().to_owned(), failure }
+        Error::Guest { guest: self.program.name().to_owned(), failure }
     }
 
     /// Takes the host back, and the failure if there is one.
@@ -110,10 +140,11 @@ impl<H> Confined<H> {
         (self.host, self.failure)
     }
 
-    /// Takes one message from the budget; says whether there was one, and whose it is.
-    pub(crate) fn message(&mut self) -> Option<Guest> {
-        self.log_messages = self.log_messages.checked_sub(1)?;
-        Some(self.guest)
+    /// Takes one message from the budget; says whether there was one.
+    pub(crate) fn message(&mut self) -> bool {
+        let left = self.log_messages.checked_sub(1);
+        self.log_messages = left.unwrap_or_default();
+        left.is_some()
     }
 }
 
@@ -172,6 +203,12 @@ impl GuestClock {
         }
     }
 
+    /// From here on time is the guest's.
+    fn enter(&mut self) {
+        self.last = Some((Instant::now(), thread_time()));
+        self.host = Duration::ZERO;
+    }
+
     /// Charges the time since the last tick; says whether there is any left.
     fn tick(&mut self) -> bool {
         let now = (Instant::now(), thread_time());
@@ -214,8 +251,10 @@ mod tests {
     #[test]
     fn messages_beyond_the_limit_are_dropped() {
         let limits = Limits { log_messages: 2, ..Limits::default() };
-        let mut state = Confined::new(Guest::Untar, 0, &limits, ());
-        let heard = std::iter::repeat_with(|| state.message().is_some()).take(4).collect::<Vec<_>>();
+        let sandbox = super::super::Sandbox::new(&super::super::SandboxOptions::default()).unwrap();
+        let untar = sandbox.builtin(super::super::Guest::Untar).unwrap();
+        let mut state = Confined::new(untar, 0, &limits, None, ());
+        let heard = std::iter::repeat_with(|| state.message()).take(4).collect::<Vec<_>>();
         assert_eq!(heard, [true, true, false, false]);
     }
 

@@ -3,14 +3,16 @@
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, WasmList};
 
-use super::bindings::{Decoder, interface};
+use super::bindings::{Failure, interface};
 use super::bounds;
 use super::confine::{Confined, MAX_TRANSFER};
-use super::embedded::Guest;
 use super::engine::Sandbox;
-use super::failure::{judge, stopped_by};
+use super::failure::judge;
 use super::input::{self, InputHost};
 use super::log;
+use super::powers::Context;
+use super::program::Program;
+use super::run::Run;
 use crate::error::Result;
 use crate::limits::Limits;
 
@@ -30,21 +32,25 @@ impl Sandbox {
     ///
     /// Those of the host's calls; [`crate::Error::Guest`] for a guest that was stopped; [`crate::Error::Corrupt`] and
     /// [`crate::Error::Refused`] for what the guest says of the stream.
-    pub fn decode<H: DecoderHost>(&self, guest: Guest, limits: &Limits, host: H) -> (Result<()>, H) {
+    pub fn decode<H: DecoderHost>(&self, program: &Program, limits: &Limits, host: H) -> (Result<()>, H) {
+        let limits = &program.limits(limits);
         let _clocks = self.clocks();
-        let mut store = self.store(guest, limits.decoder_memory, limits, host);
-        let outcome = self.component(guest).and_then(|component| {
-            let linker = linker::<H>(self).map_err(|error| stopped_by(guest, &error))?;
-            Ok(Decoder::instantiate(&mut store, component, &linker).and_then(|decoder| decoder.call_decode(&mut store)))
+        let mut run = match Run::new(self, program, limits.decoder_memory, limits, &Context::default(), host) {
+            Ok(run) => run,
+            Err((error, host)) => return (Err(error), host),
+        };
+        let outcome = run.instantiate(self, link::<H>).and_then(|instance| {
+            let decode = run.export::<(), (std::result::Result<(), Failure>,)>(&instance, None, "decode")?;
+            run.call(decode, ()).map(|(outcome,)| outcome)
         });
-        let (host, failure) = store.into_data().release();
-        (outcome.and_then(|outcome| judge(guest, failure, outcome, limits)), host)
+        let (host, failure) = run.release();
+        (judge(program.name(), failure, outcome, limits), host)
     }
 }
 
-fn linker<H: DecoderHost>(sandbox: &Sandbox) -> wasmtime::Result<Linker<Confined<H>>> {
-    let mut linker = Linker::new(sandbox.engine());
-    input::link(&mut linker)?;
+/// Links what a decoder imports.
+fn link<H: DecoderHost>(linker: &mut Linker<Confined<H>>) -> wasmtime::Result<()> {
+    input::link(linker)?;
     linker.instance(interface::OUTPUT)?.func_wrap(
         "write",
         |mut store: StoreContextMut<'_, Confined<H>>, (list,): (WasmList<u8>,)| {
@@ -60,7 +66,6 @@ fn linker<H: DecoderHost>(sandbox: &Sandbox) -> wasmtime::Result<Linker<Confined
             store.data_mut().serve(|state| state.host.write(buffer))
         },
     )?;
-    log::link(&mut linker)?;
-    bounds::link(&mut linker)?;
-    Ok(linker)
+    log::link(linker)?;
+    bounds::link(linker)
 }

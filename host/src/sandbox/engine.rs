@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use wasmtime::component::{Component, types::ComponentItem};
+use wasmtime::component::Component;
 use wasmtime::{Cache, CacheConfig, Config, Engine, OptLevel, Store};
 
 use super::confine::{Confined, HANDLES, call_fuel, on_tick};
 use super::embedded::Guest;
+use super::powers::Powers;
+use super::program::{Interfaces, Program};
 use super::ticker::{Running, Ticker};
 use crate::ambient;
 use crate::error::{Error, GuestFailure, Result};
@@ -51,7 +53,7 @@ impl SandboxOptions {
 pub struct Sandbox {
     engine: Engine,
     ticker: Ticker,
-    components: [OnceLock<Component>; Guest::ALL.len()],
+    programs: [OnceLock<Program>; Guest::ALL.len()],
     replaced: Vec<(Guest, Vec<u8>)>,
 }
 
@@ -74,7 +76,7 @@ impl Sandbox {
         let engine = Engine::new(&config(options)?).map_err(|error| engine_error(&error))?;
         let ticker =
             Ticker::new(engine.clone()).map_err(|source| Error::Io { action: "start a thread".into(), source })?;
-        Ok(Self { engine, ticker, components: Default::default(), replaced: options.replaced.clone() })
+        Ok(Self { engine, ticker, programs: Default::default(), replaced: options.replaced.clone() })
     }
 
     /// Loads all guests, from the cache where they are in it, and says what they are.
@@ -84,16 +86,10 @@ impl Sandbox {
 
     fn inspect_one(&self, guest: Guest) -> Result<GuestInfo> {
         let begin = Instant::now();
-        let component = self.component(guest)?;
+        let program = self.builtin(guest)?;
         let load_time = begin.elapsed();
-        let ty = component.component_type();
-        let named = |(name, _): (&str, ComponentItem)| name.to_owned();
-        Ok(GuestInfo {
-            guest,
-            imports: ty.imports(&self.engine).map(|(name, item)| named((name, item.ty))).collect(),
-            exports: ty.exports(&self.engine).map(|(name, item)| named((name, item.ty))).collect(),
-            load_time,
-        })
+        let Interfaces { imports, exports } = Interfaces::of(program.component(), &self.engine);
+        Ok(GuestInfo { guest, imports, exports, load_time })
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -101,34 +97,44 @@ impl Sandbox {
     }
 
     /// Keeps guests' clocks running while it lives.
-    pub(crate) fn clocks(&self) -> Running<'_> {
+    pub(crate) fn clocks(&self) -> Running {
         self.ticker.run()
     }
 
-    /// The compiled guest. Two threads that come first together may both compile it; one result is kept.
-    pub(crate) fn component(&self, guest: Guest) -> Result<&Component> {
-        let slot = &self.components[guest as usize];
-        if let Some(component) = slot.get() {
-            return Ok(component);
+    /// A first-party guest. Two threads that come first together may both compile it; one result is kept.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Guest`] if a component that was put in its place cannot be loaded.
+    pub fn builtin(&self, guest: Guest) -> Result<Program> {
+        let slot = &self.programs[guest as usize];
+        if let Some(program) = slot.get() {
+            return Ok(program.clone());
         }
         let replaced = self.replaced.iter().rev().find(|(replaced, _)| *replaced == guest);
         let bytes = replaced.map_or(guest.component(), |(_, component)| component);
-        let component = Component::from_binary(&self.engine, bytes).map_err(|error| Error::Guest {
+        let component = self.compile(bytes).map_err(|error| Error::Guest {
             guest: guest.name().into(),
             failure: GuestFailure::Load(format!("{error:#}")),
         })?;
-        Ok(slot.get_or_init(|| component))
+        Ok(slot.get_or_init(|| Program::builtin(guest.name(), component)).clone())
+    }
+
+    pub(super) fn compile(&self, component: &[u8]) -> wasmtime::Result<Component> {
+        Component::from_binary(&self.engine, component)
     }
 
     /// A fresh store for one run of a guest.
     pub(crate) fn store<H: 'static>(
         &self,
-        guest: Guest,
+        program: &Program,
         memory_limit: u64,
         limits: &Limits,
+        powers: Option<Box<Powers>>,
         host: H,
     ) -> Store<Confined<H>> {
-        let mut store = Store::new(&self.engine, Confined::new(guest, memory_limit, limits, host));
+        let state = Confined::new(program.clone(), memory_limit, limits, powers, host);
+        let mut store = Store::new(&self.engine, state);
         store.limiter(|state| &mut state.memory);
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(on_tick);

@@ -3,14 +3,16 @@
 use wasmtime::StoreContextMut;
 use wasmtime::component::Linker;
 
-use super::bindings::{Extractor, claim, interface};
+use super::bindings::{Failure, claim, interface};
 use super::bounds;
 use super::confine::Confined;
-use super::embedded::Guest;
 use super::engine::Sandbox;
-use super::failure::{judge, stopped_by};
+use super::failure::judge;
 use super::input::{self, InputHost};
 use super::log;
+use super::powers::Context;
+use super::program::Program;
+use super::run::Run;
 use crate::error::Result;
 use crate::limits::Limits;
 
@@ -26,22 +28,25 @@ impl Sandbox {
     /// # Errors
     ///
     /// As [`Sandbox::decode`].
-    pub fn extract<H: ExtractorHost>(&self, guest: Guest, limits: &Limits, host: H) -> (Result<()>, H) {
+    pub fn extract<H: ExtractorHost>(&self, program: &Program, limits: &Limits, host: H) -> (Result<()>, H) {
+        let limits = &program.limits(limits);
         let _clocks = self.clocks();
-        let mut store = self.store(guest, limits.guest_memory, limits, host);
-        let outcome = self.component(guest).and_then(|component| {
-            let linker = linker::<H>(self).map_err(|error| stopped_by(guest, &error))?;
-            Ok(Extractor::instantiate(&mut store, component, &linker)
-                .and_then(|extractor| extractor.call_extract(&mut store)))
+        let mut run = match Run::new(self, program, limits.guest_memory, limits, &Context::default(), host) {
+            Ok(run) => run,
+            Err((error, host)) => return (Err(error), host),
+        };
+        let outcome = run.instantiate(self, link::<H>).and_then(|instance| {
+            let extract = run.export::<(), (std::result::Result<(), Failure>,)>(&instance, None, "extract")?;
+            run.call(extract, ()).map(|(outcome,)| outcome)
         });
-        let (host, failure) = store.into_data().release();
-        (outcome.and_then(|outcome| judge(guest, failure, outcome, limits)), host)
+        let (host, failure) = run.release();
+        (judge(program.name(), failure, outcome, limits), host)
     }
 }
 
-fn linker<H: ExtractorHost>(sandbox: &Sandbox) -> wasmtime::Result<Linker<Confined<H>>> {
-    let mut linker = Linker::new(sandbox.engine());
-    input::link(&mut linker)?;
+/// Links what an extractor imports.
+fn link<H: ExtractorHost>(linker: &mut Linker<Confined<H>>) -> wasmtime::Result<()> {
+    input::link(linker)?;
     linker.instance(interface::TREE)?.func_wrap(
         "put",
         |mut store: StoreContextMut<'_, Confined<H>>, (entry,): (claim::Entry,)| {
@@ -52,7 +57,6 @@ fn linker<H: ExtractorHost>(sandbox: &Sandbox) -> wasmtime::Result<Linker<Confin
             })
         },
     )?;
-    log::link(&mut linker)?;
-    bounds::link(&mut linker)?;
-    Ok(linker)
+    log::link(linker)?;
+    bounds::link(linker)
 }

@@ -1,35 +1,34 @@
 //! From a guest's end to a typed error.
 
 use super::bindings::Failure;
-use super::embedded::Guest;
 use crate::error::{Error, Escaped, GuestFailure, Result};
 use crate::limits::{Limit, Limits};
 
 /// Judges how a guest's export returned: the host's own error first, then the trap, then what the guest says.
-pub(crate) fn judge(
-    guest: Guest,
+pub(crate) fn judge<T>(
+    guest: &str,
     failure: Option<Error>,
-    outcome: wasmtime::Result<std::result::Result<(), Failure>>,
+    outcome: wasmtime::Result<std::result::Result<T, Failure>>,
     limits: &Limits,
-) -> Result<()> {
+) -> Result<T> {
     match (failure, outcome) {
         (Some(error), _) => Err(error),
-        (None, Ok(Ok(()))) => Ok(()),
+        (None, Ok(Ok(said))) => Ok(said),
         (None, Ok(Err(said))) => Err(said_by(guest, said, limits)),
         (None, Err(trap)) => Err(stopped_by(guest, &trap)),
     }
 }
 
 /// The error of a guest that trapped or could not be instantiated.
-pub(crate) fn stopped_by(guest: Guest, error: &wasmtime::Error) -> Error {
+pub(crate) fn stopped_by(guest: &str, error: &wasmtime::Error) -> Error {
     let failure = match error.downcast_ref::<wasmtime::Trap>() {
         Some(trap) => GuestFailure::Trap(trap.to_string()),
         None => GuestFailure::Misuse(one_line(&error.root_cause().to_string())),
     };
-    Error::Guest { guest: guest.name().to_owned(), failure }
+    Error::Guest { guest: guest.to_owned(), failure }
 }
 
-fn said_by(guest: Guest, said: Failure, limits: &Limits) -> Error {
+fn said_by(guest: &str, said: Failure, limits: &Limits) -> Error {
     let subject = "the layer".to_owned();
     match said {
         Failure::Corrupt(reason) => Error::Corrupt { subject, reason: format!("{guest}: {}", one_line(&reason)) },

@@ -8,7 +8,7 @@ use super::confine::Confined;
 use crate::error::Result;
 
 /// Serves a guest's one stream.
-pub trait InputHost: 'static {
+pub trait InputHost: Send + 'static {
     /// Drops exactly `skip` bytes of the stream, then gives the next: at most `max`. None at its end, whatever `skip` is.
     fn read(&mut self, skip: u64, max: usize) -> Result<Vec<u8>>;
 }

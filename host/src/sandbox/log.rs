@@ -14,8 +14,10 @@ pub(crate) fn link<H: 'static>(linker: &mut Linker<Confined<H>>) -> wasmtime::Re
         |mut store: StoreContextMut<'_, Confined<H>>, (level, text): (Level, String)| {
             store.data_mut().serve(|state| {
                 state.moved(0)?;
-                let Some(guest) = state.message() else { return Ok(()) };
-                let (guest, text) = (guest.name(), one_line(&text));
+                if !state.message() {
+                    return Ok(());
+                }
+                let (guest, text) = (state.program().name(), one_line(&text));
                 match level {
                     Level::Debug => tracing::debug!(guest, "{text}"),
                     Level::Info => tracing::info!(guest, "{text}"),

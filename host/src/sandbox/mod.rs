@@ -16,14 +16,23 @@ mod engine;
 mod extractor;
 mod failure;
 mod input;
+mod inspector;
 mod log;
+mod powers;
+mod program;
+mod run;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod ticker;
+mod verifier;
 
-pub use bindings::claim;
+pub use bindings::{claim, verification};
 pub use decoder::DecoderHost;
 pub use embedded::Guest;
 pub use engine::{GuestInfo, Sandbox, SandboxOptions};
 pub use extractor::ExtractorHost;
 pub use input::InputHost;
+pub use inspector::Inspection;
+pub use powers::Context;
+pub use program::{Interfaces, Program};

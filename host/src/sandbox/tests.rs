@@ -78,7 +78,7 @@ fn run(body: &str) -> (Result<()>, Host) {
     let sandbox = Sandbox::new(&SandboxOptions::default().with_guest(Guest::Gunzip, decoder(body))).unwrap();
     let limits =
         Limits { guest_time: Duration::from_millis(50), guest_time_per_mib: Duration::ZERO, ..Limits::default() };
-    sandbox.decode(Guest::Gunzip, &limits, Host::default())
+    sandbox.decode(&sandbox.builtin(Guest::Gunzip).unwrap(), &limits, Host::default())
 }
 
 fn stopped(body: &str) -> GuestFailure {
@@ -209,7 +209,7 @@ fn a_component_that_wants_more_is_not_linked() {
     let text = r#"(component (import "wasi:cli/environment@0.2.0" (instance (export "x" (func)))))"#;
     let options = SandboxOptions::default().with_guest(Guest::Gunzip, wat::parse_str(text).unwrap());
     let sandbox = Sandbox::new(&options).unwrap();
-    let (outcome, _) = sandbox.decode(Guest::Gunzip, &Limits::default(), Host::default());
+    let (outcome, _) = sandbox.decode(&sandbox.builtin(Guest::Gunzip).unwrap(), &Limits::default(), Host::default());
     assert!(matches!(outcome, Err(Error::Guest { failure: GuestFailure::Misuse(_), .. })), "{outcome:?}");
 }
 
@@ -249,7 +249,7 @@ impl ExtractorHost for NoTree {
 #[test]
 fn an_empty_stream_is_an_empty_layer() {
     let sandbox = Sandbox::new(&SandboxOptions::default()).unwrap();
-    sandbox.extract(Guest::Untar, &Limits::default(), NoTree).0.unwrap();
+    sandbox.extract(&sandbox.builtin(Guest::Untar).unwrap(), &Limits::default(), NoTree).0.unwrap();
 }
 
 /// A cache holds machine code that will be run: one that others may write to is not looked into.
@@ -262,7 +262,7 @@ fn a_cache_that_others_may_write_to_is_not_used() {
         let opened = crate::ambient::open_dir(&dir).unwrap();
         rustix::fs::fchmod(&opened, rustix::fs::Mode::from_raw_mode(mode)).unwrap();
         let options = SandboxOptions::default().with_cache(&dir).with_guest(Guest::Gunzip, decoder("(i32.const 0)"));
-        Sandbox::new(&options).unwrap().component(Guest::Gunzip).unwrap();
+        Sandbox::new(&options).unwrap().builtin(Guest::Gunzip).unwrap();
         assert_eq!(dir.read_dir().unwrap().next().is_some(), used, "{name}");
     }
     // A path through a link leads to the same directory, and one that is missing is made.
@@ -270,7 +270,7 @@ fn a_cache_that_others_may_write_to_is_not_used() {
     for (name, used) in [("link", false), ("new/below", true)] {
         let dir = temp.path().join(name);
         let options = SandboxOptions::default().with_cache(&dir).with_guest(Guest::Gunzip, decoder("(i32.const 0)"));
-        Sandbox::new(&options).unwrap().component(Guest::Gunzip).unwrap();
+        Sandbox::new(&options).unwrap().builtin(Guest::Gunzip).unwrap();
         assert_eq!(dir.read_dir().unwrap().next().is_some(), used, "{name}");
     }
 }

@@ -24,7 +24,7 @@ struct State {
 }
 
 /// Keeps the epoch advancing while it lives.
-pub(crate) struct Running<'a>(&'a Shared);
+pub(crate) struct Running(Arc<Shared>);
 
 impl Ticker {
     pub(crate) fn new(engine: Engine) -> std::io::Result<Self> {
@@ -34,9 +34,9 @@ impl Ticker {
         Ok(Self(shared))
     }
 
-    pub(crate) fn run(&self) -> Running<'_> {
+    pub(crate) fn run(&self) -> Running {
         self.0.change(|state| state.running += 1);
-        Running(&self.0)
+        Running(Arc::clone(&self.0))
     }
 }
 
@@ -47,7 +47,7 @@ impl Shared {
     }
 }
 
-impl Drop for Running<'_> {
+impl Drop for Running {
     fn drop(&mut self) {
         self.0.change(|state| state.running -= 1);
     }

@@ -14,7 +14,7 @@ use crate::sandbox::{Sandbox, SandboxOptions};
 use crate::store::image::LayerDescriptor;
 use crate::store::unpacker::{LayerUnpacker, Unpacked, Watch};
 use crate::tree::{LayerRecord, Mode, TreeWriter, WriterOptions};
-use crate::unpack::{Compression, Layer, LayerReport, Unpacker};
+use crate::unpack::{Layer, LayerReport, Unpacker};
 
 impl LayerUnpacker for Unpacker {
     fn unpack(&self, blob: File, layer: &LayerDescriptor, dest: OwnedFd, watch: &Watch) -> Result<Unpacked> {
@@ -24,7 +24,7 @@ impl LayerUnpacker for Unpacker {
     }
 
     fn with_limits(self: Arc<Self>, limits: &Limits) -> Arc<dyn LayerUnpacker> {
-        Arc::new(Self::new(Arc::clone(self.sandbox()), limits.clone()))
+        Arc::new(self.under(limits.clone()))
     }
 }
 
@@ -66,7 +66,7 @@ impl<R: Read> Read for Cancellable<R> {
 pub fn described(mut layer: Layer, descriptor: &LayerDescriptor) -> Result<Layer> {
     layer = layer.named(format!("layer {}", descriptor.digest));
     if let Some(media_type) = &descriptor.media_type {
-        layer = layer.with_compression(Compression::from_media_type(media_type)?);
+        layer = layer.with_media_type(media_type);
     }
     if let Some(diff_id) = &descriptor.diff_id {
         layer = layer.with_diff_id(diff_id.clone());

@@ -200,7 +200,7 @@ pub trait Content {
 }
 
 /// Where checked entries go, in the layer's order: a tree writer, or a listing.
-pub trait Sink {
+pub trait Sink: Send {
     /// Takes an entry. For a file it must consume exactly the declared content from `content`.
     fn put(&mut self, entry: Entry, content: &mut dyn Content) -> Result<()>;
 }

@@ -14,12 +14,11 @@ pub enum Compression {
     Gzip,
     /// Zstandard, RFC 8878.
     Zstd,
+    /// As only a plugin knows.
+    Other,
 }
 
 impl Compression {
-    /// How many bytes [`Compression::sniff`] wants to see.
-    pub(super) const MAGIC_BYTES: usize = 4;
-
     /// The compression of a layer's media type (image spec, `media-types.md`; Docker's image manifest v2.2).
     ///
     /// # Errors
@@ -60,10 +59,10 @@ impl Compression {
         }
     }
 
-    /// The guest that decodes it.
+    /// The first-party guest that decodes it.
     pub(super) fn guest(self) -> Option<Guest> {
         match self {
-            Self::None => None,
+            Self::None | Self::Other => None,
             Self::Gzip => Some(Guest::Gunzip),
             Self::Zstd => Some(Guest::Unzstd),
         }
@@ -76,6 +75,7 @@ impl fmt::Display for Compression {
             Self::None => "no compression",
             Self::Gzip => "gzip",
             Self::Zstd => "zstd",
+            Self::Other => "another compression",
         })
     }
 }

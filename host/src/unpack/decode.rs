@@ -8,6 +8,7 @@ use crossbeam_channel::Sender;
 
 use super::chunk::{CHUNK, Message, Pool};
 use super::compression::Compression;
+use super::extensions::{Extensions, Format};
 use super::layer::Layer;
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Result};
@@ -30,21 +31,31 @@ pub(super) struct Decoded {
 pub(super) fn run(
     sandbox: &Sandbox,
     limits: &Limits,
+    extensions: &Extensions,
+    format: Option<Format>,
     layer: Layer,
     consumers: Vec<Sender<Message>>,
 ) -> Result<Decoded> {
     let mut blob = Blob::new(layer.blob, layer.read, layer.blob_algorithm, limits);
-    let seen = Compression::sniff(blob.peek(Compression::MAGIC_BYTES)?);
-    let compression = layer.compression.unwrap_or(seen);
-    if seen != compression {
-        let reason = format!("its media type says {compression}, its first bytes say {seen}");
-        return Err(Error::Corrupt { subject: layer.name, reason });
-    }
+    let first = blob.peek(Format::FIRST_BYTES)?;
+    let format = match format {
+        Some(format) => match format.check(first) {
+            Ok(()) => format,
+            Err(reason) => return Err(Error::Corrupt { subject: layer.name, reason }),
+        },
+        None => extensions.of_first_bytes(first),
+    };
+    let compression = format.compression();
     let output =
         Output { pool: Pool::new(), consumers, budget: Budget::new(limits, layer.size, compression), decoded: 0 };
     let host = Host { blob, output };
-    let (outcome, mut host) = match compression.guest() {
-        Some(guest) => sandbox.decode(guest, limits, host),
+    let decoder = match (format, compression.guest()) {
+        (Format::Decoder(program), _) => Some(program),
+        (_, Some(guest)) => Some(sandbox.builtin(guest)?),
+        (_, None) => None,
+    };
+    let (outcome, mut host) = match decoder {
+        Some(program) => sandbox.decode(&program, limits, host),
         None => host.copy(),
     };
     outcome?;

@@ -11,6 +11,7 @@ use super::chunk::{IN_FLIGHT, Message};
 use super::claim::{self, Budget};
 use super::compression::Compression;
 use super::decode::{self, Decoded, Total};
+use super::extensions::{Extensions, Format};
 use super::hash;
 use super::layer::{Layer, LayerReport};
 use super::stream::DecodedStream;
@@ -35,12 +36,31 @@ const STACK: usize = 2 << 20;
 pub struct Unpacker {
     sandbox: Arc<Sandbox>,
     limits: Limits,
+    extensions: Arc<Extensions>,
 }
 
 impl Unpacker {
     /// Guests run in this sandbox, under these limits.
     pub fn new(sandbox: Arc<Sandbox>, limits: Limits) -> Self {
-        Self { sandbox, limits }
+        Self { sandbox, limits, extensions: Arc::default() }
+    }
+
+    /// With these plugins beside the first-party guests.
+    #[must_use]
+    pub fn with_extensions(mut self, extensions: Extensions) -> Self {
+        self.extensions = Arc::new(extensions);
+        self
+    }
+
+    /// The same under other limits.
+    #[must_use]
+    pub fn under(&self, limits: Limits) -> Self {
+        Self { limits, ..self.clone() }
+    }
+
+    /// The plugins.
+    pub fn extensions(&self) -> &Extensions {
+        &self.extensions
     }
 
     /// The limits.
@@ -64,8 +84,12 @@ impl Unpacker {
     /// stopped. Else whatever reading the blob or the sink failed with.
     pub fn extract<S: Sink + 'static>(&self, layer: Layer, sink: S) -> (Result<LayerReport>, S) {
         let name = layer.name.clone();
+        let facts = match LayerFacts::of(&layer, &self.extensions) {
+            Ok(facts) => facts,
+            Err(error) => return (Err(error.context(format!("extracting {name}"))), sink),
+        };
         let mut returned = None;
-        let outcome = self.pipeline(layer, |unpacker, queue, layer| {
+        let outcome = self.pipeline(layer, &facts, |unpacker, queue, layer| {
             let (outcome, host) = unpacker.untar(queue, layer, sink);
             returned = Some(host);
             outcome
@@ -81,7 +105,8 @@ impl Unpacker {
     /// As [`Unpacker::extract`].
     pub fn verify(&self, layer: Layer) -> Result<LayerReport> {
         let name = layer.name.clone();
-        self.pipeline(layer, |_, queue, _| DecodedStream::new(queue).drain().map(|_| 0))
+        LayerFacts::of(&layer, &self.extensions)
+            .and_then(|facts| self.pipeline(layer, &facts, |_, queue, _| DecodedStream::new(queue).drain().map(|_| 0)))
             .map_err(|error| error.context(format!("verifying {name}")))
     }
 
@@ -89,19 +114,20 @@ impl Unpacker {
     fn pipeline(
         &self,
         layer: Layer,
+        facts: &LayerFacts,
         consume: impl FnOnce(&Self, Receiver<Message>, &LayerFacts) -> Result<u64>,
     ) -> Result<LayerReport> {
-        let facts = LayerFacts::of(&layer);
+        let format = facts.format.clone();
         let expected = layer.diff_id.clone();
         let algorithm = expected.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
         let (to_hash, hash_queue) = bounded(IN_FLIGHT);
         let (to_consumer, consumer_queue) = bounded(IN_FLIGHT);
         let (decoded, diff_id, consumed) = thread::scope(|scope| {
             let decoder = spawn(scope, "cofferdam-decode", move || {
-                decode::run(&self.sandbox, &self.limits, layer, vec![to_hash, to_consumer])
+                decode::run(&self.sandbox, &self.limits, &self.extensions, format, layer, vec![to_hash, to_consumer])
             });
             let hasher = spawn(scope, "cofferdam-hash", move || hash::run(&hash_queue, algorithm));
-            let consumed = consume(self, consumer_queue, &facts);
+            let consumed = consume(self, consumer_queue, facts);
             (decoder.and_then(join), hasher.and_then(join), consumed)
         });
         let diff_id = diff_id?;
@@ -125,7 +151,8 @@ impl Unpacker {
     }
 
     fn untar<S: Sink + 'static>(&self, queue: Receiver<Message>, facts: &LayerFacts, sink: S) -> (Result<u64>, S) {
-        let total = Total::of(&self.limits, facts.size, facts.compression.unwrap_or(Compression::Gzip));
+        let total =
+            Total::of(&self.limits, facts.size, facts.format.as_ref().map_or(Compression::Gzip, Format::compression));
         let host = TreeHost {
             stream: DecodedStream::new(queue),
             sink,
@@ -141,7 +168,14 @@ impl Unpacker {
             progress: facts.progress.clone(),
             reported: (0, 0),
         };
-        let (outcome, mut host) = self.sandbox.extract(Guest::Untar, &self.limits, host);
+        let program = match &facts.format {
+            Some(Format::Extractor(program)) => program.clone(),
+            _ => match self.sandbox.builtin(Guest::Untar) {
+                Ok(program) => program,
+                Err(error) => return (Err(error), host.sink),
+            },
+        };
+        let (outcome, mut host) = self.sandbox.extract(&program, &self.limits, host);
         let outcome = outcome.and_then(|()| host.finish());
         (outcome, host.sink)
     }
@@ -152,16 +186,21 @@ struct LayerFacts {
     size: Option<u64>,
     /// Bytes of the blob that were read so far.
     read: Arc<AtomicU64>,
-    compression: Option<Compression>,
+    /// Nothing if the first bytes are to say.
+    format: Option<Format>,
     digest: Option<Digest>,
     progress: Progress,
 }
 
 impl LayerFacts {
-    fn of(layer: &Layer) -> Self {
-        let Layer { size, read, compression, digest, progress, .. } = layer;
+    fn of(layer: &Layer, extensions: &Extensions) -> Result<Self> {
+        let Layer { size, read, compression, media_type, digest, progress, .. } = layer;
+        let format = match (media_type, compression) {
+            (Some(media_type), _) => Some(extensions.of_media_type(media_type)?),
+            (None, compression) => compression.map(Format::Known),
+        };
         let (digest, progress) = (digest.clone(), progress.clone());
-        Self { size: *size, read: Arc::clone(read), compression: *compression, digest, progress }
+        Ok(Self { size: *size, read: Arc::clone(read), format, digest, progress })
     }
 }
 

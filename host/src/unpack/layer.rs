@@ -18,6 +18,7 @@ pub struct Layer {
     /// Bytes of the blob that were read so far.
     pub(super) read: Arc<AtomicU64>,
     pub(super) compression: Option<Compression>,
+    pub(super) media_type: Option<String>,
     pub(super) diff_id: Option<Digest>,
     pub(super) blob_algorithm: Option<Algorithm>,
     pub(super) digest: Option<Digest>,
@@ -33,6 +34,7 @@ impl Layer {
             size: None,
             read: Arc::default(),
             compression: None,
+            media_type: None,
             diff_id: None,
             blob_algorithm: None,
             digest: None,
@@ -55,6 +57,12 @@ impl Layer {
     /// What the media type says; the bytes must agree.
     pub fn with_compression(mut self, compression: Compression) -> Self {
         self.compression = Some(compression);
+        self
+    }
+
+    /// The media type, which decides on the guest or plugin that reads it; the bytes must agree.
+    pub fn with_media_type(mut self, media_type: impl Into<String>) -> Self {
+        self.media_type = Some(media_type.into());
         self
     }
 

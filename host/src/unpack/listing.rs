@@ -14,7 +14,7 @@ impl<F: FnMut(Entry) -> Result<()>> Listing<F> {
     }
 }
 
-impl<F: FnMut(Entry) -> Result<()>> Sink for Listing<F> {
+impl<F: FnMut(Entry) -> Result<()> + Send> Sink for Listing<F> {
     fn put(&mut self, entry: Entry, content: &mut dyn Content) -> Result<()> {
         let mut left = match &entry.node {
             Node::File { size } => *size,

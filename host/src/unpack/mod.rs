@@ -13,6 +13,7 @@ mod chunk;
 mod claim;
 mod compression;
 mod decode;
+mod extensions;
 mod extract;
 mod hash;
 mod layer;
@@ -25,6 +26,7 @@ mod stream;
 mod tests;
 
 pub use compression::Compression;
+pub use extensions::Extensions;
 pub use extract::Unpacker;
 pub use layer::{Layer, LayerReport};
 pub use layer_extractor::LayerExtractor;

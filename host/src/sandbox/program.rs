@@ -1,0 +1,260 @@
+//! A component that can be run: a first-party guest or a plugin, through the same doors.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use wasmtime::Engine;
+use wasmtime::component::Component;
+use wasmtime::component::types::ComponentItem;
+
+use super::engine::Sandbox;
+use super::failure::one_line;
+use crate::error::{Error, GuestFailure, Result};
+use crate::limits::Limits;
+use crate::plugin::{Capabilities, Capability, PluginManifest, World};
+
+/// A compiled component, and what it may hold. Cheap to clone.
+#[derive(Clone)]
+pub struct Program(Arc<Parts>);
+
+struct Parts {
+    name: String,
+    component: Component,
+    /// Nothing for a first-party guest.
+    plugin: Option<PluginParts>,
+}
+
+struct PluginParts {
+    manifest: PluginManifest,
+    capabilities: Capabilities,
+    settings: BTreeMap<String, String>,
+}
+
+impl Program {
+    pub(super) fn builtin(name: &str, component: Component) -> Self {
+        Self(Arc::new(Parts { name: name.to_owned(), component, plugin: None }))
+    }
+
+    /// What errors call it.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// What its manifest says; nothing for a first-party guest.
+    pub fn manifest(&self) -> Option<&PluginManifest> {
+        self.0.plugin.as_ref().map(|plugin| &plugin.manifest)
+    }
+
+    /// The limits under which it runs when those of the host are these.
+    #[must_use]
+    pub fn limits(&self, host: &Limits) -> Limits {
+        self.manifest().map_or_else(|| host.clone(), |manifest| manifest.limits(host))
+    }
+
+    /// What it holds beyond its world; nothing for a first-party guest.
+    pub(crate) fn capabilities(&self) -> Option<&Capabilities> {
+        self.0.plugin.as_ref().map(|plugin| &plugin.capabilities).filter(|held| !held.is_empty())
+    }
+
+    /// What it was told.
+    pub(crate) fn setting(&self, key: &str) -> Option<&str> {
+        self.0.plugin.as_ref()?.settings.get(key).map(String::as_str)
+    }
+
+    pub(crate) fn component(&self) -> &Component {
+        &self.0.component
+    }
+}
+
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Program").field("name", &self.0.name).finish_non_exhaustive()
+    }
+}
+
+impl Sandbox {
+    /// Makes a plugin ready to run, with what it asks for *and* was granted. `name` is what it is called here, which need
+    /// not be what it calls itself. `settings` go before those of its manifest.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Denied`] if it imports what it does not hold; [`Error::Guest`] if it is not of the world that it says, or
+    /// cannot be compiled.
+    pub fn plugin(
+        &self,
+        name: &str,
+        manifest: &PluginManifest,
+        component: &[u8],
+        granted: &Capabilities,
+        settings: &BTreeMap<String, String>,
+    ) -> Result<Program> {
+        let failed = |reason: String| Error::Guest { guest: name.to_owned(), failure: GuestFailure::Load(reason) };
+        let component = self.compile(component).map_err(|error| failed(one_line(&format!("{error:#}"))))?;
+        let capabilities = manifest.capabilities.effective(granted);
+        let doors = doors(&component, self.engine());
+        if let Some(unknown) = doors.iter().find(|door| door.needs(manifest.world) == Need::Nobody) {
+            return Err(failed(format!(
+                "it imports {}, which neither the world {} nor a capability gives",
+                one_line(&unknown.name),
+                manifest.world
+            )));
+        }
+        let needed: Vec<_> = doors.iter().map(|door| door.needs(manifest.world)).collect();
+        check_held(name, manifest, &capabilities, &needed)?;
+        let mut all = manifest.settings.clone();
+        all.extend(settings.clone());
+        let plugin = PluginParts { manifest: manifest.clone(), capabilities, settings: all };
+        let program = Program(Arc::new(Parts { name: name.to_owned(), component, plugin: Some(plugin) }));
+        if program.component().get_export_index(None, manifest.world.export()).is_none() {
+            return Err(failed(format!(
+                "it does not export {}, as the world {} does",
+                manifest.world.export(),
+                manifest.world
+            )));
+        }
+        Ok(program)
+    }
+
+    /// What a component imports and exports, without running it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Guest`] if it cannot be compiled.
+    pub fn interfaces(&self, name: &str, component: &[u8]) -> Result<Interfaces> {
+        let failed = |error: wasmtime::Error| Error::Guest {
+            guest: name.to_owned(),
+            failure: GuestFailure::Load(one_line(&format!("{error:#}"))),
+        };
+        let component = self.compile(component).map_err(failed)?;
+        Ok(Interfaces::of(&component, self.engine()))
+    }
+}
+
+/// What a component imports and exports.
+#[derive(Clone, Debug)]
+pub struct Interfaces {
+    /// The names of its imports.
+    pub imports: Vec<String>,
+    /// The names of its exports.
+    pub exports: Vec<String>,
+}
+
+impl Interfaces {
+    pub(super) fn of(component: &Component, engine: &Engine) -> Self {
+        let ty = component.component_type();
+        Self {
+            imports: ty.imports(engine).map(|(name, _)| name.to_owned()).collect(),
+            exports: ty.exports(engine).map(|(name, _)| name.to_owned()).collect(),
+        }
+    }
+}
+
+/// Refuses a plugin that imports what it does not hold, and says how to grant it.
+fn check_held(name: &str, manifest: &PluginManifest, held: &Capabilities, needed: &[Need]) -> Result<()> {
+    let asked = &manifest.capabilities;
+    let mut missing = Vec::new();
+    let mut unasked = Vec::new();
+    for (need, asked_one, held_one, flags) in [
+        (Need::Runtime, asked.runtime, held.runtime, vec![Capability::Runtime]),
+        (Need::Clock, asked.clock, held.clock, vec![Capability::Clock]),
+        (Need::Random, asked.random, held.random, vec![Capability::Random]),
+        (
+            Need::Http,
+            !asked.http.is_empty(),
+            !held.http.is_empty(),
+            asked.http.iter().cloned().map(Capability::Http).collect(),
+        ),
+    ] {
+        if !needed.contains(&need) || held_one {
+            continue;
+        }
+        if asked_one { missing.extend(flags) } else { unasked.push(need.word()) }
+    }
+    if !unasked.is_empty() {
+        return Err(Error::Denied {
+            plugin: name.to_owned(),
+            what: format!("{}, and does not ask for it in its manifest", unasked.join(", ")),
+            grant: None,
+        });
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let flags: Vec<_> = missing.iter().map(Capability::flag).collect();
+    Err(Error::Denied {
+        plugin: name.to_owned(),
+        what: flags.iter().map(|flag| flag.trim_start_matches("--")).collect::<Vec<_>>().join(", "),
+        grant: Some(format!("cofferdam plugin grant {name} {}", flags.join(" "))),
+    })
+}
+
+/// What an import needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    /// The world has it, or it is types alone.
+    World,
+    Runtime,
+    Clock,
+    Random,
+    Http,
+    /// Nothing gives it.
+    Nobody,
+}
+
+impl Need {
+    fn word(self) -> &'static str {
+        match self {
+            Self::World => "nothing",
+            Self::Runtime => "runtime",
+            Self::Clock => "clock",
+            Self::Random => "random",
+            Self::Http => "http",
+            Self::Nobody => "what nobody has",
+        }
+    }
+}
+
+/// An import of a component.
+struct Door {
+    name: String,
+    /// Whether it is an instance that has nothing but types.
+    only_types: bool,
+}
+
+impl Door {
+    fn needs(&self, world: World) -> Need {
+        let Some((package, interface)) = self.name.split_once('/') else { return Need::Nobody };
+        let (interface, version) = interface.split_once('@').unwrap_or((interface, ""));
+        match package {
+            "cofferdam:layer" if version == World::VERSION && world.imports().contains(&interface) => Need::World,
+            "wasi:io" | "wasi:cli" | "wasi:filesystem" | "wasi:clocks" | "wasi:random" | "wasi:http"
+                if self.only_types =>
+            {
+                Need::World
+            }
+            "wasi:io" | "wasi:cli" | "wasi:filesystem" => Need::Runtime,
+            "wasi:random" if interface.starts_with("insecure") => Need::Runtime,
+            "wasi:random" => Need::Random,
+            "wasi:clocks" => Need::Clock,
+            "wasi:http" if matches!(interface, "types" | "outgoing-handler") => Need::Http,
+            _ => Need::Nobody,
+        }
+    }
+}
+
+fn doors(component: &Component, engine: &Engine) -> Vec<Door> {
+    let is_type = |item: &ComponentItem| matches!(item, ComponentItem::Type(_));
+    let ty = component.component_type();
+    ty.imports(engine)
+        .map(|(name, item)| Door {
+            name: name.to_owned(),
+            only_types: match &item.ty {
+                ComponentItem::ComponentInstance(instance) => {
+                    instance.exports(engine).all(|(_, item)| is_type(&item.ty))
+                }
+                _ => false,
+            },
+        })
+        .collect()
+}
