@@ -45,6 +45,7 @@ pub mod digest;
 pub mod error;
 pub mod limits;
 pub mod plugin;
+pub mod policy;
 pub mod progress;
 pub mod registry;
 pub mod rootfs;

@@ -179,6 +179,8 @@ limits! {
     log_messages ("log-messages", Count, []): u64 = 256;
     /// Time that a plugin with capabilities may take in all for one layer or image, waiting included.
     plugin_wait ("plugin-wait", Time, []): Duration = Duration::from_secs(60);
+    /// Bytes of a plugin's component.
+    plugin_bytes ("plugin-bytes", Bytes, ["bytes in a plugin's component"]): u64 = 128 * MIB64;
     /// Bytes of the report of an inspector.
     report_bytes ("report-bytes", Bytes, ["bytes in a plugin's report"]): u64 = 16 * MIB64;
     /// Requests of a plugin in one run.

@@ -54,12 +54,39 @@ impl Layers<'_> {
         let digest = &layer.digest;
         let brought =
             self.attempt(descriptor, layer).await.map_err(|error| error.context(format!("pulling layer {digest}")))?;
+        self.inspect(layer).await.map_err(|error| error.context(format!("inspecting layer {digest}")))?;
         let layer = digest.clone();
         self.progress.emit(match brought {
             Brought::Cached => Event::LayerCached { layer },
             Brought::Unpacked | Brought::Downloaded(_) => Event::LayerDone { layer },
         });
         Ok(brought)
+    }
+
+    /// Sees to it that each inspector has seen the layer. Where its tree was made just now, they have.
+    async fn inspect(&self, layer: &LayerDescriptor) -> Result<()> {
+        let (trees, digest, inspectors) = (self.storage.trees().clone(), layer.digest.clone(), self.unpacker.inspectors());
+        if inspectors.is_empty() {
+            return Ok(());
+        }
+        let lacking = self.tasks.spawn(move || trees.uninspected(&digest, &inspectors)).join().await?;
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        let file = self.storage.open_layer(&layer.digest)?;
+        let (blob, measured) = StoredBlob::new(file, &layer.digest, self.tasks.stop());
+        let (unpacker, trees, layer) = (Arc::clone(&self.unpacker), self.storage.trees().clone(), layer.clone());
+        let watch = Watch { progress: self.progress.clone(), cancel: self.tasks.stop() };
+        let work = move || {
+            let reports = unpacker.inspect_stream(Box::new(blob), &layer, &watch)?;
+            let (actual, _) = measured.finish();
+            if actual != layer.digest {
+                let subject = format!("layer {}", layer.digest);
+                return Err(Error::DigestMismatch { subject, expected: layer.digest, actual });
+            }
+            trees.keep_reports(&layer.digest, reports)
+        };
+        self.tasks.spawn(work).join().await
     }
 
     async fn attempt(&self, descriptor: &Descriptor, layer: &LayerDescriptor) -> Result<Brought> {
@@ -149,6 +176,7 @@ impl Layers<'_> {
             blob_bytes: bytes,
             diff_id: decoded.diff_id,
             record: decoded.record,
+            reports: decoded.reports,
         };
         self.commit(tree, unpacked).await.map(|()| bytes)
     }
@@ -163,7 +191,8 @@ impl Layers<'_> {
         let (blob, measured) = StoredBlob::new(file, &layer.digest, self.tasks.stop());
         let (tree, decoded) = self.extract(tree, Box::new(blob)).join().await?;
         let (blob, blob_bytes) = measured.finish();
-        self.commit(tree, Unpacked { blob, blob_bytes, diff_id: decoded.diff_id, record: decoded.record }).await
+        let Decoded { diff_id, record, reports } = decoded;
+        self.commit(tree, Unpacked { blob, blob_bytes, diff_id, record, reports }).await
     }
 
     fn extract(&self, tree: StagedTree, blob: Box<dyn std::io::Read + Send>) -> Extraction {

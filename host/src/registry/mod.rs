@@ -11,6 +11,8 @@
 //! renewed into an anonymous request; none of that can be mended from outside.
 
 mod access;
+mod admission;
+mod artifact;
 mod answer;
 mod authorize;
 mod client;
@@ -29,6 +31,8 @@ mod tests;
 mod unpacker;
 
 pub use access::{AccessList, Auth, HostAccess, Transport};
+pub use admission::{Admission, Candidate};
+pub use artifact::{PluginArtifact, fetch_plugin};
 pub use client::{NetworkOptions, Registries};
 pub use pull::{PullOptions, Pulled, pull};
 pub use reference::{Reference, RegistryHost};

@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
+use super::admission::{Admission, Candidate};
 use super::fetch;
 use super::layer::{Brought, Layers, distinct};
 use super::retry::RetryPolicy;
@@ -30,7 +31,7 @@ use crate::transport::{
 };
 
 /// How to pull.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct PullOptions {
     /// Which platform's image.
     pub platform: PlatformChoice,
@@ -40,6 +41,8 @@ pub struct PullOptions {
     pub retry: RetryPolicy,
     /// The name under which the image is published; without one, the source's.
     pub publish_as: Option<String>,
+    /// Who is asked whether the image may be used, when its manifest is known and nothing of its layers is fetched.
+    pub admission: Option<Arc<dyn Admission>>,
     /// How the caller gives up. Unlike dropping the pull, this takes back what it made, and ends when that is done.
     pub cancel: Cancel,
 }
@@ -52,6 +55,7 @@ impl Default for PullOptions {
             concurrency: const { NonZeroUsize::new(3).unwrap() },
             retry: RetryPolicy::default(),
             publish_as: None,
+            admission: None,
             cancel: Cancel::new(),
         }
     }
@@ -110,6 +114,7 @@ async fn attempt(work: &Layers<'_>, options: &PullOptions) -> Result<Pulled> {
     let limits = storage.limits();
     let resolved = resolve_image(&source.name(), &documents, &options.platform, limits).await?;
     let (manifest, digest) = (&resolved.manifest, &resolved.raw.digest);
+    manifest.check_layers(|media_type| work.unpacker.reads(media_type))?;
     let config = documents.config(&manifest.config).await?;
     let head = ConfigHead::parse(&config, &manifest.config.digest, manifest.layers.len())?;
     options.platform.check_config(&source.name(), head.platform.as_ref())?;
@@ -118,6 +123,13 @@ async fn attempt(work: &Layers<'_>, options: &PullOptions) -> Result<Pulled> {
     check_reference(&name)?;
     ImageObject::parse(&name, digest, &resolved.raw.bytes, &config, limits)?;
     let layers = distinct(&manifest.layers, &head.diff_ids, digest)?;
+    let decision = match &options.admission {
+        Some(admission) => {
+            let (admission, candidate) = (Arc::clone(admission), Candidate::of(&name, source.server(), &resolved));
+            tasks.spawn(move || admission.admit(&candidate)).join().await?
+        }
+        None => None,
+    };
     // Before the first look for any of it: what is found stays until the reference is published. Documents that were read from
     // the store above are kept again below.
     let documents = resolved.indexes.iter().map(|index| &index.digest).chain([digest, &manifest.config.digest]);
@@ -141,6 +153,7 @@ async fn attempt(work: &Layers<'_>, options: &PullOptions) -> Result<Pulled> {
         index: resolved.indexes.first().map(|index| index.digest.clone()),
         platform: Some(options.platform.platform().to_string()),
         pulled_at: 0,
+        decision,
     };
     let (store, reference, held) = (storage.clone(), published.clone(), lease.clone());
     let image = tasks.spawn(move || store.publish(reference, &held)).join().await?;

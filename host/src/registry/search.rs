@@ -8,7 +8,7 @@ use super::reference::{Reference, RegistryHost};
 use super::source::RegistrySource;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::{Blob, Descriptor, Failure, ImageSource, RawDocument};
+use crate::transport::{Blob, Descriptor, Failure, ImageSource, RawDocument, Server};
 
 /// An image that is looked for in one registry after the other. The first that has it is the one.
 ///
@@ -65,6 +65,10 @@ impl ImageSource for RegistrySearch {
 
     fn pinned(&self) -> Option<&Digest> {
         self.found()?.pinned()
+    }
+
+    fn server(&self) -> Option<Server> {
+        self.found()?.server()
     }
 
     async fn resolve(&self) -> Result<RawDocument, Failure> {

@@ -17,7 +17,7 @@ use super::reference::Reference;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::transport::{
-    Blob, Descriptor, Failure, ImageSource, MediaType, RawDocument, Retry, verify_digest, wrong_size,
+    Blob, Descriptor, Failure, ImageSource, MediaType, RawDocument, Retry, Server, verify_digest, wrong_size,
 };
 
 static DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -91,6 +91,14 @@ impl ImageSource for RegistrySource {
 
     fn pinned(&self) -> Option<&Digest> {
         self.reference.digest()
+    }
+
+    fn server(&self) -> Option<Server> {
+        let registry = self.reference.registry();
+        let plain = self.registries.access().get(registry).transport == super::Transport::PlainHttp;
+        let scheme = if plain { "http" } else { "https" };
+        let authority = format!("{scheme}://{}", registry.authority()).parse().ok()?;
+        Some(Server { authority, repository: self.reference.repository().to_owned() })
     }
 
     async fn resolve(&self) -> Result<RawDocument, Failure> {

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::cancel::Cancel;
 use crate::digest::{Digest, Hasher};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::store::{LayerDescriptor, Watch, described, preserve};
-use crate::unpack::{Layer, Unpacker};
+use crate::unpack::{InspectorReport, Layer, Unpacker};
 
 /// Turns the stream of a layer's blob into the layer's tree, in preserve mode.
 pub trait StreamUnpacker: Send + Sync {
@@ -26,6 +26,31 @@ pub trait StreamUnpacker: Send + Sync {
         dest: OwnedFd,
         watch: &Watch,
     ) -> Result<Decoded>;
+
+    /// Whether layers of this media type can be unpacked, where it is not one of the specifications'.
+    fn reads(&self, _media_type: &str) -> bool {
+        false
+    }
+
+    /// Who inspects layers: the digests by which their reports are found. By default, nobody.
+    fn inspectors(&self) -> Vec<Digest> {
+        Vec::new()
+    }
+
+    /// Reads a layer that was unpacked before for those inspectors alone. As [`StreamUnpacker::unpack_stream`], the blob need
+    /// not be hashed.
+    ///
+    /// # Errors
+    ///
+    /// As [`StreamUnpacker::unpack_stream`]; [`Error::Unsupported`] where there are no inspectors.
+    fn inspect_stream(
+        &self,
+        _blob: Box<dyn Read + Send>,
+        _layer: &LayerDescriptor,
+        _watch: &Watch,
+    ) -> Result<Vec<InspectorReport>> {
+        Err(Error::Unsupported { what: "inspecting a layer".into() })
+    }
 }
 
 /// What was measured while a stream was unpacked.
@@ -35,6 +60,8 @@ pub struct Decoded {
     pub diff_id: Digest,
     /// What the merge needs to know beyond the tree itself, as JSON. Kept beside the tree's record as it is.
     pub record: Vec<u8>,
+    /// What inspectors say of the layer. Kept beside the tree.
+    pub reports: Vec<InspectorReport>,
 }
 
 impl StreamUnpacker for Unpacker {
@@ -45,14 +72,35 @@ impl StreamUnpacker for Unpacker {
         dest: OwnedFd,
         watch: &Watch,
     ) -> Result<Decoded> {
-        let mut source =
-            described(Layer::new(blob), layer)?.with_progress(Some(layer.digest.clone()), watch.progress.clone());
-        if let Some(size) = layer.size {
-            source = source.with_size(size);
-        }
-        let (report, record) = preserve(self, source, dest, &watch.cancel)?;
-        Ok(Decoded { diff_id: report.diff_id, record: record.to_json()? })
+        let (report, record) = preserve(self, streamed(blob, layer, watch)?, dest, &watch.cancel)?;
+        Ok(Decoded { diff_id: report.diff_id, record: record.to_json()?, reports: report.reports })
     }
+
+    fn reads(&self, media_type: &str) -> bool {
+        self.extensions().reads(media_type)
+    }
+
+    fn inspectors(&self) -> Vec<Digest> {
+        self.extensions().inspectors().iter().map(|program| program.identity().clone()).collect()
+    }
+
+    fn inspect_stream(
+        &self,
+        blob: Box<dyn Read + Send>,
+        layer: &LayerDescriptor,
+        watch: &Watch,
+    ) -> Result<Vec<InspectorReport>> {
+        self.inspect(streamed(blob, layer, watch)?).map(|report| report.reports)
+    }
+}
+
+/// A stream as the layer that its descriptor says it is.
+fn streamed(blob: Box<dyn Read + Send>, layer: &LayerDescriptor, watch: &Watch) -> Result<Layer> {
+    let source = described(Layer::new(blob), layer)?.with_progress(Some(layer.digest.clone()), watch.progress.clone());
+    Ok(match layer.size {
+        Some(size) => source.with_size(size),
+        None => source,
+    })
 }
 
 /// Hashes a blob of the store while it is unpacked, and ends in an error when it is asked to stop.

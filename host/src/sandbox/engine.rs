@@ -117,7 +117,7 @@ impl Sandbox {
             guest: guest.name().into(),
             failure: GuestFailure::Load(format!("{error:#}")),
         })?;
-        Ok(slot.get_or_init(|| Program::builtin(guest.name(), component)).clone())
+        Ok(slot.get_or_init(|| Program::builtin(guest.name(), bytes, component)).clone())
     }
 
     pub(super) fn compile(&self, component: &[u8]) -> wasmtime::Result<Component> {

@@ -10,6 +10,7 @@ use super::program::Program;
 use super::run::Run;
 use super::ticker::Running;
 use super::{log, settings};
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 
@@ -80,6 +81,11 @@ impl Inspection {
     /// Who it is.
     pub fn name(&self) -> &str {
         self.program.name()
+    }
+
+    /// What runs: the digest of the component and its settings.
+    pub fn identity(&self) -> &Digest {
+        self.program.identity()
     }
 
     /// Shows an entry. Says whether its content is asked for.

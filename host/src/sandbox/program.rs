@@ -1,7 +1,7 @@
 //! A component that can be run: a first-party guest or a plugin, through the same doors.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use wasmtime::Engine;
@@ -10,6 +10,7 @@ use wasmtime::component::types::ComponentItem;
 
 use super::engine::Sandbox;
 use super::failure::one_line;
+use crate::digest::Digest;
 use crate::error::{Error, GuestFailure, Result};
 use crate::limits::Limits;
 use crate::plugin::{Capabilities, Capability, PluginManifest, World};
@@ -20,6 +21,7 @@ pub struct Program(Arc<Parts>);
 
 struct Parts {
     name: String,
+    identity: Digest,
     component: Component,
     /// Nothing for a first-party guest.
     plugin: Option<PluginParts>,
@@ -32,13 +34,20 @@ struct PluginParts {
 }
 
 impl Program {
-    pub(super) fn builtin(name: &str, component: Component) -> Self {
-        Self(Arc::new(Parts { name: name.to_owned(), component, plugin: None }))
+    pub(super) fn builtin(name: &str, bytes: &[u8], component: Component) -> Self {
+        let identity = Digest::of(bytes);
+        Self(Arc::new(Parts { name: name.to_owned(), identity, component, plugin: None }))
     }
 
     /// What errors call it.
     pub fn name(&self) -> &str {
         &self.0.name
+    }
+
+    /// What runs: for a first-party guest the digest of its component; for a plugin that of its component's digest and of all
+    /// its settings. Of two runs on the same input with the same identity, one is enough.
+    pub fn identity(&self) -> &Digest {
+        &self.0.identity
     }
 
     /// What its manifest says; nothing for a first-party guest.
@@ -90,6 +99,9 @@ impl Sandbox {
         settings: &BTreeMap<String, String>,
     ) -> Result<Program> {
         let failed = |reason: String| Error::Guest { guest: name.to_owned(), failure: GuestFailure::Load(reason) };
+        let mut all = manifest.settings.clone();
+        all.extend(settings.clone());
+        let identity = identity(&Digest::of(component), &all);
         let component = self.compile(component).map_err(|error| failed(one_line(&format!("{error:#}"))))?;
         let capabilities = manifest.capabilities.effective(granted);
         let doors = doors(&component, self.engine());
@@ -102,10 +114,8 @@ impl Sandbox {
         }
         let needed: Vec<_> = doors.iter().map(|door| door.needs(manifest.world)).collect();
         check_held(name, manifest, &capabilities, &needed)?;
-        let mut all = manifest.settings.clone();
-        all.extend(settings.clone());
         let plugin = PluginParts { manifest: manifest.clone(), capabilities, settings: all };
-        let program = Program(Arc::new(Parts { name: name.to_owned(), component, plugin: Some(plugin) }));
+        let program = Program(Arc::new(Parts { name: name.to_owned(), identity, component, plugin: Some(plugin) }));
         if program.component().get_export_index(None, manifest.world.export()).is_none() {
             return Err(failed(format!(
                 "it does not export {}, as the world {} does",
@@ -129,6 +139,16 @@ impl Sandbox {
         let component = self.compile(component).map_err(failed)?;
         Ok(Interfaces::of(&component, self.engine()))
     }
+}
+
+/// What runs when a component of this digest has these settings.
+fn identity(component: &Digest, settings: &BTreeMap<String, String>) -> Digest {
+    let mut text = component.to_string();
+    for (key, value) in settings {
+        // Each with its length: no two sets of settings read the same.
+        let _ = write!(text, "\n{}:{key}={}:{value}", key.len(), value.len());
+    }
+    Digest::of(text.as_bytes())
 }
 
 /// What a component imports and exports.

@@ -14,7 +14,7 @@ use crate::store::names::{self, Staging};
 use crate::store::storage::ImageStorage;
 use crate::store::sweep::{self, Sweep};
 use crate::store::trees::Trees;
-use crate::store::{bundle, file, lease};
+use crate::store::{bundle, file, lease, plugins};
 use crate::tree::disk_usage;
 
 /// What something in the store is.
@@ -42,6 +42,8 @@ pub enum Kind {
     Staging,
     /// A compiled guest.
     Guest,
+    /// A plugin that was added.
+    Plugin,
     /// Directories and locks, and what the store knows of itself.
     Bookkeeping,
     /// Something that the store did not make.
@@ -62,6 +64,7 @@ impl Kind {
             Self::Reference => "reference",
             Self::Staging => "staging",
             Self::Guest => "guest",
+            Self::Plugin => "plugin",
             Self::Bookkeeping => "bookkeeping",
             Self::Other => "other",
         }
@@ -127,6 +130,9 @@ impl ImageStorage {
         if let Ok(guests) = layout::open_dir(&self.rooms().root, "guests") {
             census.guests(&guests, "guests", 0)?;
         }
+        if let Ok(plugins) = layout::open_dir(&self.rooms().root, plugins::ROOM) {
+            census.plugins(&Arc::new(plugins))?;
+        }
         Ok(census.things)
     }
 }
@@ -138,8 +144,10 @@ impl Census<'_> {
 
     /// The store's directory itself, and what the store did not make.
     fn root(&mut self) -> Result<()> {
-        const ROOMS: [&str; 10] =
-            ["manifests", "configs", "layers", "extracted", "records", "refs", "locks", "local", "overlay", "guests"];
+        const ROOMS: [&str; 11] = [
+            "manifests", "configs", "layers", "extracted", "records", "refs", "locks", "local", "overlay", "guests",
+            plugins::ROOM,
+        ];
         let root = Arc::clone(&self.storage.rooms().root);
         self.directory(&root, "");
         for name in layout::names(&root, "the store")? {
@@ -175,6 +183,16 @@ impl Census<'_> {
         for name in layout::names(&dir, "refs")? {
             let kind = if name.strip_suffix(".json").is_some() { Kind::Reference } else { Kind::Other };
             let thing = self.file(&dir, "refs", &name, kind);
+            self.add(thing);
+        }
+        Ok(())
+    }
+
+    fn plugins(&mut self, dir: &Arc<Dir>) -> Result<()> {
+        self.directory(dir, plugins::ROOM);
+        for name in layout::names(dir, plugins::ROOM)? {
+            let kind = if plugins::is_known(&name) { Kind::Plugin } else { Kind::Other };
+            let thing = self.file(dir, plugins::ROOM, &name, kind);
             self.add(thing);
         }
         Ok(())

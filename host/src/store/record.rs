@@ -63,6 +63,9 @@ pub struct TreeRecord {
     /// The list of all that is in the tree, once there is one. A version that knows no lists ignores it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) list: Option<FilePart>,
+    /// What inspectors said of the layer, if any did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) reports: Option<FilePart>,
 }
 
 /// Hash and size of a file beside the record.
@@ -126,6 +129,7 @@ impl TreeRecord {
             directory,
             layer: FilePart { digest: Digest::of(&unpacked.record), bytes: unpacked.record.len() as u64 },
             list: None,
+            reports: None,
         }
     }
 
@@ -176,6 +180,7 @@ mod tests {
             blob_bytes: 4,
             diff_id: Digest::of(b"tar"),
             record: Vec::new(),
+            reports: Vec::new(),
         };
         let record = TreeRecord {
             boot_id: Some("monday".into()),

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::store::decision::Decision;
 use crate::store::file::{self, Flush};
 use crate::store::layout;
 
@@ -39,6 +40,9 @@ pub struct ImageRef {
     /// When it was published: seconds since 1970, UTC. Set by the store.
     #[serde(default)]
     pub pulled_at: u64,
+    /// Why it was let in, if anybody was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<Decision>,
 }
 
 /// The directory of references.
@@ -279,6 +283,7 @@ mod tests {
             index: None,
             platform: Some("linux/amd64".into()),
             pulled_at: 1,
+            decision: None,
         }
     }
 

@@ -8,19 +8,35 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::ambient;
 use crate::cancel::Cancel;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::sandbox::{Sandbox, SandboxOptions};
 use crate::store::image::LayerDescriptor;
 use crate::store::unpacker::{LayerUnpacker, Unpacked, Watch};
 use crate::tree::{LayerRecord, Mode, TreeWriter, WriterOptions};
-use crate::unpack::{Layer, LayerReport, Unpacker};
+use crate::unpack::{InspectorReport, Layer, LayerReport, Unpacker};
 
 impl LayerUnpacker for Unpacker {
     fn unpack(&self, blob: File, layer: &LayerDescriptor, dest: OwnedFd, watch: &Watch) -> Result<Unpacked> {
         let source = measured(blob, layer, watch)?;
         let (report, record) = preserve(self, source, dest, &watch.cancel)?;
         Unpacked::new(report, &record)
+    }
+
+    fn inspectors(&self) -> Vec<Digest> {
+        self.extensions().inspectors().iter().map(|program| program.identity().clone()).collect()
+    }
+
+    fn inspect(&self, blob: File, layer: &LayerDescriptor, watch: &Watch) -> Result<Vec<InspectorReport>> {
+        let report = Self::inspect(self, measured(blob, layer, watch)?)?;
+        match report.blob {
+            Some(actual) if actual != layer.digest => {
+                let subject = format!("layer {}", layer.digest);
+                Err(Error::DigestMismatch { subject, expected: layer.digest.clone(), actual })
+            }
+            _ => Ok(report.reports),
+        }
     }
 
     fn with_limits(self: Arc<Self>, limits: &Limits) -> Arc<dyn LayerUnpacker> {
@@ -34,7 +50,8 @@ impl Unpacked {
         let blob = report
             .blob
             .ok_or_else(|| Error::Corrupt { subject: "the layer".into(), reason: "nobody hashed its blob".into() })?;
-        Ok(Self { blob, blob_bytes: report.blob_bytes, diff_id: report.diff_id, record: record.to_json()? })
+        let (diff_id, record, reports) = (report.diff_id, record.to_json()?, report.reports);
+        Ok(Self { blob, blob_bytes: report.blob_bytes, diff_id, record, reports })
     }
 }
 

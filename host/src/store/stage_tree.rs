@@ -151,11 +151,16 @@ impl StagedTree {
 }
 
 impl StagedTree {
-    /// Notes of a tree that is there already by which other digest its layer was verified just now. It came from the same
+    /// Notes of a tree that is there already by which other digest its layer was verified just now, and what inspectors said. It came from the same
     /// blob and may be in use, so it stays, and what was staged goes.
-    fn confirm(self, directory: File, mut record: TreeRecord, diff_id: Digest) -> Result<Tree> {
-        if !record.diff_ids.contains(&diff_id) {
-            record.diff_ids.push(diff_id);
+    fn confirm(self, directory: File, mut record: TreeRecord, unpacked: Unpacked) -> Result<Tree> {
+        let Unpacked { diff_id, reports, .. } = unpacked;
+        let is_new = !record.diff_ids.contains(&diff_id);
+        if is_new || !reports.is_empty() {
+            if is_new {
+                record.diff_ids.push(diff_id);
+            }
+            self.trees.add_reports(&mut record, reports)?;
             self.trees.write_record(&record)?;
         }
         let digest = &self.layer.digest;
@@ -186,13 +191,14 @@ impl VerifiedTree {
         let trees = staged.trees.clone();
         let digest = staged.layer.digest.clone();
         if let Some((directory, record)) = trees.vouched(&digest)? {
-            return staged.confirm(directory, record, unpacked.diff_id);
+            return staged.confirm(directory, record, unpacked);
         }
         let mark = record::mark(&staged.directory)?;
         let mut record = TreeRecord::new(digest.clone(), &unpacked, mark, Identity::of(&staged.directory)?);
         record.boot_id.clone_from(&trees.0.boot_id);
         record.written_at = promote::seconds();
         trees.write_layer(&digest, &unpacked.record)?;
+        trees.add_reports(&mut record, unpacked.reports.clone())?;
         if record.boot_id.is_none() {
             // Nobody could tell a power cut from none later.
             trees.sync_all()?;
@@ -209,6 +215,8 @@ impl VerifiedTree {
             // We hold the lock, so this is somebody's who takes none, and nothing vouches for it.
             trees.clear(&digest)?;
             trees.write_layer(&digest, &unpacked.record)?;
+            record.reports = None;
+            trees.add_reports(&mut record, unpacked.reports.clone())?;
         }
         Err(busy(&digest))
     }

@@ -73,6 +73,9 @@ impl ImageStorage {
         let mut sweep = Sweep::new(now);
         let rooms = self.rooms();
         let blobs = BlobKind::ALL.into_iter().map(|kind| rooms.blobs(kind));
+        if let Ok(plugins) = layout::open_dir(&rooms.root, super::plugins::ROOM) {
+            sweep_files(&Arc::new(plugins), &mut sweep);
+        }
         for dir in blobs.chain([&rooms.refs, &rooms.root]) {
             sweep_files(dir, &mut sweep);
         }

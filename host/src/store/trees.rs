@@ -26,6 +26,7 @@ use crate::store::meta::Access;
 use crate::store::names::{self, Staging, StagingName};
 use crate::store::record::{self, Identity, TreeRecord};
 use crate::store::sweep::Sweep;
+use crate::store::reports::{self, reports_name};
 use crate::store::tree_list::{self, list_name};
 use crate::tree::remove_tree;
 
@@ -280,7 +281,7 @@ impl Trees {
     }
 
     fn sweep_record(&self, name: &str) -> Result<()> {
-        let stem = [LAYER_SUFFIX, tree_list::SUFFIX, ".json"].into_iter().find_map(|suffix| name.strip_suffix(suffix));
+        let stem = [LAYER_SUFFIX, tree_list::SUFFIX, reports::SUFFIX, ".json"].into_iter().find_map(|suffix| name.strip_suffix(suffix));
         let Some(digest) = stem.and_then(Digest::from_file_stem) else { return Ok(()) };
         let gone = || self.directory(&digest.file_stem(), OFlags::PATH).map(|tree| tree.is_none());
         // A record comes a moment before its tree, and in that moment the lock is held.
@@ -353,13 +354,14 @@ impl Trees {
         file::remove(&self.0.records, &record_name(digest))?;
         file::remove(&self.0.records, &layer_name(digest))?;
         file::remove(&self.0.records, &list_name(digest))?;
+        file::remove(&self.0.records, &reports_name(digest))?;
         // Aside first: nobody shall find a tree in the middle of its removal.
         self.set_aside(digest)?.map_or(Ok(()), |aside| self.discard(&aside).map(drop))
     }
 
     /// Removes the record, which may come back after a power cut with or without its tree: neither does harm.
     fn forget(&self, digest: &Digest) -> Result<()> {
-        for name in [record_name(digest), layer_name(digest), list_name(digest)] {
+        for name in [record_name(digest), layer_name(digest), list_name(digest), reports_name(digest)] {
             match rustix::fs::unlinkat(&*self.0.records, &name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(error) => return Err(Error::io("remove", name.as_bytes(), error)),

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use crate::cancel::Cancel;
 use crate::digest::Digest;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::progress::Progress;
 use crate::store::image::LayerDescriptor;
+use crate::unpack::InspectorReport;
 
 /// Turns a layer's blob into its tree, in preserve mode.
 ///
@@ -20,6 +21,20 @@ pub trait LayerUnpacker: Send + Sync {
     /// the decoded stream. `dest` is removed by the caller if this fails. Ends with [`crate::Error::Interrupted`] soon after
     /// `watch` was cancelled, and emits [`crate::Event::Extracted`]. Blocks.
     fn unpack(&self, blob: File, layer: &LayerDescriptor, dest: OwnedFd, watch: &Watch) -> Result<Unpacked>;
+
+    /// Who inspects the layers that this unpacks: the digests by which their reports are found. By default, nobody.
+    fn inspectors(&self) -> Vec<Digest> {
+        Vec::new()
+    }
+
+    /// Reads a layer that was unpacked before, for those inspectors alone. Verifies it as [`LayerUnpacker::unpack`] does.
+    ///
+    /// # Errors
+    ///
+    /// As [`LayerUnpacker::unpack`]; [`Error::Unsupported`] where there are no inspectors.
+    fn inspect(&self, _blob: File, _layer: &LayerDescriptor, _watch: &Watch) -> Result<Vec<InspectorReport>> {
+        Err(Error::Unsupported { what: "inspecting a layer".into() })
+    }
 
     /// The same under other limits: [`crate::store::ImageStorage::with_limits`] holds for layers as for documents.
     fn with_limits(self: Arc<Self>, limits: &Limits) -> Arc<dyn LayerUnpacker>;
@@ -45,4 +60,6 @@ pub struct Unpacked {
     pub diff_id: Digest,
     /// What the merge needs to know beyond the tree itself, as JSON. Kept beside the tree's record as it is.
     pub record: Vec<u8>,
+    /// What inspectors say of the layer. Kept beside the tree too.
+    pub reports: Vec<InspectorReport>,
 }

@@ -145,6 +145,15 @@ impl Index {
 }
 
 impl Manifest {
+    /// Checks that somebody can read each layer: a first-party guest, or whoever `reads` what else there is.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] with the first media type that nobody reads.
+    pub fn check_layers(&self, reads: impl Fn(&str) -> bool) -> Result<()> {
+        let unread = |layer: &&Descriptor| layer.media_type.check_layer().is_err() && !reads(layer.media_type.as_str());
+        self.layers.iter().find(unread).map_or(Ok(()), |layer| layer.media_type.check_layer())
+    }
+
     fn check(json: &RawJson, subject: &str, limits: &Limits) -> Result<Self> {
         let missing = |what: &str| Error::Refused { subject: subject.to_owned(), reason: format!("it has no {what}") };
         let raw_config = json.config.as_ref().ok_or_else(|| missing("`config`"))?;
@@ -168,7 +177,6 @@ impl Manifest {
                     let subject = format!("the layer {}", descriptor.digest);
                     return Err(limit(&subject, "bytes in a layer", limits.layer_bytes));
                 }
-                descriptor.media_type.check_layer()?;
                 Ok(descriptor)
             })
             .collect::<Result<_>>()?;

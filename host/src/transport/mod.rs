@@ -30,4 +30,4 @@ pub use oci_layout::OciLayout;
 pub use platform::{Platform, StatedPlatform};
 pub use select::{Documents, PlatformChoice, Resolved, resolve_image};
 pub(crate) use source::wrong_size;
-pub use source::{Blob, Failure, ImageSource, RawDocument, Retry};
+pub use source::{Blob, Failure, ImageSource, RawDocument, Retry, Server};

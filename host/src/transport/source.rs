@@ -12,6 +12,7 @@ use super::descriptor::Descriptor;
 use super::media_type::MediaType;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::plugin::Authority;
 
 /// One image in one place: a reference in a registry, a tag of a layout.
 ///
@@ -33,6 +34,11 @@ pub trait ImageSource: Send + Sync {
         None
     }
 
+    /// The registry that the image comes from, once it is known; nothing for what is none.
+    fn server(&self) -> Option<Server> {
+        None
+    }
+
     /// The document that the image's name stands for. Its bytes hash to its digest, and to the digest that was asked for.
     async fn resolve(&self) -> Result<RawDocument, Failure>;
 
@@ -42,6 +48,15 @@ pub trait ImageSource: Send + Sync {
     /// The bytes of a blob from `from` (at most its size) to its end. The caller hashes them. A source that cannot begin in
     /// the middle begins earlier: [`Blob::position`] says where.
     async fn blob(&self, descriptor: &Descriptor, from: u64) -> Result<Blob, Failure>;
+}
+
+/// A repository of a registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Where the registry is.
+    pub authority: Authority,
+    /// The repository, such as `library/debian`.
+    pub repository: String,
 }
 
 /// A manifest or an index, exactly as it was received.

@@ -13,13 +13,15 @@ use super::compression::Compression;
 use super::decode::{self, Decoded, Total};
 use super::extensions::{Extensions, Format};
 use super::hash;
+use super::inspect::{self, Inspected};
 use super::layer::{Layer, LayerReport};
+use super::listing::Listing;
 use super::stream::DecodedStream;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::progress::{Event, Progress};
-use crate::sandbox::{self, ExtractorHost, Guest, InputHost, Sandbox};
+use crate::sandbox::{self, ExtractorHost, Guest, InputHost, Inspection, Sandbox};
 use crate::tree::entry::{Node, Sink};
 
 /// Entries between two events of progress.
@@ -88,6 +90,11 @@ impl Unpacker {
             Ok(facts) => facts,
             Err(error) => return (Err(error.context(format!("extracting {name}"))), sink),
         };
+        let inspections = match self.inspections(&layer) {
+            Ok(inspections) => inspections,
+            Err(error) => return (Err(error.context(format!("extracting {name}"))), sink),
+        };
+        let sink = Inspected::new(sink, inspections);
         let mut returned = None;
         let outcome = self.pipeline(layer, &facts, |unpacker, queue, layer| {
             let (outcome, host) = unpacker.untar(queue, layer, sink);
@@ -95,7 +102,30 @@ impl Unpacker {
             outcome
         });
         let Some(sink) = returned else { unreachable!("the consumer runs whatever happens") };
+        let (sink, inspections) = sink.into_parts();
+        let outcome = outcome.and_then(|report| Ok(LayerReport { reports: inspect::finish(inspections)?, ..report }));
         (outcome.map_err(|error| error.context(format!("extracting {name}"))), sink)
+    }
+
+    /// Reads a layer for its inspectors alone, and verifies it on the way.
+    ///
+    /// # Errors
+    ///
+    /// As [`Unpacker::extract`].
+    pub fn inspect(&self, layer: Layer) -> Result<LayerReport> {
+        self.extract(layer, Listing::new(|_| Ok(()))).0
+    }
+
+    /// An inspection of the layer by each inspector.
+    fn inspections(&self, layer: &Layer) -> Result<Vec<Inspection>> {
+        let digest = layer.digest.as_ref().map(Digest::to_string).unwrap_or_default();
+        let media_type = layer.media_type.as_deref().unwrap_or_default();
+        let begin = |program| {
+            self.sandbox
+                .inspection(program, &self.limits, &digest, media_type)
+                .map_err(|error| error.context(format!("asking the inspector `{}`", program.name())))
+        };
+        self.extensions.inspectors().iter().map(begin).collect()
     }
 
     /// Decodes a layer and verifies its DiffID, without reading the archive.
@@ -147,7 +177,7 @@ impl Unpacker {
             return Err(Error::DigestMismatch { subject: "the decoded layer".into(), expected, actual: diff_id });
         }
         let Decoded { compression, blob, blob_bytes, bytes: decoded_bytes } = decoded;
-        Ok(LayerReport { diff_id, blob, compression, blob_bytes, decoded_bytes, entries })
+        Ok(LayerReport { diff_id, blob, compression, blob_bytes, decoded_bytes, entries, reports: Vec::new() })
     }
 
     fn untar<S: Sink + 'static>(&self, queue: Receiver<Message>, facts: &LayerFacts, sink: S) -> (Result<u64>, S) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use super::compression::Compression;
+use super::inspect::InspectorReport;
 use crate::digest::{Algorithm, Digest};
 use crate::progress::Progress;
 
@@ -108,4 +109,6 @@ pub struct LayerReport {
     pub decoded_bytes: u64,
     /// How many entries were put, markers included; none when the layer was only verified.
     pub entries: u64,
+    /// What the inspectors say, in their order; none when the layer was only verified.
+    pub reports: Vec<InspectorReport>,
 }

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::store::image::LayerDescriptor;
 use crate::store::mtree::{self, Checked};
 use crate::store::record::{Identity, TreeRecord};
+use crate::store::reports;
 use crate::store::tree_list::{self, ListDraft};
 use crate::store::trees::{self, Trees};
 use crate::store::unpacker::Watch;
@@ -312,7 +313,7 @@ impl Check<'_> {
 /// Whether a name is one that the store gives to records.
 pub(super) fn is_record(name: &str) -> bool {
     let name = name.strip_prefix("manifest.").unwrap_or(name);
-    [trees::LAYER_SUFFIX, tree_list::SUFFIX, ".json"]
+    [trees::LAYER_SUFFIX, tree_list::SUFFIX, reports::SUFFIX, ".json"]
         .into_iter()
         .filter_map(|suffix| name.strip_suffix(suffix))
         .any(|stem| Digest::from_file_stem(stem).is_some())

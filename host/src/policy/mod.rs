@@ -1,0 +1,11 @@
+//! Which plugins must accept an image: by its name, from the configuration, or asked for by hand.
+//!
+//! Closed where it fails: a plugin that is not there, lacks a grant, is stopped or refuses, refuses the image.
+
+mod admit;
+mod panel;
+mod rules;
+
+pub use admit::Admit;
+pub use panel::Panel;
+pub use rules::{Policy, Requirement, Rule};

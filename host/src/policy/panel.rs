@@ -1,0 +1,151 @@
+//! The plugins that a store has, made ready for an image.
+
+use std::sync::Arc;
+
+use super::rules::{Policy, Requirement};
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::plugin::World;
+use crate::sandbox::{Program, Sandbox};
+use crate::store::{Decision, InstalledPlugin, Plugins};
+use crate::unpack::Extensions;
+
+/// Who is asked about one image, ready to run.
+#[derive(Clone, Debug, Default)]
+pub struct Panel {
+    /// The patterns of the rule that was applied; nothing if everybody was asked for by hand.
+    pub rule: Option<String>,
+    /// Who judges the image.
+    pub verifiers: Vec<Program>,
+    /// Who sees its layers.
+    pub inspectors: Vec<Program>,
+}
+
+impl Panel {
+    /// Who is asked about an image of this name: those that the policy's rule for it requires, and those that were asked for
+    /// by hand.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if the policy lets no such image in; [`Error::NotFound`] for a plugin that is not there;
+    /// [`Error::Denied`] for one that lacks a grant; [`Error::Usage`] for one of another world.
+    pub fn of(
+        reference: &str,
+        policy: &Policy,
+        by_hand: (&[Requirement], &[Requirement]),
+        plugins: &Plugins,
+        sandbox: &Sandbox,
+    ) -> Result<Self> {
+        let rule = policy.rule(reference)?;
+        let ready = |world: World, required: &[Requirement], asked: &[Requirement]| {
+            let mut programs: Vec<Program> = Vec::new();
+            for requirement in required.iter().chain(asked) {
+                let program = make_ready(requirement, world, plugins, sandbox)?;
+                if programs.iter().all(|other| other.identity() != program.identity()) {
+                    programs.push(program);
+                }
+            }
+            Ok(programs)
+        };
+        let (verify, inspect) = rule.map_or((&[][..], &[][..]), |rule| (&rule.verify, &rule.inspect));
+        let panel = || {
+            Ok(Self {
+                rule: rule.map(super::Rule::name),
+                verifiers: ready(World::Verifier, verify, by_hand.0)?,
+                inspectors: ready(World::Inspector, inspect, by_hand.1)?,
+            })
+        };
+        panel().map_err(|error: Error| match rule {
+            Some(rule) => error.context(format!("making ready what the policy for `{}` requires", rule.name())),
+            None => error,
+        })
+    }
+
+    /// Whether nobody is asked.
+    pub fn is_empty(&self) -> bool {
+        self.verifiers.is_empty() && self.inspectors.is_empty()
+    }
+
+    /// Checks that all who are asked now have accepted the image, as it was decided when it was pulled.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if one of them was not asked then, or not with these settings, or was another component.
+    pub fn check(&self, reference: &str, decision: Option<&Decision>) -> Result<()> {
+        let covered = |program: &&Program| decision.is_some_and(|decision| decision.covers(program.identity()));
+        match self.verifiers.iter().chain(&self.inspectors).find(|program| !covered(program)) {
+            None => Ok(()),
+            Some(program) => Err(Error::Refused {
+                subject: format!("`{reference}`"),
+                reason: format!(
+                    "the policy requires that `{}` accepts it, which was not asked when it was pulled; pull it again",
+                    program.name()
+                ),
+            }),
+        }
+    }
+
+    /// What is known of the image's layers beyond first-party guests: decoders and extractors of the store, and the inspectors.
+    pub fn extensions(&self, readers: &Extensions) -> Result<Extensions> {
+        let mut extensions = readers.clone();
+        self.inspectors.iter().try_for_each(|program| extensions.add(program.clone()))?;
+        Ok(extensions)
+    }
+}
+
+fn make_ready(requirement: &Requirement, world: World, plugins: &Plugins, sandbox: &Sandbox) -> Result<Program> {
+    let plugin = plugins.get(&requirement.plugin)?;
+    if plugin.manifest.world != world {
+        let reason = format!("the plugin `{}` is of the world {}, not {world}", plugin.name, plugin.manifest.world);
+        return Err(Error::Usage { reason, hint: None });
+    }
+    load(&plugin, requirement, plugins, sandbox)
+}
+
+fn load(plugin: &InstalledPlugin, requirement: &Requirement, plugins: &Plugins, sandbox: &Sandbox) -> Result<Program> {
+    let component = plugins.component(plugin)?;
+    sandbox.plugin(&plugin.name, &plugin.manifest, &component, &plugin.granted, &requirement.settings)
+}
+
+/// The decoders and extractors of a store. One that cannot be made ready is left out, with a warning: layers that it reads are
+/// refused as if it had not been added.
+pub(super) fn readers(plugins: &Plugins, sandbox: &Sandbox) -> Result<Extensions> {
+    let mut extensions = Extensions::default();
+    for plugin in plugins.list()? {
+        if !matches!(plugin.manifest.world, World::Decoder | World::Extractor) {
+            continue;
+        }
+        match load(&plugin, &Requirement::of(&*plugin.name), plugins, sandbox) {
+            Ok(program) => extensions.add(program)?,
+            Err(error) => tracing::warn!("the plugin `{}` is not used: {}", plugin.name, sentence(&error)),
+        }
+    }
+    Ok(extensions)
+}
+
+impl Extensions {
+    /// The decoders and extractors that were added to a store.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Damaged`] if the notes about the plugins cannot be read.
+    pub fn of_store(plugins: &Plugins, sandbox: &Arc<Sandbox>) -> Result<Self> {
+        readers(plugins, sandbox)
+    }
+}
+
+/// An error with its contexts and its hint, as one sentence.
+fn sentence(error: &Error) -> String {
+    match error.hint() {
+        Some(hint) => format!("{} (hint: {hint})", error.root()),
+        None => error.root().to_string(),
+    }
+}
+
+/// The digests by which the reports of a panel's inspectors are found.
+impl Panel {
+    /// The identities of all who are asked.
+    pub fn identities(&self) -> impl Iterator<Item = &Digest> {
+        self.verifiers.iter().chain(&self.inspectors).map(Program::identity)
+    }
+}

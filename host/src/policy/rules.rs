@@ -1,0 +1,156 @@
+//! Rules: patterns of image names, and what is required of the images.
+
+use std::collections::BTreeMap;
+
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+
+use crate::error::{Error, Result};
+
+/// Rules in order. The first that has a pattern for an image's name is the one that counts.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    rules: Vec<Rule>,
+}
+
+/// What is required of some images.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    patterns: Vec<String>,
+    globs: GlobSet,
+    /// Who must accept the image before a layer of it is fetched.
+    pub verify: Vec<Requirement>,
+    /// Who must accept each of its layers.
+    pub inspect: Vec<Requirement>,
+    /// Why such images are refused whatever plugins say, if they are.
+    pub refuse: Option<String>,
+}
+
+/// A plugin that is asked, with these settings on top of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Requirement {
+    /// The plugin's name in the store.
+    pub plugin: String,
+    /// Settings.
+    pub settings: BTreeMap<String, String>,
+}
+
+impl Requirement {
+    /// A plugin with no settings but its own.
+    pub fn of(plugin: impl Into<String>) -> Self {
+        Self { plugin: plugin.into(), settings: BTreeMap::new() }
+    }
+}
+
+impl Rule {
+    /// A rule for the images whose names, in full and with tag or digest, match one of these patterns: `*` stands for anything
+    /// without a slash, `**` for anything, `{a,b}` for one of the two. A pattern that says nothing of a tag or a digest is for
+    /// all of them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] for a rule without patterns, or with one that cannot be read.
+    pub fn new(patterns: Vec<String>) -> Result<Self> {
+        let wrong = |reason: String| Error::Usage { reason, hint: None };
+        if patterns.is_empty() {
+            return Err(wrong("a rule of the policy has no images".into()));
+        }
+        let mut globs = GlobSetBuilder::new();
+        for pattern in &patterns {
+            let last = pattern.rsplit('/').next().unwrap_or_default();
+            let mut forms = vec![pattern.clone()];
+            if !last.contains([':', '@']) {
+                forms.extend([format!("{pattern}:*"), format!("{pattern}@*")]);
+            } else if !last.contains('@') {
+                forms.push(format!("{pattern}@*"));
+            }
+            for form in forms {
+                let glob = GlobBuilder::new(&form).literal_separator(true).build();
+                globs.add(glob.map_err(|error| wrong(format!("the policy's pattern {pattern:?}: {}", error.kind())))?);
+            }
+        }
+        let globs = globs.build().map_err(|error| wrong(format!("the policy's patterns: {}", error.kind())))?;
+        Ok(Self { patterns, globs, verify: Vec::new(), inspect: Vec::new(), refuse: None })
+    }
+
+    /// The patterns, as they were written.
+    pub fn name(&self) -> String {
+        self.patterns.join(", ")
+    }
+
+    fn is_for(&self, reference: &str) -> bool {
+        self.globs.is_match(reference)
+    }
+}
+
+impl Policy {
+    /// A policy of these rules.
+    pub fn new(rules: Vec<Rule>) -> Self {
+        Self { rules }
+    }
+
+    /// Whether there are no rules.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// The rule for an image.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if the rule lets no such image in.
+    pub fn rule(&self, reference: &str) -> Result<Option<&Rule>> {
+        let rule = self.rules.iter().find(|rule| rule.is_for(reference));
+        match rule.and_then(|rule| rule.refuse.as_ref()) {
+            Some(reason) => Err(Error::Refused {
+                subject: format!("`{reference}`"),
+                reason: format!("the policy lets no such image in: {reason}"),
+            }),
+            None => Ok(rule),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(patterns: &[&str], plugin: &str) -> Rule {
+        let patterns = patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
+        Rule { verify: vec![Requirement::of(plugin)], ..Rule::new(patterns).unwrap() }
+    }
+
+    #[test]
+    fn the_first_rule_for_a_name_counts() {
+        let policy = Policy::new(vec![
+            rule(&["docker.io/library/*"], "official"),
+            rule(&["registry.corp:5000/**", "*.corp/app:1.*"], "corp"),
+            Rule { refuse: Some("unknown".into()), ..rule(&["**"], "none") },
+        ]);
+        for (reference, expected) in [
+            ("docker.io/library/debian:12", Some("official")),
+            ("docker.io/library/debian@sha256:00", Some("official")),
+            ("docker.io/library/debian:12@sha256:00", Some("official")),
+            ("docker.io/library", None),
+            ("docker.io/library/a/b:1", None),
+            ("docker.io.evil.com/library/debian:12", None),
+            ("registry.corp:5000/a/b/c:latest", Some("corp")),
+            ("registry.corp:5001/a", None),
+            ("hub.corp/app:1.2", Some("corp")),
+            ("hub.corp/app:1.2@sha256:00", Some("corp")),
+            ("hub.corp/app:2", None),
+            ("evil/hub.corp/app:1.2", None),
+        ] {
+            let found = policy.rule(reference).ok().flatten().map(|rule| rule.verify[0].plugin.as_str());
+            assert_eq!(found, expected, "{reference}");
+        }
+        assert!(policy.rule("anything/else:1").is_err());
+        assert!(Policy::default().rule("anything").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_pattern_must_be_one() {
+        assert!(Rule::new(vec![]).is_err());
+        assert!(Rule::new(vec!["a{b".into()]).is_err());
+        assert!(Rule::new(vec!["a[".into()]).is_err());
+    }
+}

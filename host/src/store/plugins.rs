@@ -1,0 +1,316 @@
+//! The plugins that were added: `plugins/<name>.json`, and their components by digest.
+//!
+//! A name stands for one component, by its digest, until a person changes that: what a tag in a registry stands for
+//! later has no influence. Grants belong to that component; another one under the same name begins without any.
+
+use std::sync::Arc;
+
+use cap_std::fs::Dir;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::plugin::{Capabilities, PluginManifest, check_name, manifest_in};
+use crate::store::file::{self, Flush};
+use crate::store::layout;
+use crate::store::promote;
+use crate::store::storage::ImageStorage;
+
+/// The directory.
+pub(super) const ROOM: &str = "plugins";
+
+/// The largest note about a plugin that is read, in bytes.
+const LIMIT: u64 = 1 << 20;
+
+/// A plugin that was added.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstalledPlugin {
+    /// What it is called here.
+    pub name: String,
+    /// The digest of its component.
+    pub digest: Digest,
+    /// Where it came from, for people.
+    pub source: String,
+    /// What its manifest says.
+    pub manifest: PluginManifest,
+    /// What it was granted.
+    #[serde(default)]
+    pub granted: Capabilities,
+    /// When it was added: seconds since 1970, UTC.
+    pub added_at: u64,
+}
+
+/// What adding a plugin came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Added {
+    /// There was none of this name.
+    New,
+    /// The very same component was there; its grants were added to.
+    Same,
+    /// Another component was there, and its grants are gone.
+    Replaced,
+}
+
+/// The plugins of a store.
+#[derive(Debug)]
+pub struct Plugins {
+    dir: Option<Arc<Dir>>,
+    storage: ImageStorage,
+}
+
+impl ImageStorage {
+    /// The plugins that were added to this store.
+    pub fn plugins(&self) -> Result<Plugins> {
+        let dir = match layout::open_dir(&self.rooms().root, ROOM) {
+            Ok(dir) => Some(Arc::new(dir)),
+            Err(rustix::io::Errno::NOENT) => None,
+            Err(error) => return Err(Error::io("open the directory", ROOM.as_bytes(), error)),
+        };
+        Ok(Plugins { dir, storage: self.clone() })
+    }
+}
+
+impl Plugins {
+    /// Adds a plugin: its component, which carries its manifest. Without `replace`, a name that stands for another component
+    /// keeps it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] if the name stands for another component; [`Error::Refused`] for what is no plugin.
+    pub fn add(
+        &mut self,
+        name: Option<&str>,
+        component: &[u8],
+        source: &str,
+        granted: &Capabilities,
+        replace: bool,
+    ) -> Result<(InstalledPlugin, Added)> {
+        self.storage.writable()?;
+        let manifest = manifest_in(component)?.ok_or_else(|| Error::Refused {
+            subject: "the plugin's component".into(),
+            reason: "it carries no manifest; pack one into it: cofferdam plugin pack DIR -o FILE".into(),
+        })?;
+        let name = name.unwrap_or(&manifest.name).to_owned();
+        check_name(&name)?;
+        granted.check()?;
+        let digest = Digest::of(component);
+        let dir = self.room()?;
+        let _lock = self.storage.locks().acquire_unless("plugins.lock", None)?;
+        let before = self.read(&name)?;
+        let (granted, added) = match &before {
+            Some(before) if before.digest == digest => (before.granted.or(granted), Added::Same),
+            Some(before) if !replace => {
+                return Err(Error::Usage {
+                    reason: format!("the plugin `{name}` is {}, and this is {digest}", before.digest),
+                    hint: Some("give --replace to have this one in its place, without its grants; or --name".into()),
+                });
+            }
+            Some(_) => (granted.clone(), Added::Replaced),
+            None => (granted.clone(), Added::New),
+        };
+        let file = component_name(&digest);
+        if !self.is_whole(&digest)? {
+            file::replace(&dir, &file, component, Flush::Now)?;
+        }
+        let (source, added_at) = (source.to_owned(), promote::seconds());
+        let plugin = InstalledPlugin { name, digest, source, manifest, granted, added_at };
+        self.write(&plugin)?;
+        if let Some(before) = before {
+            self.drop_component(&before.digest)?;
+        }
+        Ok((plugin, added))
+    }
+
+    /// All plugins, by name.
+    pub fn list(&self) -> Result<Vec<InstalledPlugin>> {
+        let Some(dir) = &self.dir else { return Ok(Vec::new()) };
+        let mut plugins = Vec::new();
+        for name in layout::names(dir, ROOM)? {
+            if let Some(name) = name.strip_suffix(".json")
+                && check_name(name).is_ok()
+                && let Some(plugin) = self.read(name)?
+            {
+                plugins.push(plugin);
+            }
+        }
+        plugins.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(plugins)
+    }
+
+    /// A plugin.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] if there is none of this name.
+    pub fn get(&self, name: &str) -> Result<InstalledPlugin> {
+        check_name(name)?;
+        self.read(name)?.ok_or_else(|| Error::NotFound {
+            what: format!("a plugin named `{name}`"),
+            hint: Some("cofferdam plugin list; cofferdam plugin add FILE".into()),
+        })
+    }
+
+    /// A plugin's component, verified.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Damaged`] if it is not what was added.
+    pub fn component(&self, plugin: &InstalledPlugin) -> Result<Vec<u8>> {
+        let limit = self.storage.limits().plugin_bytes;
+        let bytes = match &self.dir {
+            Some(dir) => file::read(dir, &component_name(&plugin.digest), limit)?,
+            None => None,
+        };
+        bytes.filter(|bytes| Digest::of(bytes) == plugin.digest).ok_or_else(|| Error::Damaged {
+            subject: format!("the component of the plugin `{}`", plugin.name),
+            reason: "it is not what was added".into(),
+            hint: format!("add it again: cofferdam plugin add {}", plugin.source),
+        })
+    }
+
+    /// Changes what a plugin was granted, and gives it as it is then.
+    pub fn change_grants(
+        &mut self,
+        name: &str,
+        change: impl FnOnce(&Capabilities) -> Capabilities,
+    ) -> Result<InstalledPlugin> {
+        self.storage.writable()?;
+        let _lock = self.storage.locks().acquire_unless("plugins.lock", None)?;
+        let mut plugin = self.get(name)?;
+        plugin.granted = change(&plugin.granted);
+        plugin.granted.check()?;
+        self.write(&plugin)?;
+        Ok(plugin)
+    }
+
+    /// Removes a plugin. Its reports stay with the layers.
+    pub fn remove(&mut self, name: &str) -> Result<InstalledPlugin> {
+        self.storage.writable()?;
+        let _lock = self.storage.locks().acquire_unless("plugins.lock", None)?;
+        let plugin = self.get(name)?;
+        let dir = self.room()?;
+        file::remove(&dir, &format!("{name}.json"))?;
+        self.drop_component(&plugin.digest)?;
+        Ok(plugin)
+    }
+
+    /// The directory, made if it is not there.
+    fn room(&mut self) -> Result<Arc<Dir>> {
+        if let Some(dir) = &self.dir {
+            return Ok(Arc::clone(dir));
+        }
+        let dir = Arc::new(layout::private_dir(&self.storage.rooms().root, ROOM)?);
+        self.dir = Some(Arc::clone(&dir));
+        Ok(dir)
+    }
+
+    fn read(&self, name: &str) -> Result<Option<InstalledPlugin>> {
+        let Some(dir) = &self.dir else { return Ok(None) };
+        let Some(text) = file::read(dir, &format!("{name}.json"), LIMIT)? else { return Ok(None) };
+        let damaged = |reason: String| Error::Damaged {
+            subject: format!("the note about the plugin `{name}`"),
+            reason,
+            hint: format!("remove `plugins/{name}.json` from the store, and add the plugin again"),
+        };
+        let plugin: InstalledPlugin = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+        if plugin.name == name { Ok(Some(plugin)) } else { Err(damaged("it holds another name".into())) }
+    }
+
+    fn write(&mut self, plugin: &InstalledPlugin) -> Result<()> {
+        let name = format!("{}.json", plugin.name);
+        let mut text = serde_json::to_vec_pretty(plugin).map_err(|e| Error::io("write", name.as_bytes(), e))?;
+        text.push(b'\n');
+        file::replace(&self.room()?, &name, &text, Flush::Now)
+    }
+
+    fn is_whole(&self, digest: &Digest) -> Result<bool> {
+        let Some(dir) = &self.dir else { return Ok(false) };
+        let name = component_name(digest);
+        let Some(mut file) = file::open(dir, &name)? else { return Ok(false) };
+        file::hash(&mut file, digest.algorithm(), &name).map(|(actual, _)| actual == *digest)
+    }
+
+    /// Removes a component that no name stands for.
+    fn drop_component(&self, digest: &Digest) -> Result<()> {
+        let Some(dir) = &self.dir else { return Ok(()) };
+        if self.list()?.iter().any(|plugin| plugin.digest == *digest) {
+            return Ok(());
+        }
+        file::remove(dir, &component_name(digest)).map(drop)
+    }
+}
+
+fn component_name(digest: &Digest) -> String {
+    format!("{}.wasm", digest.file_stem())
+}
+
+/// Whether a name is one of those that this keeps in its directory.
+pub(super) fn is_known(name: &str) -> bool {
+    let component = name.strip_suffix(".wasm").is_some_and(|stem| Digest::from_file_stem(stem).is_some());
+    component || name.strip_suffix(".json").is_some_and(|name| check_name(name).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin::pack;
+
+    fn component(version: &str) -> Vec<u8> {
+        let bare = wat::parse_str("(component)").unwrap();
+        pack(bare, &format!("name = 'p'\nversion = '{version}'\nworld = 'inspector'\n")).unwrap()
+    }
+
+    fn granted(text: &str) -> Capabilities {
+        toml::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn a_name_keeps_its_component_until_it_is_told_otherwise() {
+        let temp = tempfile::tempdir().unwrap();
+        let storage = ImageStorage::new(temp.path().join("store")).unwrap();
+        let mut plugins = storage.plugins().unwrap();
+        assert_eq!(plugins.list().unwrap(), []);
+        let none = Capabilities::default();
+        let (one, added) = plugins.add(None, &component("1"), "a.wasm", &granted("clock = true"), false).unwrap();
+        assert_eq!((added, one.name.as_str()), (Added::New, "p"));
+        let (again, added) = plugins.add(None, &component("1"), "a.wasm", &granted("random = true"), false).unwrap();
+        assert_eq!((added, again.granted), (Added::Same, granted("clock = true\nrandom = true")));
+        assert!(matches!(plugins.add(None, &component("2"), "b", &none, false), Err(Error::Usage { .. })));
+        assert_eq!(plugins.get("p").unwrap().digest, one.digest);
+        let (two, added) = plugins.add(None, &component("2"), "b", &none, true).unwrap();
+        assert_eq!((added, two.granted.is_empty()), (Added::Replaced, true));
+        assert_eq!(plugins.component(&two).unwrap(), component("2"));
+        assert!(plugins.component(&one).is_err(), "its component is gone");
+        plugins.add(Some("other"), &component("2"), "b", &none, false).unwrap();
+        plugins.remove("p").unwrap();
+        let other = plugins.get("other").unwrap();
+        assert_eq!(plugins.component(&other).unwrap(), component("2"), "another name stands for it");
+        assert!(matches!(plugins.get("p"), Err(Error::NotFound { .. })));
+    }
+
+    #[test]
+    fn a_component_that_was_changed_is_not_given_out() {
+        let temp = tempfile::tempdir().unwrap();
+        let storage = ImageStorage::new(temp.path().join("store")).unwrap();
+        let mut plugins = storage.plugins().unwrap();
+        let (plugin, _) = plugins.add(None, &component("1"), "a", &Capabilities::default(), false).unwrap();
+        let dir = plugins.room().unwrap();
+        dir.write(component_name(&plugin.digest), component("2")).unwrap();
+        assert!(matches!(plugins.component(&plugin), Err(Error::Damaged { .. })));
+        plugins.add(None, &component("1"), "a", &Capabilities::default(), false).unwrap();
+        assert_eq!(plugins.component(&plugin).unwrap(), component("1"), "adding it again mends it");
+        dir.write("p.json", "{").unwrap();
+        assert!(matches!(plugins.get("p"), Err(Error::Damaged { .. })));
+    }
+
+    #[test]
+    fn names_are_names() {
+        let temp = tempfile::tempdir().unwrap();
+        let storage = ImageStorage::new(temp.path().join("store")).unwrap();
+        let mut plugins = storage.plugins().unwrap();
+        for name in ["", "../x", "a/b", ".", "A", "-a", "x.json"] {
+            assert!(plugins.add(Some(name), &component("1"), "a", &Capabilities::default(), false).is_err(), "{name:?}");
+            assert!(plugins.get(name).is_err(), "{name:?}");
+        }
+    }
+}
