@@ -24,13 +24,7 @@ pub struct Admit {
 
 impl Admit {
     /// For the image of this name, under which it will be in the store, with these limits; `context` is what the verifiers' capabilities depend on, but for the registry, which the image says.
-    pub fn new(
-        reference: String,
-        panel: Panel,
-        sandbox: Arc<Sandbox>,
-        limits: Limits,
-        context: Context,
-    ) -> Self {
+    pub fn new(reference: String, panel: Panel, sandbox: Arc<Sandbox>, limits: Limits, context: Context) -> Self {
         Self { reference, panel, sandbox, limits, context }
     }
 

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::rules::{Policy, Requirement};
-use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::plugin::World;
 use crate::sandbox::{Program, Sandbox};
@@ -61,9 +60,14 @@ impl Panel {
         })
     }
 
+    /// All who are asked.
+    pub fn programs(&self) -> impl Iterator<Item = &Program> {
+        self.verifiers.iter().chain(&self.inspectors)
+    }
+
     /// Whether nobody is asked.
     pub fn is_empty(&self) -> bool {
-        self.verifiers.is_empty() && self.inspectors.is_empty()
+        self.programs().next().is_none()
     }
 
     /// Checks that all who are asked now have accepted the image, as it was decided when it was pulled.
@@ -73,7 +77,7 @@ impl Panel {
     /// [`Error::Refused`] if one of them was not asked then, or not with these settings, or was another component.
     pub fn check(&self, reference: &str, decision: Option<&Decision>) -> Result<()> {
         let covered = |program: &&Program| decision.is_some_and(|decision| decision.covers(program.identity()));
-        match self.verifiers.iter().chain(&self.inspectors).find(|program| !covered(program)) {
+        match self.programs().find(|program| !covered(program)) {
             None => Ok(()),
             Some(program) => Err(Error::Refused {
                 subject: format!("`{reference}`"),
@@ -139,13 +143,5 @@ fn sentence(error: &Error) -> String {
     match error.hint() {
         Some(hint) => format!("{} (hint: {hint})", error.root()),
         None => error.root().to_string(),
-    }
-}
-
-/// The digests by which the reports of a panel's inspectors are found.
-impl Panel {
-    /// The identities of all who are asked.
-    pub fn identities(&self) -> impl Iterator<Item = &Digest> {
-        self.verifiers.iter().chain(&self.inspectors).map(Program::identity)
     }
 }

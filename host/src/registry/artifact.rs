@@ -76,7 +76,10 @@ fn component_of(manifest: &[u8], name: &str) -> Result<Descriptor> {
         return Err(refused("its `schemaVersion` is not 2".into()));
     }
     if MediaType::new(&raw.config.media_type).as_str() != CONFIG_TYPE {
-        let what = format!("{name} as a plugin (its configuration has media type `{}`)", MediaType::new(&raw.config.media_type));
+        let what = format!(
+            "{name} as a plugin (its configuration has media type `{}`)",
+            MediaType::new(&raw.config.media_type)
+        );
         return Err(Error::Unsupported { what });
     }
     match raw.layers.as_slice() {
@@ -97,9 +100,8 @@ mod tests {
 
     #[test]
     fn a_plugin_has_one_layer_of_its_type() {
-        let part = |media_type: &str| {
-            format!(r#"{{"mediaType":"{media_type}","digest":"{}","size":7}}"#, Digest::of(b"x"))
-        };
+        let part =
+            |media_type: &str| format!(r#"{{"mediaType":"{media_type}","digest":"{}","size":7}}"#, Digest::of(b"x"));
         let manifest = |config: &str, layers: &[&str]| {
             let layers: Vec<_> = layers.iter().map(|layer| part(layer)).collect();
             format!(r#"{{"schemaVersion":2,"config":{},"layers":[{}]}}"#, part(config), layers.join(","))

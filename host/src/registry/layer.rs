@@ -65,7 +65,8 @@ impl Layers<'_> {
 
     /// Sees to it that each inspector has seen the layer. Where its tree was made just now, they have.
     async fn inspect(&self, layer: &LayerDescriptor) -> Result<()> {
-        let (trees, digest, inspectors) = (self.storage.trees().clone(), layer.digest.clone(), self.unpacker.inspectors());
+        let (trees, digest, inspectors) =
+            (self.storage.trees().clone(), layer.digest.clone(), self.unpacker.inspectors());
         if inspectors.is_empty() {
             return Ok(());
         }

@@ -12,8 +12,8 @@
 
 mod access;
 mod admission;
-mod artifact;
 mod answer;
+mod artifact;
 mod authorize;
 mod client;
 mod fetch;
@@ -32,7 +32,7 @@ mod unpacker;
 
 pub use access::{AccessList, Auth, HostAccess, Transport};
 pub use admission::{Admission, Candidate};
-pub use artifact::{PluginArtifact, fetch_plugin};
+pub use artifact::{COMPONENT_TYPE, CONFIG_TYPE, PluginArtifact, fetch_plugin};
 pub use client::{NetworkOptions, Registries};
 pub use pull::{PullOptions, Pulled, pull};
 pub use reference::{Reference, RegistryHost};

@@ -30,7 +30,13 @@ impl LayerUnpacker for Naming {
         let record: LayerRecord = writer.finish_layer()?;
         writer.finish()?;
         let digest = Digest::of(name.as_bytes());
-        Ok(Unpacked { blob: digest.clone(), blob_bytes: name.len() as u64, diff_id: digest, record: record.to_json()?, reports: Vec::new() })
+        Ok(Unpacked {
+            blob: digest.clone(),
+            blob_bytes: name.len() as u64,
+            diff_id: digest,
+            record: record.to_json()?,
+            reports: Vec::new(),
+        })
     }
 
     fn with_limits(self: Arc<Self>, _: &Limits) -> Arc<dyn LayerUnpacker> {
@@ -77,7 +83,14 @@ fn publish(storage: &ImageStorage, names: &[&str]) -> ImageObject {
     .to_string();
     let digest = Digest::of(manifest.as_bytes());
     storage.save_manifest_bytes(manifest.as_bytes(), &digest.to_string()).unwrap();
-    let image = ImageRef { reference: "a:1".into(), manifest: digest, index: None, platform: None, pulled_at: 0, decision: None };
+    let image = ImageRef {
+        reference: "a:1".into(),
+        manifest: digest,
+        index: None,
+        platform: None,
+        pulled_at: 0,
+        decision: None,
+    };
     storage.publish(image, &storage.in_use_blocking().unwrap()).unwrap()
 }
 

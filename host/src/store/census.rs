@@ -145,7 +145,16 @@ impl Census<'_> {
     /// The store's directory itself, and what the store did not make.
     fn root(&mut self) -> Result<()> {
         const ROOMS: [&str; 11] = [
-            "manifests", "configs", "layers", "extracted", "records", "refs", "locks", "local", "overlay", "guests",
+            "manifests",
+            "configs",
+            "layers",
+            "extracted",
+            "records",
+            "refs",
+            "locks",
+            "local",
+            "overlay",
+            "guests",
             plugins::ROOM,
         ];
         let root = Arc::clone(&self.storage.rooms().root);

@@ -309,7 +309,10 @@ mod tests {
         let storage = ImageStorage::new(temp.path().join("store")).unwrap();
         let mut plugins = storage.plugins().unwrap();
         for name in ["", "../x", "a/b", ".", "A", "-a", "x.json"] {
-            assert!(plugins.add(Some(name), &component("1"), "a", &Capabilities::default(), false).is_err(), "{name:?}");
+            assert!(
+                plugins.add(Some(name), &component("1"), "a", &Capabilities::default(), false).is_err(),
+                "{name:?}"
+            );
             assert!(plugins.get(name).is_err(), "{name:?}");
         }
     }

@@ -71,10 +71,8 @@ impl Trees {
         all.retain(|old| !is_new(old));
         all.extend(reports);
         all.drain(..all.len().saturating_sub(MOST));
-        let kept: Vec<Kept> = all
-            .into_iter()
-            .map(|about| Kept { report: BASE64_STANDARD.encode(&about.report), about })
-            .collect();
+        let kept: Vec<Kept> =
+            all.into_iter().map(|about| Kept { report: BASE64_STANDARD.encode(&about.report), about }).collect();
         let name = reports_name(&record.digest);
         let bytes = serde_json::to_vec(&kept).map_err(|e| Error::io("write", name.as_bytes(), e))?;
         // What outlives a power cut has reports that do.

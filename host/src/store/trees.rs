@@ -25,8 +25,8 @@ use crate::store::lock::Locks;
 use crate::store::meta::Access;
 use crate::store::names::{self, Staging, StagingName};
 use crate::store::record::{self, Identity, TreeRecord};
-use crate::store::sweep::Sweep;
 use crate::store::reports::{self, reports_name};
+use crate::store::sweep::Sweep;
 use crate::store::tree_list::{self, list_name};
 use crate::tree::remove_tree;
 
@@ -281,7 +281,9 @@ impl Trees {
     }
 
     fn sweep_record(&self, name: &str) -> Result<()> {
-        let stem = [LAYER_SUFFIX, tree_list::SUFFIX, reports::SUFFIX, ".json"].into_iter().find_map(|suffix| name.strip_suffix(suffix));
+        let stem = [LAYER_SUFFIX, tree_list::SUFFIX, reports::SUFFIX, ".json"]
+            .into_iter()
+            .find_map(|suffix| name.strip_suffix(suffix));
         let Some(digest) = stem.and_then(Digest::from_file_stem) else { return Ok(()) };
         let gone = || self.directory(&digest.file_stem(), OFlags::PATH).map(|tree| tree.is_none());
         // A record comes a moment before its tree, and in that moment the lock is held.

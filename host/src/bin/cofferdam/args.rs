@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use cofferdam::Digest;
+use cofferdam::plugin::{Capabilities, HttpRule};
 use cofferdam::registry::RegistryHost;
 use cofferdam::store::Durability;
 use cofferdam::transport::Platform;
-use cofferdam::unpack::Compression;
 
 use crate::failure::{Failure, usage};
 
@@ -119,6 +119,9 @@ pub(crate) enum Command {
     /// The sandboxed components that read layers
     #[command(subcommand)]
     Guest(GuestCommand),
+    /// Components that extend this program, and what they may do
+    #[command(subcommand)]
+    Plugin(PluginCommand),
     /// List the limits, with the values that they have
     Limits,
     /// Print a script that completes this command's words in a shell
@@ -230,7 +233,133 @@ pub(crate) struct PullArgs {
     #[arg(long, value_name = "WHAT", default_value_t)]
     pub(crate) durability: Durability,
     #[command(flatten)]
+    pub(crate) asked: AskArgs,
+    #[command(flatten)]
     pub(crate) access: AccessArgs,
+}
+
+/// Plugins that are asked by hand, beside those that the policy of the configuration file requires.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct AskArgs {
+    /// Ask this verifier whether the image may be used (repeatable)
+    #[arg(long, value_name = "PLUGIN")]
+    pub(crate) verify: Vec<String>,
+    /// Show each layer to this inspector (repeatable)
+    #[arg(long, value_name = "PLUGIN")]
+    pub(crate) inspect: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PluginCommand {
+    /// Add a plugin to the store, pinned by its digest
+    Add(PluginAddArgs),
+    /// List the plugins
+    List,
+    /// Show what a plugin is: its world, imports, limits, grants and digest. Nothing of it is run
+    Inspect {
+        /// The plugin's name in the store, or a file or directory: `./xz.wasm`, `./xz`
+        plugin: String,
+    },
+    /// Grant a plugin some of what it asks for
+    Grant(PluginGrantArgs),
+    /// Take back what a plugin was granted
+    Revoke(PluginRevokeArgs),
+    /// Remove plugins
+    Rm {
+        /// The plugins' names
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Put a component and its manifest into one file, or into an OCI layout from which it can be published
+    Pack {
+        /// A directory with a `plugin.toml`, or a component that carries one
+        plugin: PathBuf,
+        /// The file, or `oci:DIR[:TAG]`
+        #[arg(short, long, value_name = "TARGET")]
+        output: String,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct PluginAddArgs {
+    /// A component (`FILE.wasm`), a directory with a `plugin.toml` (`./DIR`), `oci:DIR[:TAG]`, or a reference in a registry
+    pub(crate) source: String,
+    /// What it is to be called [default: its own name]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Take the place of another component of this name; what that was granted is not granted to this one
+    #[arg(long)]
+    pub(crate) replace: bool,
+    #[command(flatten)]
+    pub(crate) grants: GrantArgs,
+    #[command(flatten)]
+    pub(crate) access: AccessArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct PluginGrantArgs {
+    /// The plugin's name
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) grants: GrantArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct PluginRevokeArgs {
+    /// The plugin's name
+    pub(crate) name: String,
+    /// Take back everything
+    #[arg(long)]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) grants: GrantArgs,
+}
+
+/// What plugins can be granted.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct GrantArgs {
+    /// What a language's runtime wants in order to start; without any power
+    #[arg(long)]
+    pub(crate) runtime: bool,
+    /// The time, and waiting
+    #[arg(long)]
+    pub(crate) clock: bool,
+    /// Random numbers
+    #[arg(long)]
+    pub(crate) random: bool,
+    /// A scratch directory of its own, emptied after each run
+    #[arg(long)]
+    pub(crate) write: bool,
+    /// Reading this directory (absolute; repeatable)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) read: Vec<String>,
+    /// Requests to this server, as `https://HOST[:PORT]` or `GET,POST https://HOST`; `registry` is the registry of the image
+    /// that is being verified (repeatable)
+    #[arg(long, value_name = "RULE")]
+    pub(crate) http: Vec<HttpRule>,
+    /// The same for a server whose name may stand for a private address
+    #[arg(long, value_name = "RULE")]
+    pub(crate) http_private: Vec<HttpRule>,
+    /// All that it asks for
+    #[arg(long)]
+    pub(crate) all_asked: bool,
+}
+
+impl GrantArgs {
+    /// The set that they stand for, for a plugin that asks for `asked`.
+    pub(crate) fn capabilities(&self, asked: &Capabilities) -> Capabilities {
+        let all = if self.all_asked { asked.clone() } else { Capabilities::default() };
+        Capabilities {
+            runtime: self.runtime,
+            clock: self.clock,
+            random: self.random,
+            write: self.write,
+            read: self.read.iter().cloned().collect(),
+            http: self.http.iter().chain(&self.http_private).cloned().collect(),
+            http_private: self.http_private.iter().cloned().collect(),
+        }
+        .or(&all)
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -299,8 +428,8 @@ pub(crate) struct LayerArgs {
     /// The layer: a file, or `-` for standard input
     pub(crate) layer: PathBuf,
     /// What the layer is said to be; the bytes must agree. Without it the bytes decide.
-    #[arg(long, value_name = "TYPE", value_parser = compression)]
-    pub(crate) media_type: Option<Compression>,
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) media_type: Option<String>,
     /// What the decoded bytes must hash to
     #[arg(long, value_name = "DIGEST", value_parser = digest)]
     pub(crate) diff_id: Option<Digest>,
@@ -373,10 +502,6 @@ fn size(text: &str) -> Result<u64, String> {
     };
     let count: u64 = digits.parse().map_err(|_| wrong())?;
     count.checked_mul(1 << shift).ok_or_else(|| "it is too large".to_owned())
-}
-
-fn compression(text: &str) -> Result<Compression, String> {
-    Compression::from_media_type(text).map_err(|error| error.to_string())
 }
 
 fn digest(text: &str) -> Result<Digest, String> {

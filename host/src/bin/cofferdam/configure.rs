@@ -1,4 +1,4 @@
-//! Where the limits of a run come from: the defaults, then the configuration file, then `COFFERDAM_LIMITS`, then `--limit`.
+//! Where the limits and the policy of a run come from. The policy is the configuration file's; the limits are: the defaults, then the configuration file, then `COFFERDAM_LIMITS`, then `--limit`.
 //!
 //! ```toml
 //! [limits]
@@ -15,6 +15,7 @@ use serde::Deserialize;
 use crate::args::Global;
 use crate::environment;
 use crate::failure::{Failure, usage};
+use crate::policy::RawRule;
 
 /// More than any sensible file has.
 const FILE_BYTES: u64 = 1 << 20;
@@ -24,22 +25,33 @@ const FILE_BYTES: u64 = 1 << 20;
 struct File {
     #[serde(default)]
     limits: toml::Table,
+    #[serde(default)]
+    policy: Vec<RawRule>,
 }
 
-/// The limits of this run.
-pub(crate) fn limits(global: &Global) -> Result<Limits, Failure> {
+/// What is configured for this run.
+pub(crate) struct Configuration {
+    pub(crate) limits: Limits,
+    /// The rules of the policy, as they are written.
+    pub(crate) policy: Vec<RawRule>,
+}
+
+/// The limits and the policy of this run.
+pub(crate) fn read_all(global: &Global) -> Result<Configuration, Failure> {
     let mut limits = Limits::default();
+    let mut policy = Vec::new();
     match &global.config {
-        Some(path) => read(path, &mut limits)?,
+        Some(path) => policy = read(path, &mut limits)?,
         None => {
             if let Some(path) = environment::config() {
                 match read(&path, &mut limits) {
                     Err(Failure::Library(error)) if matches!(error.root(), Error::NotFound { .. }) => {}
+                    Ok(rules) => policy = rules,
                     // The home directory of somebody else, where privileges were given up: nobody asked for this file.
                     Err(Failure::Library(error)) if is_denied(&error) => {
                         tracing::warn!("the configuration is left out: {error}");
                     }
-                    other => other?,
+                    Err(other) => return Err(other),
                 }
             }
         }
@@ -56,7 +68,7 @@ pub(crate) fn limits(global: &Global) -> Result<Limits, Failure> {
     for setting in &global.limit {
         set(&mut limits, setting, "--limit")?;
     }
-    Ok(limits)
+    Ok(Configuration { limits, policy })
 }
 
 fn is_denied(error: &Error) -> bool {
@@ -79,7 +91,8 @@ fn set(limits: &mut Limits, setting: &str, from: &str) -> Result<(), Failure> {
     limits.set(name, value).map_err(|error| error.context(from.to_owned()).into())
 }
 
-fn read(path: &Path, limits: &mut Limits) -> Result<(), Failure> {
+/// Sets the limits of a file, and gives the rules in it.
+fn read(path: &Path, limits: &mut Limits) -> Result<Vec<RawRule>, Failure> {
     use std::io::Read as _;
     use std::os::unix::ffi::OsStrExt as _;
     let shown = Escaped(path.as_os_str().as_bytes());
@@ -98,5 +111,5 @@ fn read(path: &Path, limits: &mut Limits) -> Result<(), Failure> {
         };
         limits.set(name, &value).map_err(|error| error.context(shown.to_string()))?;
     }
-    Ok(())
+    Ok(file.policy)
 }

@@ -1,6 +1,9 @@
 //! `inspect`: what is known of one image.
 
-use serde_json::json;
+use cofferdam::Digest;
+use cofferdam::error::Escaped;
+use cofferdam::unpack::InspectorReport;
+use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::image_name::in_store;
@@ -11,9 +14,20 @@ pub(crate) fn run(session: &Session, name: &str) -> Result<(), Failure> {
     session.wall_of_store()?.enforce()?;
     let storage = session.storage()?;
     let image = storage.image(&in_store(name, &storage)?)?;
+    let decision = storage.resolve(&image.reference)?.and_then(|entry| entry.decision);
+    let mut reports: Vec<(&Digest, InspectorReport)> = Vec::new();
+    for layer in image.layer_digests() {
+        reports.extend(storage.layer_reports(layer)?.into_iter().map(|report| (layer, report)));
+    }
     if session.json() {
         let trees: Vec<_> = image.layer_digests().map(|digest| storage.trees().is_ready(digest)).collect();
-        return output::json(&json!({ "schema": "cofferdam/image/v1", "image": image, "trees": trees }));
+        return output::json(&json!({
+            "schema": "cofferdam/image/v1",
+            "image": image,
+            "trees": trees,
+            "decision": decision,
+            "reports": reports.iter().map(|(layer, report)| described(layer, report)).collect::<Vec<_>>(),
+        }));
     }
     let config = &image.config;
     let mut rows = vec![
@@ -43,5 +57,34 @@ pub(crate) fn run(session: &Session, name: &str) -> Result<(), Failure> {
             rows.push(vec![String::new(), format!("{diff_id} decoded")]);
         }
     }
+    if let Some(decision) = &decision {
+        let rule = decision.rule.as_ref().map_or("asked by hand".to_owned(), |rule| format!("policy for {rule}"));
+        rows.push(vec!["let in".into(), rule]);
+        rows.extend(decision.verdicts.iter().map(|verdict| vec![String::new(), crate::pull::accepted(verdict)]));
+    }
+    for (layer, report) in &reports {
+        let about = format!("{} on {}…", report.plugin, layer.to_string().chars().take(19).collect::<String>());
+        rows.push(vec!["report".into(), format!("{about}  {}", output::bytes(report.report.len() as u64))]);
+        let text = String::from_utf8_lossy(&report.report);
+        rows.extend(text.lines().take(LINES).map(|line| {
+            let line: String = line.chars().filter(|c| !c.is_control()).take(120).collect();
+            vec![String::new(), line]
+        }));
+        if text.lines().count() > LINES {
+            rows.push(vec![String::new(), "… (--json shows all of it)".into()]);
+        }
+    }
     output::table(&["WHAT", "VALUE"], &rows)
+}
+
+/// Lines of a report that people are shown.
+const LINES: usize = 12;
+
+/// A report as JSON: itself, if it is JSON; else its text, or its bytes as escaped text.
+fn described(layer: &Digest, report: &InspectorReport) -> Value {
+    let content = serde_json::from_slice(&report.report).unwrap_or_else(|_| {
+        let text = std::str::from_utf8(&report.report).map(str::to_owned);
+        Value::String(text.unwrap_or_else(|_| Escaped(&report.report).uncut()))
+    });
+    json!({ "layer": layer, "plugin": report.plugin, "identity": report.identity, "report": content })
 }

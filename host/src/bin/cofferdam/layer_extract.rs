@@ -17,8 +17,8 @@ pub(crate) fn open(args: &LayerArgs) -> Result<Layer, Failure> {
     if let Some(size) = size {
         layer = layer.with_size(size);
     }
-    if let Some(compression) = args.media_type {
-        layer = layer.with_compression(compression);
+    if let Some(media_type) = &args.media_type {
+        layer = layer.with_media_type(media_type);
     }
     if let Some(diff_id) = &args.diff_id {
         layer = layer.with_diff_id(diff_id.clone());
@@ -29,8 +29,8 @@ pub(crate) fn open(args: &LayerArgs) -> Result<Layer, Failure> {
 pub(crate) fn run(session: &Session, args: &ExtractArgs) -> Result<(), Failure> {
     let layer = session.shown(open(&args.layer)?);
     let dest = ambient::open_dest(&args.dest)?;
-    session.wall()?.write(&dest)?.enforce()?;
-    let unpacker = session.unpacker()?;
+    session.wall_of_layers()?.write(&dest)?.enforce()?;
+    let unpacker = session.unpacker_of_layers()?;
     let mode = match args.mode {
         ExtractMode::Apply => Mode::Apply,
         ExtractMode::Preserve => Mode::Preserve,

@@ -16,8 +16,8 @@ use crate::session::Session;
 
 pub(crate) fn run(session: &Session, args: &LayerArgs) -> Result<(), Failure> {
     let layer = crate::layer_extract::open(args)?;
-    session.wall()?.enforce()?;
-    let unpacker = session.unpacker()?;
+    session.wall_of_layers()?.enforce()?;
+    let unpacker = session.unpacker_of_layers()?;
     let json = session.json();
     let mut first = true;
     // Written as they come: a layer may have millions of them.

@@ -10,8 +10,8 @@ use crate::session::{Session, shown};
 
 pub(crate) fn run(session: &Session, args: &LayerArgs) -> Result<(), Failure> {
     let layer = crate::layer_extract::open(args)?.hashing_blob(Algorithm::Sha256);
-    session.wall()?.enforce()?;
-    let report = session.unpacker()?.verify(layer)?;
+    session.wall_of_layers()?.enforce()?;
+    let report = session.unpacker_of_layers()?.verify(layer)?;
     if session.json() {
         return output::json(&json!({
             "schema": "cofferdam/layer-verify/v1",

@@ -19,6 +19,8 @@ mod layer_verify;
 mod limits;
 mod mount_spec;
 mod output;
+mod plugin;
+mod policy;
 mod progress;
 mod pull;
 mod rm;
@@ -84,6 +86,7 @@ fn run(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Guest(GuestCommand::List) => guest::list(session),
         Command::Guest(GuestCommand::Inspect { name }) => guest::inspect(session, name.as_deref()),
         Command::Guest(GuestCommand::Export { directory }) => guest::export(session, &directory),
+        Command::Plugin(command) => plugin::run(session, &command),
         Command::Limits => limits::run(session),
         Command::Completions { shell } => {
             // Into memory first: the generator panics when it cannot write.

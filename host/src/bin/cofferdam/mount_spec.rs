@@ -8,33 +8,35 @@ use cofferdam::rootfs::{UnpackOptions, mount_spec};
 use cofferdam::store::Durability;
 use serde_json::json;
 
-use crate::args::MountSpecArgs;
+use crate::args::{AskArgs, MountSpecArgs};
 use crate::failure::{Failure, usage};
 use crate::image_name::{self, ImageName};
 use crate::interrupt;
 use crate::output;
-use crate::pull;
+use crate::policy::Ready;
+use crate::pull::{self, FromRegistry};
 use crate::session::{Session, shown};
 
 pub(crate) fn run(session: &Session, args: &MountSpecArgs) -> Result<(), Failure> {
     let name = ImageName::parse(&args.image)?;
-    let wall = session.wall_of_store()?;
+    let (policy, asked) = (session.policy()?, AskArgs::default());
+    let wall = session.wall_of_plugins()?;
     match &name {
         ImageName::Registry(_) => wall.network()?.enforce()?,
         ImageName::Reference(_) | ImageName::Layout(..) => wall.enforce()?,
     }
-    let unpacker = session.unpacker()?;
-    let storage = session.storage()?;
     let platform = pull::choice(args.platform.as_ref());
     let (image, lease) = match name {
         ImageName::Registry(name) => {
             let options = PullOptions { platform, ..PullOptions::default() };
-            let pulled = pull::from_registry(session, &name, &args.access, &options, Durability::default())?;
+            let from = FromRegistry { access: &args.access, asked: &asked, policy: &policy };
+            let pulled = from.pull(session, &name, &options, Durability::default())?;
             (pulled.image, pulled.lease)
         }
         // A layout's own trees are freed at any time; a mount must keep what it shows.
         ImageName::Reference(_) | ImageName::Layout(..) => {
             args.access.refuse(&args.image)?;
+            let storage = session.storage()?;
             let name = image_name::in_store(&args.image, &storage)?;
             let (image, lease) = storage.lease_image(&name, &interrupt::cancel()?)?;
             platform.check_config(&image.reference, image.platform.parse().ok().as_ref())?;
@@ -43,7 +45,9 @@ pub(crate) fn run(session: &Session, args: &MountSpecArgs) -> Result<(), Failure
     };
     let options =
         UnpackOptions { progress: session.progress(), cancel: interrupt::cancel()?, ..UnpackOptions::default() };
-    let spec = mount_spec(&image, &storage, &unpacker, &options)?;
+    let ready = Ready::new(session, &policy, &asked, &image.reference)?;
+    ready.check()?;
+    let spec = mount_spec(&image, &ready.storage, &ready.unpacker, &options)?;
     drop(lease);
     let lower: Vec<_> = spec.lower_dirs().map(|path| cofferdam::ambient::absolute(&path)).collect::<Result<_, _>>()?;
     output::json(&json!({

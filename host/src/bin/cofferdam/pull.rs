@@ -2,77 +2,94 @@
 
 use std::sync::Arc;
 
+use cofferdam::plugin::World;
+use cofferdam::policy::Policy;
 use cofferdam::registry::{
     AccessList, Auth, HostAccess, NetworkOptions, PullOptions, Pulled, Registries, Transport, pull,
 };
-use cofferdam::store::Durability;
+use cofferdam::store::{Durability, Verdict};
 use cofferdam::transport::{ImageSource, OciLayout, Platform, PlatformChoice};
 use serde_json::json;
 
-use crate::args::{AccessArgs, Credentials, PullArgs, Secret, credentials};
+use crate::args::{AccessArgs, AskArgs, Credentials, PullArgs, Secret, credentials};
 use crate::environment;
 use crate::failure::{Failure, usage};
 use crate::image_name::ImageName;
 use crate::interrupt;
 use crate::output;
+use crate::policy::Ready;
 use crate::session::Session;
 
 pub(crate) fn run(session: &Session, args: &PullArgs) -> Result<(), Failure> {
     let mut options = PullOptions { platform: choice(args.platform.as_ref()), ..PullOptions::default() };
     options.concurrency = args.parallel;
     let name = ImageName::parse(&args.image)?;
-    let wall = session.wall_of_store()?;
+    let policy = session.policy()?;
+    let wall = session.wall_of_plugins()?;
     match &name {
         ImageName::Reference(_) | ImageName::Registry(_) => wall.network()?.enforce()?,
         ImageName::Layout(path, _) => wall.read(path)?.enforce()?,
     }
     let pulled = match name {
         ImageName::Reference(name) | ImageName::Registry(name) => {
-            from_registry(session, &name, &args.access, &options, args.durability)?
+            let from = FromRegistry { access: &args.access, asked: &args.asked, policy: &policy };
+            from.pull(session, &name, &options, args.durability)?
         }
         ImageName::Layout(_, name) => {
             args.access.refuse(&args.image)?;
             let source = OciLayout::open(name, session.limits())?;
-            into_store(session, &source, &options, args.durability)?
+            let ready = Ready::new(session, &policy, &args.asked, &source.store_name()?)?;
+            into_store(session, &source, ready, &options, args.durability)?
         }
     };
     report(session, &pulled)
 }
 
-/// Pulls from the registry that the name means.
-pub(crate) fn from_registry(
-    session: &Session,
-    name: &str,
-    access: &AccessArgs,
-    options: &PullOptions,
-    durability: Durability,
-) -> Result<Pulled, Failure> {
-    let mut network = NetworkOptions::default();
-    environment::proxies(&mut network)?;
-    let logins = logins(access)?;
-    let registries = Registries::new(access_list(access, &logins)?, network, session.limits())?;
-    let source = registries.search(name, &[])?;
-    // With a login for a host that was mistyped, the image would be asked for as nobody.
-    let named = logins.iter().map(|login| ("--user", &login.registry));
-    for (option, host) in named.chain(access.token_host.iter().map(|(host, _)| ("--token-host", host))) {
-        if source.candidates().all(|candidate| candidate.registry() != host) {
-            return Err(usage(format!("{option} names {host}, which is not asked for `{name}`"), None));
+/// How an image is brought from a registry.
+pub(crate) struct FromRegistry<'a> {
+    pub(crate) access: &'a AccessArgs,
+    pub(crate) asked: &'a AskArgs,
+    pub(crate) policy: &'a Policy,
+}
+
+impl FromRegistry<'_> {
+    /// Pulls from the registry that the name means.
+    pub(crate) fn pull(
+        &self,
+        session: &Session,
+        name: &str,
+        options: &PullOptions,
+        durability: Durability,
+    ) -> Result<Pulled, Failure> {
+        let mut network = NetworkOptions::default();
+        environment::proxies(&mut network)?;
+        let logins = logins(self.access)?;
+        let registries = Registries::new(access_list(self.access, &logins)?, network, session.limits())?;
+        let source = registries.search(name, &[])?;
+        // With a login for a host that was mistyped, the image would be asked for as nobody.
+        let named = logins.iter().map(|login| ("--user", &login.registry));
+        for (option, host) in named.chain(self.access.token_host.iter().map(|(host, _)| ("--token-host", host))) {
+            if source.candidates().all(|candidate| candidate.registry() != host) {
+                return Err(usage(format!("{option} names {host}, which is not asked for `{name}`"), None));
+            }
         }
+        let ready = Ready::new(session, self.policy, self.asked, &source.name())?;
+        into_store(session, &source, ready, options, durability)
     }
-    into_store(session, &source, options, durability)
 }
 
 fn into_store(
     session: &Session,
     source: &dyn ImageSource,
+    ready: Ready,
     options: &PullOptions,
     durability: Durability,
 ) -> Result<Pulled, Failure> {
-    let unpacker = session.unpacker()?;
-    let storage = session.storage()?.with_durability(durability);
     let progress = session.progress();
-    let options = PullOptions { cancel: interrupt::cancel()?, ..options.clone() };
-    Ok(interrupt::finish(pull(source, &storage, Arc::new(unpacker), &options, &progress))?)
+    let options =
+        PullOptions { admission: Some(Arc::new(ready.admission())), cancel: interrupt::cancel()?, ..options.clone() };
+    let storage = ready.storage.with_durability(durability);
+    Ok(interrupt::finish(pull(source, &storage, Arc::new(ready.unpacker), &options, &progress))?)
 }
 
 /// The platform that was asked for.
@@ -81,13 +98,13 @@ pub(crate) fn choice(platform: Option<&Platform>) -> PlatformChoice {
 }
 
 /// The logins that options give.
-fn logins(args: &AccessArgs) -> Result<Vec<Credentials>, Failure> {
+pub(crate) fn logins(args: &AccessArgs) -> Result<Vec<Credentials>, Failure> {
     let login = |Secret(text): &Secret| credentials(text).map_err(|reason| usage(format!("--user: {reason}"), None));
     args.user.iter().map(login).collect()
 }
 
 /// What was decided for each registry. One registry cannot be reached in two ways.
-fn access_list(args: &AccessArgs, logins: &[Credentials]) -> Result<AccessList, Failure> {
+pub(crate) fn access_list(args: &AccessArgs, logins: &[Credentials]) -> Result<AccessList, Failure> {
     let mut list = AccessList::new();
     for host in &args.plain_http {
         if args.insecure.contains(host) {
@@ -127,6 +144,7 @@ fn report(session: &Session, pulled: &Pulled) -> Result<(), Failure> {
             "downloaded_bytes": pulled.downloaded_bytes,
             "unpacked_layers": pulled.unpacked_layers,
             "cached_layers": pulled.cached_layers,
+            "decision": pulled.published.decision,
         }));
     }
     // Whether as a tree or as a blob. A layer that comes twice is one.
@@ -139,5 +157,18 @@ fn report(session: &Session, pulled: &Pulled) -> Result<(), Failure> {
         pulled.downloaded_layers,
         output::bytes(pulled.downloaded_bytes),
         stored
-    ))
+    ))?;
+    for verdict in pulled.published.decision.iter().flat_map(|decision| &decision.verdicts) {
+        output::line(&accepted(verdict))?;
+    }
+    Ok(())
+}
+
+/// One line about a plugin that accepted the image.
+pub(crate) fn accepted(verdict: &Verdict) -> String {
+    match (verdict.world, verdict.said.as_str()) {
+        (World::Inspector, _) => format!("accepted by {}: each of its layers", verdict.plugin),
+        (_, "") => format!("accepted by {}", verdict.plugin),
+        (_, said) => format!("accepted by {}: {said}", verdict.plugin),
+    }
 }

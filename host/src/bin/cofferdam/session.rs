@@ -6,23 +6,26 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cofferdam::sandbox::{Sandbox, SandboxOptions};
+use cofferdam::policy::Policy;
+use cofferdam::sandbox::{Context, Sandbox, SandboxOptions};
 use cofferdam::store::{ImageStorage, LayerDescriptor, LayerUnpacker, Unpacked, Watch};
-use cofferdam::unpack::{Layer, Unpacker};
+use cofferdam::unpack::{Extensions, Layer, Unpacker};
 use cofferdam::{Error, Limits, Progress, ambient};
 use tracing_subscriber::EnvFilter;
 
 use crate::args::Global;
-use crate::configure;
+use crate::configure::{self, Configuration};
 use crate::confine::Wall;
 use crate::environment;
 use crate::failure::{Failure, usage};
+use crate::policy::{self, RawRule};
 use crate::progress;
 
 /// One run of the command.
 pub(crate) struct Session {
     global: Global,
     limits: Limits,
+    policy: Vec<RawRule>,
     unpacker: OnceCell<Unpacker>,
     cache: OnceCell<Option<PathBuf>>,
 }
@@ -45,7 +48,8 @@ impl Session {
             .without_time()
             .with_target(false)
             .init();
-        Ok(Self { limits: configure::limits(&global)?, global, unpacker: OnceCell::new(), cache: OnceCell::new() })
+        let Configuration { limits, policy } = configure::read_all(&global)?;
+        Ok(Self { limits, policy, global, unpacker: OnceCell::new(), cache: OnceCell::new() })
     }
 
     pub(crate) fn json(&self) -> bool {
@@ -99,6 +103,44 @@ impl Session {
     /// Opens the store, which is made if it is not there.
     pub(crate) fn storage(&self) -> Result<ImageStorage, Failure> {
         Ok(ImageStorage::open(self.store_path()?, self.limits(), Arc::new(self.unpacker()?))?)
+    }
+
+    /// The policy, with the files that it names. To be asked before the wall is closed.
+    pub(crate) fn policy(&self) -> Result<Policy, Failure> {
+        policy::read(&self.policy)
+    }
+
+    /// What the plugins' capabilities depend on.
+    pub(crate) fn context(&self) -> Result<Context, Failure> {
+        Ok(Context::default())
+    }
+
+    /// The wall around a verb that may run plugins: with all that any of them may read.
+    pub(crate) fn wall_of_plugins(&self) -> Result<Wall, Failure> {
+        let mut wall = self.wall_of_store()?;
+        if let Ok(storage) = self.look() {
+            for plugin in storage.plugins()?.list().unwrap_or_default() {
+                let held = plugin.manifest.capabilities.effective(&plugin.granted);
+                wall = held.read.iter().try_fold(wall, |wall, path| wall.read(Path::new(path)))?;
+            }
+        }
+        Ok(wall)
+    }
+
+    /// The wall around a verb for layers of no store: the plugins of the store may read them.
+    pub(crate) fn wall_of_layers(&self) -> Result<Wall, Failure> {
+        match self.global.store.clone().or_else(environment::store) {
+            Some(store) => self.wall()?.read(&store),
+            None => self.wall(),
+        }
+    }
+
+    /// The guests, with the decoders and extractors of the store, if there is one.
+    pub(crate) fn unpacker_of_layers(&self) -> Result<Unpacker, Failure> {
+        let unpacker = self.unpacker()?;
+        let Ok(storage) = self.look() else { return Ok(unpacker) };
+        let readers = Extensions::of_store(&storage.plugins()?, unpacker.sandbox())?;
+        Ok(unpacker.with_extensions(readers))
     }
 
     /// The wall around a verb that only looks at the store.

@@ -6,54 +6,68 @@ use cofferdam::ambient;
 use cofferdam::registry::PullOptions;
 use cofferdam::rootfs::{LayerProvider, LocalImage, Strategy, UnpackOptions, unpack};
 use cofferdam::store::{Durability, ImageObject};
-use cofferdam::transport::OciLayout;
+use cofferdam::transport::{ImageSource as _, OciLayout};
 use serde_json::json;
 
-use crate::args::{UnpackArgs, UnpackStrategy};
+use crate::args::{AskArgs, UnpackArgs, UnpackStrategy};
 use crate::failure::Failure;
 use crate::image_name::{self, ImageName};
 use crate::interrupt;
 use crate::output;
-use crate::pull;
+use crate::policy::Ready;
+use crate::pull::{self, FromRegistry};
 use crate::session::{Session, shown};
 
 pub(crate) fn run(session: &Session, args: &UnpackArgs) -> Result<(), Failure> {
     let name = ImageName::parse(&args.image)?;
+    let (policy, asked) = (session.policy()?, AskArgs::default());
     // The tree is made beside its destination and renamed: that takes the right to write there.
-    let wall = session.wall_of_store()?.write(ambient::open_parent(&args.dest)?.0)?;
+    let wall = session.wall_of_plugins()?.write(ambient::open_parent(&args.dest)?.0)?;
     match &name {
         ImageName::Reference(_) => wall.enforce()?,
         ImageName::Registry(_) => wall.network()?.enforce()?,
         ImageName::Layout(path, _) => wall.read(path)?.enforce()?,
     }
-    let unpacker = session.unpacker()?;
-    let storage = session.storage()?;
     let platform = pull::choice(args.platform.as_ref());
     match name {
         ImageName::Reference(name) => {
             args.access.refuse(&name)?;
             // What is looked up now must be there until the tree is made.
+            let storage = session.storage()?;
             let name = image_name::in_store(&name, &storage)?;
             let (image, _lease) = storage.lease_image(&name, &interrupt::cancel()?)?;
             platform.check_config(&image.reference, image.platform.parse().ok().as_ref())?;
-            make(session, args, &image, &storage)
+            let ready = Ready::new(session, &policy, &asked, &image.reference)?;
+            ready.check()?;
+            make(session, args, &image, &ready, &ready.storage)
         }
         ImageName::Registry(name) => {
             let options = PullOptions { platform, ..PullOptions::default() };
-            let pulled = pull::from_registry(session, &name, &args.access, &options, Durability::default())?;
-            make(session, args, &pulled.image, &storage)
+            let from = FromRegistry { access: &args.access, asked: &asked, policy: &policy };
+            let pulled = from.pull(session, &name, &options, Durability::default())?;
+            let ready = Ready::new(session, &policy, &asked, &pulled.image.reference)?;
+            make(session, args, &pulled.image, &ready, &ready.storage)
         }
         ImageName::Layout(path, name) => {
             args.access.refuse(&args.image)?;
             let layout = OciLayout::open(name, session.limits())?;
-            let local = LocalImage::open(layout, &path, &storage, Arc::new(unpacker), &platform);
+            let ready = Ready::new(session, &policy, &asked, &layout.store_name()?)?;
+            ready.ask_nobody()?;
+            let unpacker = Arc::new(ready.unpacker.clone());
+            let local = LocalImage::open(layout, &path, &ready.storage, unpacker, &platform);
             let local = interrupt::block_on(local)?;
-            make(session, args, &local.image, &local)
+            make(session, args, &local.image, &ready, &local)
         }
     }
 }
 
-fn make(session: &Session, args: &UnpackArgs, image: &ImageObject, layers: &dyn LayerProvider) -> Result<(), Failure> {
+fn make(
+    session: &Session,
+    args: &UnpackArgs,
+    image: &ImageObject,
+    ready: &Ready,
+    layers: &dyn LayerProvider,
+) -> Result<(), Failure> {
     let options = UnpackOptions {
         strategy: match args.strategy {
             UnpackStrategy::Copy => Strategy::Copy,
@@ -64,7 +78,7 @@ fn make(session: &Session, args: &UnpackArgs, image: &ImageObject, layers: &dyn 
         cancel: interrupt::cancel()?,
         ..UnpackOptions::default()
     };
-    let strategy = unpack(image, layers, &session.unpacker()?, &args.dest, &options)?;
+    let strategy = unpack(image, layers, &ready.unpacker, &args.dest, &options)?;
     let strategy = match strategy {
         Strategy::Copy => "copy",
         Strategy::Apply => "apply",

@@ -1,0 +1,66 @@
+//! `plugin grant|revoke|rm`: what plugins may do, and whether they are there.
+
+use cofferdam::store::InstalledPlugin;
+use serde_json::json;
+
+use super::add::{lacking, say_lacking};
+use crate::args::{PluginGrantArgs, PluginRevokeArgs};
+use crate::failure::{Failure, usage};
+use crate::output;
+use crate::session::Session;
+
+pub(crate) fn grant(session: &Session, args: &PluginGrantArgs) -> Result<(), Failure> {
+    session.wall_of_store()?.enforce()?;
+    let storage = session.storage()?;
+    let mut plugins = storage.plugins()?;
+    let asked = plugins.get(&args.name)?.manifest.capabilities;
+    let granted = args.grants.capabilities(&asked);
+    if granted.is_empty() {
+        return Err(usage("nothing is granted", Some("cofferdam plugin grant --help lists what can be".into())));
+    }
+    // A grant that nobody asked for changes nothing now, and might surprise later.
+    if let Some(unasked) = granted.beyond(&asked).first() {
+        let reason = format!("`{}` does not ask for {}", args.name, unasked.flag());
+        return Err(usage(reason, Some(format!("cofferdam plugin inspect {}", args.name))));
+    }
+    let plugin = plugins.change_grants(&args.name, |before| before.or(&granted))?;
+    show(session, &plugin)
+}
+
+pub(crate) fn revoke(session: &Session, args: &PluginRevokeArgs) -> Result<(), Failure> {
+    session.wall_of_store()?.enforce()?;
+    let storage = session.storage()?;
+    let mut plugins = storage.plugins()?;
+    let asked = plugins.get(&args.name)?.manifest.capabilities;
+    let revoked = args.grants.capabilities(&asked);
+    if revoked.is_empty() && !args.all {
+        return Err(usage("nothing is revoked", Some("give --all, or what to revoke".into())));
+    }
+    let plugin = plugins
+        .change_grants(&args.name, |before| if args.all { Default::default() } else { before.without(&revoked) })?;
+    show(session, &plugin)
+}
+
+pub(crate) fn remove(session: &Session, names: &[String]) -> Result<(), Failure> {
+    session.wall_of_store()?.enforce()?;
+    let storage = session.storage()?;
+    let mut plugins = storage.plugins()?;
+    let removed: Vec<_> = names.iter().map(|name| plugins.remove(name)).collect::<Result<_, _>>()?;
+    if session.json() {
+        let removed: Vec<_> =
+            removed.iter().map(|plugin| json!({ "name": plugin.name, "digest": plugin.digest })).collect();
+        return output::json(&json!({ "schema": "cofferdam/plugin-rm/v1", "removed": removed }));
+    }
+    removed.iter().try_for_each(|plugin| output::line(&format!("{} ({}): removed", plugin.name, plugin.digest)))
+}
+
+fn show(session: &Session, plugin: &InstalledPlugin) -> Result<(), Failure> {
+    if session.json() {
+        let lacks: Vec<_> = lacking(plugin).iter().map(cofferdam::plugin::Capability::flag).collect();
+        return output::json(&json!({ "schema": "cofferdam/plugin/v1", "plugin": plugin, "lacks": lacks }));
+    }
+    let granted = plugin.manifest.capabilities.effective(&plugin.granted).lines();
+    let granted = if granted.is_empty() { "nothing".to_owned() } else { granted.join(", ") };
+    output::line(&format!("{} has {granted}", plugin.name))?;
+    say_lacking(plugin)
+}
