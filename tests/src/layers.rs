@@ -19,6 +19,8 @@ pub enum Item {
     Dir(&'static str),
     /// A file, 0644.
     File(&'static str, Vec<u8>),
+    /// A file with this mode.
+    Mode(&'static str, u32, Vec<u8>),
     /// A symbolic link: name and target.
     Symlink(&'static str, &'static str),
     /// A hard link: name and target.
@@ -32,6 +34,7 @@ pub fn tar(items: &[Item]) -> Result<Vec<u8>> {
         let (name, kind, mode, target, content): (_, _, _, _, &[u8]) = match item {
             Item::Dir(name) => (*name, EntryType::Directory, 0o755, None, &[]),
             Item::File(name, content) => (*name, EntryType::Regular, 0o644, None, content),
+            Item::Mode(name, mode, content) => (*name, EntryType::Regular, *mode, None, content),
             Item::Symlink(name, target) => (*name, EntryType::Symlink, 0o777, Some(*target), &[]),
             Item::Hardlink(name, target) => (*name, EntryType::Link, 0o644, Some(*target), &[]),
         };

@@ -18,6 +18,7 @@ pub mod operation;
 pub mod oracle;
 pub mod others;
 pub mod paths;
+pub mod plugins;
 pub mod power;
 pub mod proxy;
 pub mod registry;

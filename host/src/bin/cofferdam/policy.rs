@@ -138,18 +138,8 @@ impl Ready {
         Ok(self.panel.check(&self.reference, decision.as_ref())?)
     }
 
-    /// Refuses an image that somebody must be asked about, where nobody is.
-    pub(crate) fn ask_nobody(&self) -> Result<(), Failure> {
-        match self.panel.programs().next() {
-            None => Ok(()),
-            Some(program) => Err(Error::Refused {
-                subject: format!("`{}`", self.reference),
-                reason: format!(
-                    "the policy requires that `{}` accepts it, which is asked when it is pulled into the store",
-                    program.name()
-                ),
-            }
-            .into()),
-        }
+    /// Whether nobody is asked about the image.
+    pub(crate) fn is_free(&self) -> bool {
+        self.panel.is_empty()
     }
 }

@@ -78,7 +78,8 @@ impl FromRegistry<'_> {
     }
 }
 
-fn into_store(
+/// Pulls an image into the store, if all who are asked let it in.
+pub(crate) fn into_store(
     session: &Session,
     source: &dyn ImageSource,
     ready: Ready,

@@ -52,7 +52,13 @@ pub(crate) fn run(session: &Session, args: &UnpackArgs) -> Result<(), Failure> {
             args.access.refuse(&args.image)?;
             let layout = OciLayout::open(name, session.limits())?;
             let ready = Ready::new(session, &policy, &asked, &layout.store_name()?)?;
-            ready.ask_nobody()?;
+            if !ready.is_free() {
+                // Whoever is asked is asked about an image of the store, where what they say is kept.
+                let options = PullOptions { platform, ..PullOptions::default() };
+                let pulled = pull::into_store(session, &layout, ready, &options, Durability::default())?;
+                let ready = Ready::new(session, &policy, &asked, &pulled.image.reference)?;
+                return make(session, args, &pulled.image, &ready, &ready.storage);
+            }
             let unpacker = Arc::new(ready.unpacker.clone());
             let local = LocalImage::open(layout, &path, &ready.storage, unpacker, &platform);
             let local = interrupt::block_on(local)?;

@@ -1,0 +1,113 @@
+//! Inspectors: what they see, refuse and report, and when they are asked.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+use cofferdam_tests::cofferdam::exit;
+use cofferdam_tests::layers::Item;
+use cofferdam_tests::{Images, require};
+use serde_json::Value;
+
+use crate::bench::{Bench, setuid};
+
+/// A refused layer leaves no tree and no name, as any other refusal does.
+#[test]
+fn an_inspector_refuses_an_image() -> Result<()> {
+    let mut bench = Bench::new()?;
+    bench.add("setuid-policy")?;
+    let image = bench.image("v1", &[Item::Dir("bin/"), setuid("bin/su")])?;
+    let refused = bench.cofferdam.fails(exit::REFUSED, ["pull", &image, "--inspect", "setuid-policy"])?;
+    ensure!(refused.err().contains("setuid-policy") && refused.err().contains("`bin/su`"), "{}", refused.err());
+    ensure!(fs::read_dir(bench.cofferdam.store().join("extracted"))?.next().is_none(), "a tree is left");
+    let images = bench.cofferdam.ok(["images", "--json"])?.json()?;
+    ensure!(images["images"] == Value::Array(Vec::new()), "{images}");
+    // Nobody is asked unless somebody says so.
+    bench.cofferdam.ok(["pull", &image])?;
+    // And the tree that is there now does not keep an inspector from being asked.
+    let refused = bench.cofferdam.fails(exit::REFUSED, ["pull", &image, "--inspect", "setuid-policy"])?;
+    ensure!(refused.err().contains("`bin/su`"), "{}", refused.err());
+    Ok(())
+}
+
+/// A report is kept beside the tree: made once for a layer, a component and its settings, and again when one of them is new.
+#[test]
+fn reports_are_kept_and_made_again() -> Result<()> {
+    let mut bench = Bench::new()?;
+    bench.add("setuid-policy")?;
+    let image = bench.image("v1", &[Item::Dir("bin/"), setuid("bin/su"), Item::File("bin/ls", b"ls".to_vec())])?;
+    let config = |mode: &str, allow: &str| {
+        format!(
+            "[[policy]]\nimages = ['**']\ninspect = ['setuid-policy']\n\
+             [policy.settings.setuid-policy]\nmode = '{mode}'\nallow = '{allow}'\n"
+        )
+    };
+    let reporting = bench.config(&config("report", ""))?.display().to_string();
+    bench.cofferdam.ok(["pull", &image, "--config", &reporting])?;
+    let report = bench.report(&image, "setuid-policy")?;
+    ensure!(report.to_string().contains("bin/su") && !report.to_string().contains("bin/ls"), "{report}");
+    let reports = |count: usize| -> Result<()> {
+        let inspected = bench.inspect(&image)?;
+        let found = inspected["reports"].as_array().map_or(0, Vec::len);
+        ensure!(found == count, "{found} reports: {inspected}");
+        Ok(())
+    };
+    bench.cofferdam.ok(["pull", &image, "--config", &reporting])?;
+    reports(1)?;
+    let allowing = bench.config(&config("refuse", "bin/su"))?.display().to_string();
+    bench.cofferdam.ok(["pull", &image, "--config", &allowing])?;
+    reports(2)?;
+    // Damage is noticed, and the layer is inspected again.
+    let records = bench.cofferdam.store().join("records");
+    let kept = fs::read_dir(&records)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension().is_some_and(|ending| ending == "reports"));
+    let Some(kept) = kept else { anyhow::bail!("no file of reports in {}", records.display()) };
+    fs::write(&kept, b"[]")?;
+    reports(0)?;
+    bench.cofferdam.ok(["pull", &image, "--config", &allowing])?;
+    reports(1)?;
+    // What is kept about a layer goes with it.
+    bench.cofferdam.ok(["fsck"])?;
+    bench.cofferdam.ok(["rm", &image])?;
+    ensure!(!kept.exists(), "{} is left", kept.display());
+    Ok(())
+}
+
+/// Layers that are already there as blobs, and a blob that is damaged: an inspector is shown verified bytes, or the pull fails.
+#[test]
+fn an_inspector_is_shown_the_layer_itself() -> Result<()> {
+    let mut bench = Bench::new()?;
+    bench.add("setuid-policy")?;
+    let image = bench.image("v1", &[Item::File("a", b"a".to_vec())])?;
+    bench.cofferdam.ok(["pull", &image])?;
+    let layers = bench.cofferdam.store().join("layers");
+    for blob in fs::read_dir(&layers)? {
+        fs::write(blob?.path(), b"something else")?;
+    }
+    bench.cofferdam.fails(exit::INTEGRITY, ["pull", &image, "--inspect", "setuid-policy"])?;
+    Ok(())
+}
+
+/// The packages of a real image, as CycloneDX by its own schema.
+#[test]
+fn the_bill_of_materials_of_a_real_image() -> Result<()> {
+    require!("python3");
+    let Some(images) = Images::with(&["base.tar.gz"])? else { return Ok(()) };
+    let bench = Bench::new()?;
+    bench.add("sbom")?;
+    let image = images.source("store", "base");
+    bench.cofferdam.ok(["pull", &image, "--inspect", "sbom"])?;
+    let report = bench.report(&image, "sbom")?;
+    let components = report["components"].as_array().cloned().unwrap_or_default();
+    let named = |name: &str| components.iter().any(|component| component["name"] == name);
+    ensure!(components.len() > 50 && named("bash") && named("libc6"), "{} components", components.len());
+    ensure!(components.iter().all(|c| c["purl"].as_str().is_some_and(|purl| purl.starts_with("pkg:deb/"))), "a purl");
+    let file = bench.scratch.join("bom.json");
+    fs::write(&file, serde_json::to_vec(&report)?)?;
+    let script = cofferdam_tests::plugins::workspace().join("sbom/validate.py");
+    let python = cofferdam_tests::plugins::python()?;
+    let output = Command::new(python).arg(script).arg(&file).output()?;
+    ensure!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}

@@ -1,0 +1,9 @@
+//! Plugins as people use them: added, granted, asked by hand or by the policy, and what they leave behind.
+
+#![allow(unreachable_pub, missing_docs, reason = "modules of one test binary")]
+
+mod bench;
+mod distribution;
+mod inspectors;
+mod policy;
+mod readers;
