@@ -1,0 +1,47 @@
+#!/usr/bin/env python3
+"""Checks reports against the official schema of CycloneDX 1.6: validate.py FILE…, or standard input without a file.
+
+Needs `pip install 'cyclonedx-python-lib[json-validation]'`, which carries the schema. Also checks what the schema does not
+say: package URLs can be parsed and are unique.
+"""
+
+import json
+import sys
+
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+from packageurl import PackageURL
+
+
+def problems(text):
+    error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
+    if error is not None:
+        yield str(error)
+        return
+    seen = set()
+    for component in json.loads(text)["components"]:
+        purl = component["purl"]
+        if purl in seen:
+            yield f"{purl}: twice"
+        seen.add(purl)
+        # Slashes and colons may be written in two ways; what counts is that nothing is lost.
+        parsed = PackageURL.from_string(purl)
+        if parsed.version != component["version"]:
+            yield f"{purl}: not the version {component['version']}"
+
+
+def main():
+    texts = {path: open(path, encoding="utf-8").read() for path in sys.argv[1:]} or {"-": sys.stdin.read()}
+    failed = False
+    for path, text in texts.items():
+        found = list(problems(text))
+        for problem in found:
+            print(f"{path}: {problem}", file=sys.stderr)
+        failed |= bool(found)
+        if not found:
+            print(f"{path}: {len(json.loads(text)['components'])} components")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
