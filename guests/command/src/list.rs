@@ -3,14 +3,17 @@
 use std::fmt::Write as _;
 use std::io::Write;
 
-use cofferdam_layer::{Entry, Layer, Limits, Node};
+use cofferdam_layer::{Entry, Layer, Node};
 
 use crate::blob::Blob;
+use crate::limits::{Limits, Meter};
 use crate::problem::Problem;
 
-pub(crate) fn run(blob: &mut Blob, out: &mut impl Write) -> Result<(), Problem> {
-    let mut layer = Layer::new(Limits::default());
+pub(crate) fn run(blob: &mut Blob, limits: &Limits, out: &mut impl Write) -> Result<(), Problem> {
+    let mut layer = Layer::new(limits.entry.clone());
+    let mut meter = Meter::default();
     while let Some(entry) = layer.next(blob)? {
+        meter.admit(&entry, &blob.known(), limits)?;
         writeln!(out, "{}", line(&entry)).map_err(|error| Problem::io("write to standard output", error))?;
         layer.skip_content();
     }

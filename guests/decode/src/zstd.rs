@@ -116,13 +116,13 @@ impl<S: Source> Decoder<S> {
 impl<S: Source> Decode for Decoder<S> {
     fn step(&mut self, target: &mut impl Target) -> Result<bool, Failure> {
         match std::mem::replace(&mut self.input, Input::Failed) {
-            Input::Between(reader) => match self.between(reader)? {
-                Some(input) => self.input = input,
-                None => {
+            Input::Between(reader) => {
+                let Some(input) = self.between(reader)? else {
                     Output { target, buffer: &mut self.gathered }.hand_over();
                     return Ok(false);
-                }
-            },
+                };
+                self.input = input;
+            }
             Input::Frame(blocks) => self.input = self.block(blocks, target)?,
             Input::Failed => return Err(Failure::corrupt("the stream was given up before")),
         }
