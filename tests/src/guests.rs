@@ -24,14 +24,18 @@ pub fn cargo(workspace: &Path, arguments: &[&str]) -> Result<Command> {
     let tools = PathBuf::from(sysroot.trim()).join("lib/rustlib").join(host).join("bin");
     let path = env::var_os("PATH").unwrap_or_default();
     let path = env::join_paths(std::iter::once(tools).chain(env::split_paths(&path)))?;
-    let target = env::var_os("COFFERDAM_GUESTS_TARGET").map_or_else(paths::guests, PathBuf::from);
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     // The guests have their own flags; those of the host's build must not reach them.
     for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "RUSTC_WRAPPER"] {
         command.env_remove(variable);
     }
-    command.args(arguments).current_dir(workspace).env("PATH", path).env("CARGO_TARGET_DIR", target);
+    command.args(arguments).current_dir(workspace).env("PATH", path).env("CARGO_TARGET_DIR", target());
     Ok(command)
+}
+
+/// Where guests are built.
+pub fn target() -> PathBuf {
+    env::var_os("COFFERDAM_GUESTS_TARGET").map_or_else(paths::guests, PathBuf::from)
 }
 
 /// Builds the hostile guests, or finds that they are built, and gives the component of this name.
@@ -39,8 +43,7 @@ pub fn hostile(name: &str) -> Result<Vec<u8>> {
     let mut command = cargo(&hostile_workspace(), &["build", "--quiet", "--locked", "--release", "--target", TARGET])?;
     let output = command.stdin(Stdio::null()).output().context("cannot start cargo")?;
     ensure!(output.status.success(), "the hostile guests: {}", String::from_utf8_lossy(&output.stderr));
-    let target = env::var_os("COFFERDAM_GUESTS_TARGET").map_or_else(paths::guests, PathBuf::from);
-    let path = target.join(TARGET).join("release").join(format!("hostile_{name}.wasm"));
+    let path = target().join(TARGET).join("release").join(format!("hostile_{name}.wasm"));
     std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
 }
 
