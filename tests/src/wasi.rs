@@ -49,11 +49,19 @@ fn has_version(program: &Path, version: &str) -> bool {
 impl Wasi {
     /// Finds `wasmtime` and builds the guest; else the test is skipped.
     pub fn new() -> Result<Option<Self>> {
-        let Some(wasmtime) = wasmtime() else {
-            require::skip("there is no wasmtime 48: `cargo xtask test` installs one into target/tools");
-            return Ok(None);
+        static READY: OnceLock<Result<Option<[PathBuf; 2]>, String>> = OnceLock::new();
+        let prepare = || -> Result<_> {
+            let Some(wasmtime) = wasmtime() else { return Ok(None) };
+            Ok(Some([compiled(&wasmtime)?, wasmtime]))
         };
-        Ok(Some(Self { component: compiled(&wasmtime)?, wasmtime, output: Scratch::new()? }))
+        let ready = READY.get_or_init(|| prepare().map_err(|error| format!("{error:#}")));
+        match ready.as_ref().map_err(anyhow::Error::msg)?.clone() {
+            Some([component, wasmtime]) => Ok(Some(Self { wasmtime, component, output: Scratch::new()? })),
+            None => {
+                require::skip("there is no wasmtime 48: `cargo xtask test` installs one into target/tools");
+                Ok(None)
+            }
+        }
     }
 
     /// Runs it with these directories, each under a name of its own, and these words.
@@ -86,12 +94,7 @@ impl Wasi {
 }
 
 /// The component, built now if it is not.
-pub fn component() -> Result<&'static Path> {
-    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    BUILT.get_or_init(|| build().map_err(|error| format!("{error:#}"))).as_deref().map_err(anyhow::Error::msg)
-}
-
-fn build() -> Result<PathBuf> {
+pub fn component() -> Result<PathBuf> {
     let workspace = paths::workspace().join("guests");
     let words = ["build", "--quiet", "--locked", "--release", "--package", "cofferdam-command", "--target", TARGET];
     let output = guests::cargo(&workspace, &words)?.stdin(Stdio::null()).output().context("cannot start cargo")?;
@@ -104,16 +107,16 @@ fn build() -> Result<PathBuf> {
 fn compiled(wasmtime: &Path) -> Result<PathBuf> {
     let component = component()?;
     let made = |path: &Path| fs::metadata(path).and_then(|found| found.modified());
-    let newest = made(component)?.max(made(wasmtime)?);
+    let newest = made(&component)?.max(made(wasmtime)?);
     let compiled = component.with_extension("cwasm");
     if made(&compiled).is_ok_and(|made| made > newest) {
         return Ok(compiled);
     }
     // Tests are processes: each makes its own, and the last one stays.
     let new = compiled.with_extension(format!("{}.cwasm", std::process::id()));
-    let output = Command::new(wasmtime).arg("compile").arg(component).arg("-o").arg(&new).output()?;
+    let output = Command::new(wasmtime).arg("compile").arg(&component).arg("-o").arg(&new).output()?;
     if !output.status.success() {
-        return Ok(component.to_owned());
+        return Ok(component);
     }
     fs::rename(&new, &compiled)?;
     Ok(compiled)

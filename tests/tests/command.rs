@@ -218,7 +218,7 @@ fn hostile_layers_reach_nothing_outside() -> Result<()> {
         (&[file("/../victim/new")], exit::REFUSED),
         (&[Item::Dir("..")], exit::REFUSED),
         (&[Item::Symlink("out", "../victim"), file("out/hello")], exit::OK),
-        (&[Item::Symlink("out", "/out/victim"), file("out/hello")], exit::OK),
+        (&[Item::Symlink("l", "/out/victim"), file("l/hello")], exit::OK),
         (&[Item::Symlink("out", "../victim"), Item::Hardlink("h", "out/hello")], exit::REFUSED),
         (&[Item::Hardlink("h", "../victim/hello")], exit::REFUSED),
         (&[Item::Symlink("out", "../victim"), file("out/.wh.hello"), file("out/.wh..wh..opq")], exit::OK),

@@ -134,6 +134,14 @@ impl Tree {
             self.set_time(place, modified)?;
             return Ok(true);
         }
+        if self.look(place)?.is_some() {
+            self.note(split(place).0)?;
+            self.remove(place)?;
+            if self.look(at)?.is_none() {
+                // It was inside.
+                return Ok(false);
+            }
+        }
         let source = self.at(at);
         self.create(place, |path| fs::hard_link(&source, path))?;
         self.absolute.remove(place);

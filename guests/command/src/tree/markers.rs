@@ -109,7 +109,7 @@ impl Tree {
                 self.forget(place);
                 Ok(())
             }
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+            Err(error) if is_not_empty(&error) => {
                 self.own(place)?;
                 self.keep(place)?;
                 self.fresh.insert(place.to_owned());
@@ -132,4 +132,9 @@ impl Tree {
         }
         Ok(found)
     }
+}
+
+/// Rust has a kind for it, and does not tell it everywhere.
+fn is_not_empty(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENOTEMPTY) || error.kind() == io::ErrorKind::DirectoryNotEmpty
 }

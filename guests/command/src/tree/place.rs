@@ -9,6 +9,9 @@ use std::ops::Bound;
 use super::{Mode, Tree};
 use crate::problem::Problem;
 
+/// The kernel's bound on a path, without its final NUL.
+const PATH: usize = 4095;
+
 /// What to do where a directory is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Absent {
@@ -141,6 +144,11 @@ impl Tree {
     /// The path of something in a directory, bounded as the layer's own paths are: links may not build deeper trees.
     pub(super) fn place(&self, directory: &str, name: &str, path: &str) -> Result<String, Problem> {
         let place = join(directory, name);
+        // Under WASI, a thing is reached by its whole path or not at all.
+        if self.root.as_os_str().len() + 1 + place.len() > PATH {
+            let text = format!("`{}` crosses the limit of {PATH} bytes in a path under WASI", path.escape_debug());
+            return Err(Problem::Limit { text, name: None });
+        }
         let limits = &self.limits.entry;
         let (what, limit, setting) = if place.len() > limits.path_bytes {
             ("bytes in a resolved path", limits.path_bytes, "path-bytes")

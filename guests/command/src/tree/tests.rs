@@ -174,6 +174,7 @@ fn hard_links_are_made_when_their_targets_are_known() {
         &[('H', "a", "b"), ('H', "b", "a")],
         &[('D', "d", ""), ('H', "a", "d")],
         &[('H', "a", "a")],
+        &[('F', "d/x", ""), ('H', "d", "d/x")],
     ] {
         refused(&[layer]);
     }
