@@ -50,7 +50,8 @@ fn build() -> Result<Components, String> {
     let guests = root.join("guests");
     println!("cargo::rerun-if-changed={}", root.join("wit").display());
     for entry in std::fs::read_dir(&guests).map_err(|e| format!("{}: {e}", guests.display()))?.flatten() {
-        if entry.file_name() != "target" {
+        // The command is built by who wants it, and not embedded.
+        if entry.file_name() != "target" && entry.file_name() != "command" {
             println!("cargo::rerun-if-changed={}", entry.path().display());
         }
     }

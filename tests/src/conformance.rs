@@ -13,6 +13,7 @@ pub mod ordinary;
 pub mod peers;
 pub mod scenario;
 pub mod stream;
+pub mod wasi;
 pub mod words;
 
 use std::fs;

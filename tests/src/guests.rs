@@ -33,7 +33,7 @@ pub fn cargo(workspace: &Path, arguments: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-/// The target directory of all guests.
+/// Where guests are built.
 pub fn target() -> PathBuf {
     env::var_os("COFFERDAM_GUESTS_TARGET").map_or_else(paths::guests, PathBuf::from)
 }

@@ -29,6 +29,7 @@ pub mod store;
 pub mod tracer;
 pub mod tree;
 pub mod usage;
+pub mod wasi;
 
 pub use cofferdam::{Cofferdam, Run};
 pub use images::Images;

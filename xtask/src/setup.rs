@@ -1,7 +1,10 @@
-//! What has to be on the machine: Rust targets, and on Debian as root the tools from packages.
+//! What has to be on the machine: Rust targets, on Debian as root the tools from packages, and the `wasmtime` command.
 
-use anyhow::{Context as _, Result, bail};
+use std::fs;
+
+use anyhow::{Context as _, Result, bail, ensure};
 use cofferdam_tests::require::{find, is_root};
+use cofferdam_tests::wasi;
 
 use crate::sh;
 
@@ -63,8 +66,27 @@ pub(crate) fn targets() -> Result<()> {
 /// Whether the standard library is there for a target, with or without rustup.
 fn has_target(target: &str) -> bool {
     let dir = sh::output(sh::words("rustc --print target-libdir --target").arg(target)).unwrap_or_default();
-    let files = std::fs::read_dir(dir.trim()).into_iter().flatten().flatten();
+    let files = fs::read_dir(dir.trim()).into_iter().flatten().flatten();
     files.into_iter().any(|file| file.file_name().to_string_lossy().starts_with("libcore-"))
+}
+
+/// Keeps the `wasmtime` command that the tests run the command guest by, unless one of its major version is there. No package
+/// has it; it takes minutes to build, and only what is called is built.
+pub(crate) fn wasmtime() -> Result<()> {
+    const FEATURES: &str = "run,compile,component-model,cranelift,parallel-compilation";
+    if let Some(found) = wasi::wasmtime() {
+        eprintln!("{} will do", found.display());
+        return Ok(());
+    }
+    let (tools, build) = (wasi::tools(), wasi::tools().join("build"));
+    let mut install = sh::cargo(["install", "wasmtime-cli", "--version", wasi::VERSION, "--locked", "--force"]);
+    install.args(["--no-default-features", "--features", FEATURES, "--root"]).arg(&tools);
+    let installed = sh::run(install.env("CARGO_TARGET_DIR", &build));
+    // A GiB that nobody needs again.
+    let _ = fs::remove_dir_all(&build);
+    installed?;
+    ensure!(wasi::wasmtime().is_some(), "it is installed, and still not found in {}", tools.display());
+    Ok(())
 }
 
 /// Installs those of the tools that are missing, where that is possible. Returns the names of those still missing.

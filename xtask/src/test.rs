@@ -13,7 +13,7 @@ use crate::steps::{Done, Steps};
 use crate::{fuzz, guests, images, sh};
 
 /// Test binaries that take long or need the images: left out by `--fast`.
-const SLOW: &str = "not (binary(crash) or binary(crowd) or binary(faults) or binary(hostile) or binary(interop) \
+const SLOW: &str = "not (binary(command) or binary(crash) or binary(crowd) or binary(faults) or binary(hostile) or binary(interop) \
      or binary(memory) or binary(power))";
 
 #[derive(Default)]
@@ -48,6 +48,12 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
         steps.step("tools", || {
             let missing = setup::tools(setup::FOR_TESTS)?;
             Ok(if missing.is_empty() { Done::Ok } else { Done::Skipped(format!("missing: {}", missing.join(", "))) })
+        });
+    }
+    if !options.fast && (whole || options.require_all) {
+        // Without a network there may be none: then the tests that want it are skipped.
+        steps.step("wasmtime", || {
+            Ok(setup::wasmtime().map_or_else(|error| Done::Skipped(format!("{error:#}")), |()| Done::Ok))
         });
     }
     if whole {
@@ -86,6 +92,10 @@ fn checks(steps: &mut Steps) {
         steps.step("guests: fmt", || guest_cargo(["fmt", "--all", "--check"]));
         steps.step("guests: clippy", || {
             guest_cargo(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])
+        });
+        steps.step("guests: clippy for WASI", || {
+            let target = cofferdam_tests::wasi::TARGET;
+            guest_cargo(["clippy", "--quiet", "-p", "cofferdam-command", "--target", target, "--", "-D", "warnings"])
         });
         steps.step("guests: tests", || guest_cargo(["test", "--quiet", "--workspace"]));
         steps.step("hostile guests: fmt", || hostile_cargo(&["fmt", "--all", "--check"]));

@@ -3,7 +3,7 @@
 use flate2::{Crc, Decompress, FlushDecompress, Status};
 
 use crate::reader::Reader;
-use crate::{Failure, Source, Target, WRITE};
+use crate::{Decode, Failure, Source, Target, WRITE};
 
 /// FLG bits of RFC 1952, 2.3.1.
 mod flag {
@@ -16,20 +16,49 @@ mod flag {
 
 /// Decodes every member of `source` into `target`. A stream without a member is corrupt.
 pub fn decode(source: &mut impl Source, target: &mut impl Target) -> Result<(), Failure> {
-    let mut reader = Reader::new(source);
-    let mut inflater = Inflater::new();
-    let mut first = true;
-    while first || !reader.at_end() {
-        header(&mut reader, first)?;
-        inflater.member(&mut reader, target)?;
-        first = false;
-    }
-    inflater.flush(target);
+    let mut decoder = Decoder::new(source);
+    while decoder.step(target)? {}
     Ok(())
 }
 
+/// A stream of members that is decoded piece by piece.
+pub struct Decoder<S> {
+    reader: Reader<S>,
+    inflater: Inflater,
+    /// Of the member at work, the checksum so far; between two members nothing.
+    member: Option<Crc>,
+    first: bool,
+}
+
+impl<S: Source> Decoder<S> {
+    /// Nothing is read yet.
+    pub fn new(source: S) -> Self {
+        Self { reader: Reader::new(source), inflater: Inflater::new(), member: None, first: true }
+    }
+}
+
+impl<S: Source> Decode for Decoder<S> {
+    fn step(&mut self, target: &mut impl Target) -> Result<bool, Failure> {
+        let Some(crc) = &mut self.member else {
+            if !self.first && self.reader.at_end() {
+                self.inflater.flush(target);
+                return Ok(false);
+            }
+            header(&mut self.reader, self.first)?;
+            self.inflater.state.reset(false);
+            (self.member, self.first) = (Some(Crc::new()), false);
+            return Ok(true);
+        };
+        if self.inflater.inflate(&mut self.reader, crc, target)? {
+            trailer(&mut self.reader, crc)?;
+            self.member = None;
+        }
+        Ok(true)
+    }
+}
+
 /// Reads a member's header. The CRC of it covers every byte read so far, so bytes are gathered when it is there.
-fn header<S: Source>(reader: &mut Reader<'_, S>, first: bool) -> Result<(), Failure> {
+fn header<S: Source>(reader: &mut Reader<S>, first: bool) -> Result<(), Failure> {
     let fixed: [u8; 10] = reader.array()?;
     let [0x1f, 0x8b, method, flags, ..] = fixed else {
         let place = if first { "at the start" } else { "behind the last member" };
@@ -68,7 +97,7 @@ fn header<S: Source>(reader: &mut Reader<'_, S>, first: bool) -> Result<(), Fail
 }
 
 /// A name or comment may be long, but a megabyte of it is an attack.
-fn zero_terminated<S: Source>(reader: &mut Reader<'_, S>, crc: &mut Crc) -> Result<(), Failure> {
+fn zero_terminated<S: Source>(reader: &mut Reader<S>, crc: &mut Crc) -> Result<(), Failure> {
     for _ in 0..1 << 20 {
         let byte = reader.byte()?;
         crc.update(&[byte]);
@@ -91,43 +120,34 @@ impl Inflater {
         Self { state: Decompress::new(false), output: vec![0; WRITE], filled: 0 }
     }
 
-    /// Decodes a member's deflate stream and checks its trailer.
-    fn member<S: Source>(&mut self, reader: &mut Reader<'_, S>, target: &mut impl Target) -> Result<(), Failure> {
-        self.state.reset(false);
-        let mut crc = Crc::new();
-        loop {
-            if self.filled == self.output.len() {
-                self.flush(target);
-            }
-            let input = reader.peek();
-            let at_end = input.is_empty();
-            let (read, written) = (self.state.total_in(), self.state.total_out());
-            let free = &mut self.output[self.filled..];
-            let status = self
-                .state
-                .decompress(input, free, FlushDecompress::None)
-                .map_err(|_| Failure::corrupt("the deflate data is broken"))?;
-            let read = usize::try_from(self.state.total_in() - read).unwrap_or(usize::MAX);
-            let written = usize::try_from(self.state.total_out() - written).unwrap_or(usize::MAX);
-            reader.consume(read);
-            crc.update(&self.output[self.filled..self.filled + written]);
-            self.filled += written;
-            match status {
-                Status::StreamEnd => break,
-                _ if at_end && written == 0 => return Err(Failure::corrupt("the stream is cut short")),
-                Status::Ok | Status::BufError => {}
-            }
+    /// Decodes some of a member's deflate stream. Says whether that was its end.
+    fn inflate<S: Source>(
+        &mut self,
+        reader: &mut Reader<S>,
+        crc: &mut Crc,
+        target: &mut impl Target,
+    ) -> Result<bool, Failure> {
+        if self.filled == self.output.len() {
+            self.flush(target);
         }
-        let expected = u32::from_le_bytes(reader.array()?);
-        if crc.sum() != expected {
-            return Err(Failure::corrupt("the checksum of a gzip member is wrong"));
+        let input = reader.peek();
+        let at_end = input.is_empty();
+        let (read, written) = (self.state.total_in(), self.state.total_out());
+        let free = &mut self.output[self.filled..];
+        let status = self
+            .state
+            .decompress(input, free, FlushDecompress::None)
+            .map_err(|_| Failure::corrupt("the deflate data is broken"))?;
+        let read = usize::try_from(self.state.total_in() - read).unwrap_or(usize::MAX);
+        let written = usize::try_from(self.state.total_out() - written).unwrap_or(usize::MAX);
+        reader.consume(read);
+        crc.update(&self.output[self.filled..self.filled + written]);
+        self.filled += written;
+        match status {
+            Status::StreamEnd => Ok(true),
+            _ if at_end && written == 0 => Err(Failure::corrupt("the stream is cut short")),
+            Status::Ok | Status::BufError => Ok(false),
         }
-        // ISIZE is the size modulo 2³².
-        let size = u32::from_le_bytes(reader.array()?);
-        if crc.amount() != size {
-            return Err(Failure::corrupt("the size of a gzip member is wrong"));
-        }
-        Ok(())
     }
 
     fn flush(&mut self, target: &mut impl Target) {
@@ -136,6 +156,20 @@ impl Inflater {
             self.filled = 0;
         }
     }
+}
+
+/// Checks what stands behind a member's deflate stream.
+fn trailer<S: Source>(reader: &mut Reader<S>, crc: &Crc) -> Result<(), Failure> {
+    let expected = u32::from_le_bytes(reader.array()?);
+    if crc.sum() != expected {
+        return Err(Failure::corrupt("the checksum of a gzip member is wrong"));
+    }
+    // ISIZE is the size modulo 2³².
+    let size = u32::from_le_bytes(reader.array()?);
+    if crc.amount() != size {
+        return Err(Failure::corrupt("the size of a gzip member is wrong"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,17 +1,34 @@
 //! Strict streaming decoders for layer blobs, without I/O of their own: [`gzip`] and [`zstd`].
 //!
-//! Both read a [`Source`] to its end and hand decoded bytes to a [`Target`] in large pieces. They verify all that the
+//! Both read a [`Source`] to its end and hand decoded bytes to a [`Target`] in large pieces, or give them when they are asked for
+//! ([`Pull`]). They verify all that the
 //! formats offer to verify, accept several members or frames, and take nothing that is not part of the format: a blob with
 //! garbage behind its last member is corrupt.
 
 pub mod gzip;
+mod pull;
 mod reader;
 pub mod zstd;
+
+pub use pull::Pull;
 
 /// Where compressed bytes come from.
 pub trait Source {
     /// The next bytes, at least one and at most `max`; none at the end.
     fn read(&mut self, max: u32) -> Vec<u8>;
+}
+
+impl<S: Source> Source for &mut S {
+    fn read(&mut self, max: u32) -> Vec<u8> {
+        (**self).read(max)
+    }
+}
+
+/// A decoder at work.
+pub trait Decode {
+    /// Decodes a little more, a few hundred KiB at most, into `target`. False at the end of the blob: then all of it was
+    /// decoded and verified. Not to be called again after that, or after a failure.
+    fn step(&mut self, target: &mut impl Target) -> Result<bool, Failure>;
 }
 
 /// Where decoded bytes go.

@@ -2,15 +2,15 @@
 
 use crate::{Failure, READ, Source};
 
-pub(crate) struct Reader<'a, S> {
-    source: &'a mut S,
+pub(crate) struct Reader<S> {
+    source: S,
     buffer: Vec<u8>,
     used: usize,
     ended: bool,
 }
 
-impl<'a, S: Source> Reader<'a, S> {
-    pub(crate) fn new(source: &'a mut S) -> Self {
+impl<S: Source> Reader<S> {
+    pub(crate) fn new(source: S) -> Self {
         Self { source, buffer: Vec::new(), used: 0, ended: false }
     }
 
@@ -63,7 +63,7 @@ impl<'a, S: Source> Reader<'a, S> {
     }
 }
 
-impl<S: Source> std::io::Read for Reader<'_, S> {
+impl<S: Source> std::io::Read for Reader<S> {
     fn read(&mut self, target: &mut [u8]) -> std::io::Result<usize> {
         let at_hand = self.peek();
         let count = at_hand.len().min(target.len());

@@ -9,7 +9,7 @@ use structured_zstd::decoding::{BlockDecodingStrategy, ContentChecksum, FrameDec
 
 use self::reserved::Blocks;
 use crate::reader::Reader;
-use crate::{Failure, Source, Target, WRITE};
+use crate::{Decode, Failure, Source, Target, WRITE};
 
 mod reserved;
 
@@ -31,56 +31,103 @@ pub fn decode(source: &mut impl Source, target: &mut impl Target) -> Result<(), 
 
 /// [`decode`], with another bound on the window of a frame.
 pub fn decode_within(source: &mut impl Source, target: &mut impl Target, window: u64) -> Result<(), Failure> {
-    let mut reader = Reader::new(source);
-    let mut decoder = FrameDecoder::new();
-    decoder.set_content_checksum(ContentChecksum::Verify);
-    decoder.set_magicless(true); // the magic number is read here, to tell frames from what may be skipped
-    // What the decoder takes for a bound; no frame has a smaller window.
-    decoder.set_max_window_size(window.clamp(1 << 10, 1 << 30)).map_err(|error| Failure::Limit(error.to_string()))?;
-    let mut output = Output { target, buffer: Vec::with_capacity(WRITE) };
-    let mut first = true;
-    while first || !reader.at_end() {
-        match u32::from_le_bytes(reader.array()?) {
-            FRAME => frame(&mut decoder, &mut reader, &mut output)?,
-            magic if magic & !0xf == SKIPPABLE => {
-                let length = u32::from_le_bytes(reader.array()?);
-                reader.skip(u64::from(length))?;
-            }
-            _ => {
-                let place = if first { "at the start" } else { "behind the last frame" };
-                return Err(Failure::corrupt(format!("there is no zstd frame {place}")));
-            }
-        }
-        first = false;
-    }
-    output.hand_over();
+    let mut decoder = Decoder::new(source, window)?;
+    while decoder.step(target)? {}
     Ok(())
 }
 
-fn frame<S: Source>(
-    decoder: &mut FrameDecoder,
-    reader: &mut Reader<'_, S>,
-    output: &mut Output<'_, impl Target>,
-) -> Result<(), Failure> {
-    if reader.peek().first().is_some_and(|descriptor| descriptor & RESERVED != 0) {
-        return Err(reserved_bit());
+/// A stream of frames that is decoded piece by piece.
+pub struct Decoder<S> {
+    frames: FrameDecoder,
+    input: Input<S>,
+    /// Decoded bytes that are too few to be handed over.
+    gathered: Vec<u8>,
+    first: bool,
+}
+
+/// Where in the stream the decoder is.
+enum Input<S> {
+    /// In front of a frame, or at the end.
+    Between(Reader<S>),
+    /// Within a frame.
+    Frame(Blocks<Reader<S>>),
+    /// Nowhere: it has failed.
+    Failed,
+}
+
+impl<S: Source> Decoder<S> {
+    /// Nothing is read yet. No frame may have a larger window than this, in bytes.
+    pub fn new(source: S, window: u64) -> Result<Self, Failure> {
+        let mut frames = FrameDecoder::new();
+        frames.set_content_checksum(ContentChecksum::Verify);
+        frames.set_magicless(true); // the magic number is read here, to tell frames from what may be skipped
+        // What the decoder takes for a bound; no frame has a smaller window.
+        frames
+            .set_max_window_size(window.clamp(1 << 10, 1 << 30))
+            .map_err(|error| Failure::Limit(error.to_string()))?;
+        let input = Input::Between(Reader::new(source));
+        Ok(Self { frames, input, gathered: Vec::with_capacity(WRITE), first: true })
     }
-    decoder.init(&mut *reader).map_err(failure)?;
-    let mut blocks = Blocks::new(reader);
-    loop {
-        // A block at a time: the decoder sizes its buffer for the window and little more, and would double it for more.
-        let result = decoder.decode_blocks(&mut blocks, BlockDecodingStrategy::UptoBlocks(1));
+
+    /// Reads up to the blocks of the next frame, or over what is skipped. Nothing at the end of the stream.
+    fn between(&mut self, mut reader: Reader<S>) -> Result<Option<Input<S>>, Failure> {
+        if !self.first && reader.at_end() {
+            return Ok(None);
+        }
+        let first = std::mem::replace(&mut self.first, false);
+        match u32::from_le_bytes(reader.array()?) {
+            FRAME => {
+                if reader.peek().first().is_some_and(|descriptor| descriptor & RESERVED != 0) {
+                    return Err(reserved_bit());
+                }
+                self.frames.init(&mut reader).map_err(failure)?;
+                Ok(Some(Input::Frame(Blocks::new(reader))))
+            }
+            magic if magic & !0xf == SKIPPABLE => {
+                let length = u32::from_le_bytes(reader.array()?);
+                reader.skip(u64::from(length))?;
+                Ok(Some(Input::Between(reader)))
+            }
+            _ => {
+                let place = if first { "at the start" } else { "behind the last frame" };
+                Err(Failure::corrupt(format!("there is no zstd frame {place}")))
+            }
+        }
+    }
+
+    /// Decodes a block: the decoder sizes its buffer for the window and little more, and would double it for more.
+    fn block(&mut self, mut blocks: Blocks<Reader<S>>, target: &mut impl Target) -> Result<Input<S>, Failure> {
+        let result = self.frames.decode_blocks(&mut blocks, BlockDecodingStrategy::UptoBlocks(1));
         if blocks.refused() {
             return Err(reserved_bit());
         }
         let finished = result.map_err(failure)?;
-        decoder.collect_to_writer(&mut *output).map_err(|error| Failure::corrupt(error.to_string()))?;
-        if finished && decoder.is_finished() {
-            break;
+        let mut output = Output { target, buffer: &mut self.gathered };
+        self.frames.collect_to_writer(&mut output).map_err(|error| Failure::corrupt(error.to_string()))?;
+        if !(finished && self.frames.is_finished()) {
+            return Ok(Input::Frame(blocks));
         }
+        self.frames.verify_content_size().map_err(failure)?;
+        self.frames.verify_content_checksum().map_err(failure)?;
+        Ok(Input::Between(blocks.into_source()))
     }
-    decoder.verify_content_size().map_err(failure)?;
-    decoder.verify_content_checksum().map_err(failure)
+}
+
+impl<S: Source> Decode for Decoder<S> {
+    fn step(&mut self, target: &mut impl Target) -> Result<bool, Failure> {
+        match std::mem::replace(&mut self.input, Input::Failed) {
+            Input::Between(reader) => {
+                let Some(input) = self.between(reader)? else {
+                    Output { target, buffer: &mut self.gathered }.hand_over();
+                    return Ok(false);
+                };
+                self.input = input;
+            }
+            Input::Frame(blocks) => self.input = self.block(blocks, target)?,
+            Input::Failed => return Err(Failure::corrupt("the stream was given up before")),
+        }
+        Ok(true)
+    }
 }
 
 fn reserved_bit() -> Failure {
@@ -114,13 +161,13 @@ fn one_line(error: &FrameDecoderError) -> String {
 /// Gathers decoded bytes into large pieces.
 struct Output<'a, T> {
     target: &'a mut T,
-    buffer: Vec<u8>,
+    buffer: &'a mut Vec<u8>,
 }
 
 impl<T: Target> Output<'_, T> {
     fn hand_over(&mut self) {
         if !self.buffer.is_empty() {
-            self.target.write(&self.buffer);
+            self.target.write(self.buffer);
             self.buffer.clear();
         }
     }

@@ -9,8 +9,9 @@ mod bindings {
 
     use super::Untar;
 
+    // This file alone: a world that exports what takes an entry, as an inspector's does, would make entries owned here too.
     wit_bindgen::generate!({
-        path: "../../wit",
+        path: "../../wit/layer.wit",
         world: "extractor",
         ownership: Borrowing { duplicate_if_necessary: false },
     });

@@ -18,6 +18,8 @@ pub struct Lens {
     pub links: bool,
     /// Owners of symlinks, which have no place for a note about it.
     pub symlink_owners: bool,
+    /// Modes, owners and attributes.
+    pub metadata: bool,
     /// Which attributes there are.
     pub xattrs: Xattrs,
 }
@@ -35,7 +37,7 @@ pub enum Xattrs {
 
 impl Lens {
     /// All of it.
-    pub const CLEAR: Self = Self { links: true, symlink_owners: true, xattrs: Xattrs::All };
+    pub const CLEAR: Self = Self { links: true, symlink_owners: true, metadata: true, xattrs: Xattrs::All };
 }
 
 /// What is wrong with a tree; empty if nothing is.
@@ -75,7 +77,7 @@ pub fn complaints(expected: &[Member], found: &Snapshot, lens: Lens) -> Vec<Stri
 }
 
 /// Without empty and `.` components.
-fn canonical(path: &[u8]) -> Name {
+pub(super) fn canonical(path: &[u8]) -> Name {
     let parts: Vec<_> = path.split(|&byte| byte == b'/').filter(|part| !matches!(*part, b"" | b".")).collect();
     parts.join(&b'/')
 }
@@ -98,7 +100,7 @@ fn check(
         }
     }
     // The root's own metadata is the caller's, unless a layer lists it.
-    let listed = !is_root || member.mode.is_some();
+    let listed = lens.metadata && (!is_root || member.mode.is_some());
     let mode = member.mode.unwrap_or(if member.kind == 'D' { 0o755 } else { 0o644 });
     if listed && !matches!(member.kind, 'S' | 'W') && entry.mode != mode {
         complain(format!("has mode {:04o}, not {mode:04o}", entry.mode));

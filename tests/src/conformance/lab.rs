@@ -9,11 +9,12 @@ use anyhow::{Context as _, Result};
 
 use super::expect::{Lens, Xattrs, complaints};
 use super::scenario::{Expectation, Scenario};
-use super::{directory, ordinary, peers};
+use super::{directory, ordinary, peers, wasi};
 use crate::cofferdam::exit;
-use crate::layout::{LayerRef, OciLayout};
+use crate::layout::{self, LayerRef, OciLayout};
 use crate::mounted::Mounted;
 use crate::tree::{Options, Snapshot};
+use crate::wasi::Wasi;
 use crate::{Cofferdam, Run, Scratch, others, paths};
 
 /// A way of extracting.
@@ -37,12 +38,16 @@ pub enum Way {
     UserCopy,
     /// `layer extract` by the root of a user namespace that maps nobody else.
     Namespace,
+    /// `cofferdam-layer extract` under `wasmtime`, one layer after the other.
+    Wasi,
+    /// The same with `--mode preserve`, the last layer alone.
+    WasiPreserve,
     /// Another implementation.
     Peer(peers::Peer),
 }
 
 impl Way {
-    /// Ours.
+    /// Ours, but for those that can express a part only.
     pub const OURS: [Self; 9] = [
         Self::Apply,
         Self::Preserve,
@@ -67,8 +72,15 @@ impl Way {
             Self::User => "user",
             Self::UserCopy => "user copy",
             Self::Namespace => "userns",
+            Self::Wasi => "wasi",
+            Self::WasiPreserve => "wasi preserve",
             Self::Peer(peer) => peer.name(),
         }
+    }
+
+    /// Whether it is the command guest.
+    fn is_wasi(self) -> bool {
+        matches!(self, Self::Wasi | Self::WasiPreserve)
     }
 
     /// Whether it has no privileges.
@@ -91,6 +103,8 @@ impl Way {
     fn lens(self) -> Lens {
         if self.is_ordinary() {
             Lens { symlink_owners: false, xattrs: Xattrs::User, ..Lens::CLEAR }
+        } else if self.is_wasi() {
+            Lens { metadata: false, ..Lens::CLEAR }
         } else {
             Lens::CLEAR
         }
@@ -154,8 +168,11 @@ impl Lab {
         let way = self.way;
         let before = neighbours(&self.scratch.join("out"))?;
         let verdict = match way {
-            Way::Apply | Way::User | Way::Namespace => self.apply(),
-            Way::Preserve => self.preserve(),
+            Way::Wasi | Way::WasiPreserve if self.disagrees() => {
+                Ok(Verdict::NotApplicable("the command guest is told no media type".into()))
+            }
+            Way::Apply | Way::User | Way::Namespace | Way::Wasi => self.apply(),
+            Way::Preserve | Way::WasiPreserve => self.preserve(),
             Way::Overlay => self.overlay(),
             Way::Copy | Way::UserCopy => self.unpack("copy"),
             Way::Unpack => self.unpack("apply"),
@@ -186,11 +203,11 @@ impl Lab {
         let (last, lower) = self.split()?;
         let run = self.extract(last, "preserve", &self.dest())?;
         match &self.scenario.preserve {
-            Some(expected) => self.judge(expected, &run, Lens::CLEAR),
+            Some(expected) => self.judge(expected, &run, self.way.lens()),
             None if lower.is_empty() && !self.scenario.layers[last].markers => {
-                self.judge(&self.scenario.root, &run, Lens::CLEAR)
+                self.judge(&self.scenario.root, &run, self.way.lens())
             }
-            None => self.judge(&open(&self.scenario.root), &run, Lens::CLEAR),
+            None => self.judge(&open(&self.scenario.root), &run, self.way.lens()),
         }
     }
 
@@ -270,6 +287,18 @@ impl Lab {
         Ok(verdict(&complaints(root, &found, Lens { links: false, ..Lens::CLEAR }), "mounted: "))
     }
 
+    /// Whether a layer is announced as what its first bytes are not.
+    fn disagrees(&self) -> bool {
+        self.scenario.layers.iter().any(|layer| {
+            let seen = match layer.blob[..] {
+                [0x1f, 0x8b, ..] => layout::GZIP,
+                [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => layout::ZSTD,
+                _ => layout::TAR,
+            };
+            layer.media_type != seen
+        })
+    }
+
     /// The layers as an image `t` in an OCI layout.
     pub(super) fn layout(&self) -> Result<OciLayout> {
         let mut layout = OciLayout::create(self.scratch.join("layout"))?;
@@ -313,6 +342,12 @@ impl Lab {
 
     fn extract(&self, index: usize, mode: &str, dest: &Path) -> Result<Run> {
         let layer = &self.scenario.layers[index];
+        if self.way.is_wasi() {
+            // It may write where the neighbours of the destination are: that they are not touched is its own doing.
+            let (layers, out) = (self.scratch.join("layers"), self.scratch.join("out"));
+            let words = ["extract", "--mode", mode, "--diff-id", &layer.diff_id, &format!("/in/{index}"), "/out/dest"];
+            return Wasi::new()?.context("no wasmtime")?.run(&[(&layers, "/in"), (&out, "/out")], &words);
+        }
         let (blob, dest) = (self.layers[index].to_string_lossy(), dest.to_string_lossy());
         let words =
             ["layer", "extract", "--mode", mode, "--diff-id", &layer.diff_id, "--media-type", &layer.media_type];
@@ -321,6 +356,9 @@ impl Lab {
 
     /// Holds what came of an extraction against what must.
     pub(super) fn judge(&self, expected: &Expectation, run: &Run, lens: Lens) -> Result<Verdict> {
+        if self.way.is_wasi() && run.code() == Some(exit::REFUSED) && run.err().contains("bytes in a path under WASI") {
+            return Ok(Verdict::NotApplicable(run.err()));
+        }
         let fails = |why: String| Ok(Verdict::Failed(format!("{why}; {}", run.err().trim().replace('\n', " "))));
         let codes = if expected.refused.is_empty() { vec![exit::OK] } else { expected.refused.clone() };
         if run.code().is_none_or(|code| !codes.contains(&code)) {
@@ -344,6 +382,9 @@ impl Lab {
         let mut found = Snapshot::read_with(&self.dest(), Options { extents: true })?;
         if self.way.is_ordinary() {
             found = ordinary::revealed(found);
+        }
+        if self.way.is_wasi() {
+            return Ok(verdict(&complaints(&wasi::expressible(tree), &found, lens), ""));
         }
         Ok(verdict(&complaints(tree, &found, lens), ""))
     }

@@ -40,6 +40,11 @@ impl<R: Read> Blocks<R> {
         Self { source, part, header, have: 0, block: 0, literals: None, last: false, refused: false }
     }
 
+    /// What stands behind the frame.
+    pub(super) fn into_source(self) -> R {
+        self.source
+    }
+
     /// Whether a reserved bit was set in what was read.
     pub(super) fn refused(&self) -> bool {
         self.refused
