@@ -179,6 +179,8 @@ limits! {
     log_messages ("log-messages", Count, []): u64 = 256;
     /// Time that a plugin with capabilities may take in all for one layer or image, waiting included.
     plugin_wait ("plugin-wait", Time, []): Duration = Duration::from_secs(60);
+    /// Linear memory of a plugin that asks for more than `guest-memory`.
+    plugin_memory ("plugin-memory", Bytes, []): u64 = 256 * MIB64;
     /// Bytes of a plugin's component.
     plugin_bytes ("plugin-bytes", Bytes, ["bytes in a plugin's component"]): u64 = 128 * MIB64;
     /// Bytes of the report of an inspector.

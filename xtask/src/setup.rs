@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use cofferdam_tests::require::{find, is_root};
-use cofferdam_tests::wasi;
+use cofferdam_tests::{plugins, wasi};
 
 use crate::sh;
 
@@ -22,9 +22,11 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
     ("mkfs.xfs", "xfsprogs"),
     ("openssl", "openssl"),
     ("skopeo", "skopeo"),
+    ("python3", "python3-venv"),
     ("strace", "strace"),
     ("tar", "tar"),
     ("umoci", "umoci"),
+    ("xz", "xz-utils"),
     ("zstd", "zstd"),
 ];
 
@@ -87,6 +89,21 @@ pub(crate) fn wasmtime() -> Result<()> {
     installed?;
     ensure!(wasi::wasmtime().is_some(), "it is installed, and still not found in {}", tools.display());
     Ok(())
+}
+
+/// Equips a Python of the tests' own: with what makes a component of the plugin in Python, and with the schema that bills of
+/// materials are held to.
+pub(crate) fn python() -> Result<()> {
+    const PACKAGES: [&str; 2] = ["componentize-py==0.25.1", "cyclonedx-python-lib[json-validation]==11.12.0"];
+    let venv = plugins::venv();
+    let (complete, wanted) = (venv.join("complete"), PACKAGES.join("\n"));
+    if fs::read_to_string(&complete).is_ok_and(|there| there == wanted) {
+        return Ok(());
+    }
+    sh::run(sh::words("python3 -m venv").arg(&venv))?;
+    let mut install = std::process::Command::new(venv.join("bin/pip"));
+    sh::run(install.args(["--quiet", "--disable-pip-version-check", "install"]).args(PACKAGES))?;
+    Ok(fs::write(complete, wanted)?)
 }
 
 /// Installs those of the tools that are missing, where that is possible. Returns the names of those still missing.

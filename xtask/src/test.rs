@@ -56,6 +56,11 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
             Ok(setup::wasmtime().map_or_else(|error| Done::Skipped(format!("{error:#}")), |()| Done::Ok))
         });
     }
+    if !options.fast && (whole || options.require_all) {
+        steps.step("python", || {
+            Ok(setup::python().map_or_else(|error| Done::Skipped(format!("{error:#}")), |()| Done::Ok))
+        });
+    }
     if whole {
         checks(&mut steps);
     }

@@ -65,14 +65,15 @@ pub struct ExtractorTraits {
     pub media_types: Vec<String>,
 }
 
-/// Limits that a plugin sets itself. They are below the host's, or have no effect.
+/// Limits that a plugin sets itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct PluginLimits {
-    /// Linear memory, written as the host's limit `guest-memory`.
+    /// Linear memory, written as the host's limit `guest-memory`; at most `plugin-memory`, and a decoder's at most
+    /// `decoder-memory`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<String>,
-    /// Processor time whatever the input, written as the host's limit `guest-time`.
+    /// Processor time whatever the input, written as the host's limit `guest-time`; no more than that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<String>,
 }
@@ -97,7 +98,8 @@ impl PluginManifest {
         Ok(manifest)
     }
 
-    /// The limits under which it runs: the host's, or its own where they are lower.
+    /// The limits under which it runs: the host's, or its own where they are lower. Of memory it may ask for more than a guest
+    /// has, up to the host's `plugin-memory`.
     #[must_use]
     pub fn limits(&self, host: &Limits) -> Limits {
         let mut limits = host.clone();
@@ -107,7 +109,7 @@ impl PluginManifest {
             value.as_ref().and_then(|value| own.set(name, value).ok().map(|()| own))
         };
         if let Some(own) = of("guest-memory", &self.limits.memory) {
-            limits.guest_memory = limits.guest_memory.min(own.guest_memory);
+            limits.guest_memory = own.guest_memory.min(limits.plugin_memory);
             limits.decoder_memory = limits.decoder_memory.min(own.guest_memory);
         }
         if let Some(own) = of("guest-time", &self.limits.time) {
@@ -220,7 +222,9 @@ mod tests {
     #[test]
     fn a_plugin_cannot_raise_the_limits_of_the_host() {
         let manifest = PluginManifest::parse(&XZ.replace("16MiB", "64GiB\"\ntime = \"9999s")).unwrap();
-        assert_eq!(manifest.limits(&Limits::default()), Limits::default());
+        let host = Limits::default();
+        let limits = manifest.limits(&host);
+        assert_eq!(limits, Limits { guest_memory: host.plugin_memory, ..host });
     }
 
     #[test]

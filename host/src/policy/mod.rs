@@ -4,6 +4,7 @@
 
 mod admit;
 mod panel;
+mod pattern;
 mod rules;
 
 pub use admit::Admit;

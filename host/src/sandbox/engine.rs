@@ -161,7 +161,8 @@ fn config(options: &SandboxOptions) -> Result<Config> {
         .wasm_tail_call(false)
         .wasm_multi_memory(false)
         .wasm_memory64(false)
-        .wasm_extended_const(false)
+        // What compilers of other languages than Rust write.
+        .wasm_extended_const(true)
         .concurrency_support(false)
         .cranelift_opt_level(OptLevel::Speed)
         .epoch_interruption(true)

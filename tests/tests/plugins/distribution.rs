@@ -27,7 +27,7 @@ fn digest(bench: &Bench, name: &str) -> Result<String> {
 fn a_plugin_is_an_artifact() -> Result<()> {
     require!("docker-registry", "skopeo");
     let bench = Bench::new()?;
-    let registry = Registry::start(Kind::Open)?;
+    let registry = Registry::start(Kind::Plain)?;
     let layout = pack(&bench, "setuid-policy", "v1")?;
     registry.push(&layout, "plugins/setuid:v1")?;
     let reference = registry.reference("plugins/setuid:v1");
@@ -54,7 +54,7 @@ fn a_plugin_is_an_artifact() -> Result<()> {
 fn a_plugin_is_pinned() -> Result<()> {
     require!("docker-registry", "skopeo");
     let bench = Bench::new()?;
-    let registry = Registry::start(Kind::Open)?;
+    let registry = Registry::start(Kind::Plain)?;
     let reference = registry.reference("plugins/p:latest");
     registry.push(&pack(&bench, "setuid-policy", "one")?, "plugins/p:latest")?;
     let add = |more: &[&str]| {

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 use cofferdam_tests::cofferdam::exit;
 use cofferdam_tests::layers::Item;
-use cofferdam_tests::{Images, require};
+use cofferdam_tests::{Images, plugins};
 use serde_json::Value;
 
 use crate::bench::{Bench, setuid};
@@ -92,7 +92,7 @@ fn an_inspector_is_shown_the_layer_itself() -> Result<()> {
 /// The packages of a real image, as CycloneDX by its own schema.
 #[test]
 fn the_bill_of_materials_of_a_real_image() -> Result<()> {
-    require!("python3");
+    let Some(python) = plugins::python() else { return Ok(()) };
     let Some(images) = Images::with(&["base.tar.gz"])? else { return Ok(()) };
     let bench = Bench::new()?;
     bench.add("sbom")?;
@@ -105,9 +105,39 @@ fn the_bill_of_materials_of_a_real_image() -> Result<()> {
     ensure!(components.iter().all(|c| c["purl"].as_str().is_some_and(|purl| purl.starts_with("pkg:deb/"))), "a purl");
     let file = bench.scratch.join("bom.json");
     fs::write(&file, serde_json::to_vec(&report)?)?;
-    let script = cofferdam_tests::plugins::workspace().join("sbom/validate.py");
-    let python = cofferdam_tests::plugins::python()?;
+    let script = plugins::workspace().join("sbom/validate.py");
     let output = Command::new(python).arg(script).arg(&file).output()?;
     ensure!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+/// The contract is WIT, not Rust: a plugin in Python.
+#[test]
+fn an_inspector_in_python() -> Result<()> {
+    let Some(dir) = plugins::in_python()? else { return Ok(()) };
+    let mut bench = Bench::new()?;
+    bench.cofferdam.ok(["plugin", "add", &dir.display().to_string(), "--all-asked"])?;
+    let copyright = "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\n\
+        Files: *\nCopyright: 2026 Somebody\nLicense: AGPL-3\n";
+    let image = bench.image(
+        "v1",
+        &[
+            Item::Dir("usr/"),
+            Item::Dir("usr/share/"),
+            Item::Dir("usr/share/doc/"),
+            Item::Dir("usr/share/doc/app/"),
+            Item::File("usr/share/doc/app/copyright", copyright.as_bytes().to_vec()),
+        ],
+    )?;
+    bench.cofferdam.ok(["pull", &image, "--inspect", "debian-licenses"])?;
+    let report = bench.report(&image, "debian-licenses")?.to_string();
+    ensure!(report.contains("AGPL-3") && report.contains("app"), "{report}");
+    let config = bench.config(
+        "[[policy]]\nimages = ['**']\ninspect = ['debian-licenses']\n\
+         [policy.settings.debian-licenses]\ndeny = 'AGPL-*'\n",
+    )?;
+    let config = config.display().to_string();
+    let refused = bench.cofferdam.fails(exit::REFUSED, ["pull", &image, "--config", &config])?;
+    ensure!(refused.err().contains("AGPL-3"), "{}", refused.err());
     Ok(())
 }

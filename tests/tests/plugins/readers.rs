@@ -36,7 +36,7 @@ fn an_image_of_xz_layers_needs_the_plugin() -> Result<()> {
     for (name, image) in [("one", image), ("two", bench.layout.source("plain"))] {
         let dest = bench.scratch.join(name);
         bench.cofferdam.ok(["unpack", &image, &dest.display().to_string()])?;
-        trees.push(Snapshot::of(&dest)?);
+        trees.push(Snapshot::read(&dest)?);
     }
     ensure!(trees[0] == trees[1], "xz and plain differ");
     // Its magic number alone is enough where nobody says what the blob is.

@@ -26,12 +26,13 @@ pub(crate) fn run(session: &Session, args: &MountSpecArgs) -> Result<(), Failure
         ImageName::Reference(_) | ImageName::Layout(..) => wall.enforce()?,
     }
     let platform = pull::choice(args.platform.as_ref());
-    let (image, lease) = match name {
+    let (image, lease, asked_as) = match name {
         ImageName::Registry(name) => {
             let options = PullOptions { platform, ..PullOptions::default() };
             let from = FromRegistry { access: &args.access, asked: &asked, policy: &policy };
             let pulled = from.pull(session, &name, &options, Durability::default())?;
-            (pulled.image, pulled.lease)
+            let name = pulled.image.reference.clone();
+            (pulled.image, pulled.lease, name)
         }
         // A layout's own trees are freed at any time; a mount must keep what it shows.
         ImageName::Reference(_) | ImageName::Layout(..) => {
@@ -40,13 +41,12 @@ pub(crate) fn run(session: &Session, args: &MountSpecArgs) -> Result<(), Failure
             let name = image_name::in_store(&args.image, &storage)?;
             let (image, lease) = storage.lease_image(&name, &interrupt::cancel()?)?;
             platform.check_config(&image.reference, image.platform.parse().ok().as_ref())?;
-            (image, lease)
+            (image, lease, name)
         }
     };
     let options =
         UnpackOptions { progress: session.progress(), cancel: interrupt::cancel()?, ..UnpackOptions::default() };
-    let ready = Ready::new(session, &policy, &asked, &image.reference)?;
-    ready.check()?;
+    let ready = Ready::for_stored(session, &policy, &image, &asked_as)?;
     let spec = mount_spec(&image, &ready.storage, &ready.unpacker, &options)?;
     drop(lease);
     let lower: Vec<_> = spec.lower_dirs().map(|path| cofferdam::ambient::absolute(&path)).collect::<Result<_, _>>()?;

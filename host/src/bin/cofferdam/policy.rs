@@ -20,9 +20,9 @@ use std::path::{Path, PathBuf};
 
 use cofferdam::policy::{Admit, Panel, Policy, Requirement, Rule};
 use cofferdam::sandbox::Context;
-use cofferdam::store::ImageStorage;
+use cofferdam::store::{ImageObject, ImageStorage};
 use cofferdam::unpack::{Extensions, Unpacker};
-use cofferdam::{Error, ambient};
+use cofferdam::{Digest, Error, ambient};
 use serde::Deserialize;
 
 use crate::args::AskArgs;
@@ -66,7 +66,7 @@ pub(crate) fn read(rules: &[RawRule]) -> Result<Policy, Failure> {
 }
 
 fn rule(raw: &RawRule) -> Result<Rule, Failure> {
-    let mut rule = Rule::new(raw.images.clone())?;
+    let mut rule = Rule::new(&raw.images)?;
     let name = rule.name();
     if let Some(stranger) = raw.settings.keys().find(|name| !raw.verify.contains(name) && !raw.inspect.contains(name)) {
         let reason = format!("the policy for `{name}` has settings of `{stranger}`, which it does not require");
@@ -126,6 +126,31 @@ impl Ready {
         Ok(Self { unpacker, storage, panel, reference: reference.to_owned(), context: session.context()? })
     }
 
+    /// Makes ready for an image of the store, and checks that all who are asked about it now have let it in, under the name that
+    /// it has; under one of its names, if it is asked for by its digest.
+    pub(crate) fn for_stored(
+        session: &Session,
+        policy: &Policy,
+        image: &ImageObject,
+        asked_as: &str,
+    ) -> Result<Self, Failure> {
+        let mut names = vec![image.reference.clone()];
+        if asked_as.parse::<Digest>().is_ok() {
+            let named = session.storage()?.images()?.into_iter().filter(|entry| entry.manifest == image.manifest_digest);
+            let named: Vec<_> = named.map(|entry| entry.reference).collect();
+            names = if named.is_empty() { names } else { named };
+        }
+        let mut refused = None;
+        for name in names {
+            let ready = Self::new(session, policy, &AskArgs::default(), &name).and_then(|ready| ready.check().map(|()| ready));
+            match ready {
+                Ok(ready) => return Ok(ready),
+                Err(error) => refused = Some(error),
+            }
+        }
+        Err(refused.unwrap_or_else(|| usage(format!("{asked_as} has no name"), None)))
+    }
+
     /// Who lets the image in.
     pub(crate) fn admission(&self) -> Admit {
         let (sandbox, limits) = (self.unpacker.sandbox().clone(), self.unpacker.limits().clone());
@@ -133,7 +158,7 @@ impl Ready {
     }
 
     /// Checks that the image, which is in the store, was let in by all who are asked now.
-    pub(crate) fn check(&self) -> Result<(), Failure> {
+    fn check(&self) -> Result<(), Failure> {
         let decision = self.storage.resolve(&self.reference)?.and_then(|image| image.decision);
         Ok(self.panel.check(&self.reference, decision.as_ref())?)
     }

@@ -37,8 +37,7 @@ pub(crate) fn run(session: &Session, args: &UnpackArgs) -> Result<(), Failure> {
             let name = image_name::in_store(&name, &storage)?;
             let (image, _lease) = storage.lease_image(&name, &interrupt::cancel()?)?;
             platform.check_config(&image.reference, image.platform.parse().ok().as_ref())?;
-            let ready = Ready::new(session, &policy, &asked, &image.reference)?;
-            ready.check()?;
+            let ready = Ready::for_stored(session, &policy, &image, &name)?;
             make(session, args, &image, &ready, &ready.storage)
         }
         ImageName::Registry(name) => {
