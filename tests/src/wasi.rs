@@ -55,13 +55,11 @@ impl Wasi {
             Ok(Some([compiled(&wasmtime)?, wasmtime]))
         };
         let ready = READY.get_or_init(|| prepare().map_err(|error| format!("{error:#}")));
-        match ready.as_ref().map_err(anyhow::Error::msg)?.clone() {
-            Some([component, wasmtime]) => Ok(Some(Self { wasmtime, component, output: Scratch::new()? })),
-            None => {
-                require::skip("there is no wasmtime 48: `cargo xtask test` installs one into target/tools");
-                Ok(None)
-            }
-        }
+        let Some([component, wasmtime]) = ready.as_ref().map_err(anyhow::Error::msg)?.clone() else {
+            require::skip("there is no wasmtime 48: `cargo xtask test` installs one into target/tools");
+            return Ok(None);
+        };
+        Ok(Some(Self { wasmtime, component, output: Scratch::new()? }))
     }
 
     /// Runs it with these directories, each under a name of its own, and these words.

@@ -70,7 +70,7 @@ mod tests {
         let mut cut = Pull::new(crate::gzip::Decoder::new(Pieces { bytes: &blob[..blob.len() - 1], piece: 1000 }));
         let end = loop {
             match cut.peek() {
-                Ok(bytes) if bytes.is_empty() => break Ok(()),
+                Ok([]) => break Ok(()),
                 Ok(bytes) => {
                     let count = bytes.len();
                     cut.consume(count);

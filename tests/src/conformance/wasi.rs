@@ -80,7 +80,7 @@ pub fn expressible_snapshot(tree: Snapshot) -> Snapshot {
 
 /// An absolute target, from where its link lies.
 fn relative(path: &[u8], target: &[u8]) -> Vec<u8> {
-    let depth = path.iter().filter(|&&byte| byte == b'/').count();
+    let depth = path.split(|&byte| byte == b'/').count() - 1;
     let mut rest = target;
     while let Some(at) = rest.iter().position(|&byte| byte == b'/').or((!rest.is_empty()).then_some(rest.len())) {
         if !matches!(&rest[..at], b"" | b"." | b"..") {

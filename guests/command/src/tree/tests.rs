@@ -24,7 +24,8 @@ fn archive(members: &[Member<'_>]) -> Vec<u8> {
         };
         header.set_entry_type(kind);
         header.set_mode(0o755);
-        (header.set_uid(0), header.set_gid(0));
+        header.set_uid(0);
+        header.set_gid(0);
         header.set_mtime(1_700_000_000);
         header.set_size(body.len() as u64);
         let fields = header.as_ustar_mut().unwrap();

@@ -82,9 +82,10 @@ impl Tree {
 fn set_own_time(path: &Path, time: Timestamp) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_encoded_bytes())?;
     let time_of = |seconds, nanoseconds| libc::timespec { tv_sec: seconds, tv_nsec: nanoseconds };
-    // Below 10⁹; the field's size differs.
-    let nanoseconds = i32::try_from(time.nanoseconds).unwrap_or_default();
-    let times = [time_of(0, libc::UTIME_OMIT), time_of(time.seconds, nanoseconds.into())];
+    // Below 10⁹, which the field holds, whatever its size is here.
+    #[allow(clippy::cast_lossless, clippy::cast_possible_wrap, reason = "32 bits under WASI, 64 elsewhere")]
+    let nanoseconds = time.nanoseconds as libc::c_long;
+    let times = [time_of(0, libc::UTIME_OMIT), time_of(time.seconds, nanoseconds)];
     // SAFETY: the path is a C string, and the times are the two that the call reads; both outlive it.
     let result = unsafe { libc::utimensat(libc::AT_FDCWD, path.as_ptr(), times.as_ptr(), libc::AT_SYMLINK_NOFOLLOW) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
