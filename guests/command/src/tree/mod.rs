@@ -54,18 +54,18 @@ impl Made {
     /// What is not as the layer has it, for people.
     pub(crate) fn left_out(&self) -> Vec<String> {
         let counted = [
-            (self.devices, "devices were not made"),
-            (self.pipes, "named pipes were not made"),
-            (self.names, "entries with names that are not UTF-8 were not made"),
-            (self.unmade_links, "hard links to what was not made were not made either"),
-            (self.lower_links, "hard links into lower layers were not made"),
-            (self.attributes, "extended attributes were not set"),
-            (self.absolute, "links to absolute paths were made relative"),
-            (self.split, "hard links to such links were made links of their own"),
-            (self.early, "times before 1970 became the beginning of 1970"),
+            (self.devices, "left out: devices"),
+            (self.pipes, "left out: named pipes"),
+            (self.names, "left out: names or targets that are not UTF-8"),
+            (self.unmade_links, "left out: hard links to what was left out"),
+            (self.lower_links, "left out: hard links into lower layers"),
+            (self.attributes, "left out: extended attributes"),
+            (self.absolute, "changed: links to absolute paths, relative now"),
+            (self.split, "changed: hard links to such links, links of their own now"),
+            (self.early, "changed: times before 1970, of its first second now"),
         ];
-        let counted = counted.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
-        counted.chain(["owners and modes were not set: WASI has no words for them".into()]).collect()
+        let counted = counted.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{what} ({count})"));
+        counted.chain(["left out: owners and modes, for which WASI has no words".into()]).collect()
     }
 }
 
