@@ -124,7 +124,10 @@ fn it_keeps_to_the_corpus() -> Result<()> {
         let (passed, not_applicable) = counts.entry(way.name()).or_default();
         match verdict {
             Ok(Verdict::Passed) => *passed += 1,
-            Ok(Verdict::NotApplicable(_)) => *not_applicable += 1,
+            Ok(Verdict::NotApplicable(why)) => {
+                *not_applicable += 1;
+                println!("{name} by {}: {}", way.name(), why.lines().next().unwrap_or_default());
+            }
             Ok(Verdict::Failed(why)) => failures.lock().unwrap().push(format!("{name} by {}: {why}", way.name())),
             Err(error) => failures.lock().unwrap().push(format!("{name} by {}: {error:#}", way.name())),
         }
