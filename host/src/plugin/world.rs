@@ -54,7 +54,7 @@ impl World {
         match self {
             Self::Decoder => &["types", "input", "output", "log", "bounds"],
             Self::Extractor => &["types", "input", "tree", "log", "bounds"],
-            // `tree` for its types: `put` is not linked.
+            // `tree` for its types: whoever calls `put` is ended.
             Self::Inspector => &["types", "tree", "log", "settings"],
             Self::Verifier => &["types", "log", "settings"],
         }
