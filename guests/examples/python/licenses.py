@@ -7,9 +7,10 @@ import re
 # usr/share/doc/PACKAGE/copyright
 PATH = re.compile(rb"usr/share/doc/([a-z0-9][a-z0-9+.-]*)/copyright")
 
-# The largest file that is read, and how many packages are reported.
+# The largest file that is read, how many packages are reported, and how many licences of each.
 FILE = 1 << 20
 PACKAGES = 20_000
+LICENSES = 200
 
 FORMAT = re.compile(r"^Format(-Specification)?:.*\b(copyright-format|dep)", re.IGNORECASE | re.MULTILINE)
 LICENSE = re.compile(r"^License:[ \t]*(\S[^\n]*)$", re.IGNORECASE | re.MULTILINE)
@@ -40,13 +41,15 @@ class Report:
     def __init__(self, deny):
         self.deny = [pattern.lower() for pattern in re.split(r"[,\s]+", deny) if pattern]
         self.packages = {}
-        self.unread = []
+        self.unread = set()
 
     def add(self, name, content):
         """Takes a package's copyright file. Returns the reason to refuse it, if a rule does."""
         if len(self.packages) >= PACKAGES:
             return "more packages than are looked at"
         names, readable = licenses(content.decode("utf-8", "replace"))
+        if len(names) > LICENSES:
+            return f"{name} is under {len(names)} licences, and {LICENSES} are believed"
         self.packages[name] = {"licenses": names, "machine-readable": readable}
         for license in names:
             for pattern in self.deny:
@@ -55,10 +58,13 @@ class Report:
         return None
 
     def skip(self, name):
-        """Remembers a package whose file is too large."""
+        """Remembers a package whose file is too large. Returns a reason to refuse as above."""
         self.packages.pop(name, None)
-        self.unread.append(name)
+        self.unread.add(name)
+        if len(self.unread) > PACKAGES:
+            return "more packages than are looked at"
+        return None
 
     def json(self):
-        report = {"packages": dict(sorted(self.packages.items())), "unread": sorted(set(self.unread))[:PACKAGES]}
+        report = {"packages": dict(sorted(self.packages.items())), "unread": sorted(self.unread)}
         return json.dumps(report, separators=(",", ":")).encode()

@@ -21,7 +21,11 @@ def take():
         return
     name, path, content = reading
     reading = None
-    reason = report.add(name, bytes(content))
+    judge(path, report.add(name, bytes(content)))
+
+
+def judge(path, reason):
+    """Refuses the layer if there is a reason to."""
     if reason is not None:
         raise Err(Failure_Refused(Refusal(path, reason)))
 
@@ -38,7 +42,7 @@ class Inspection(exports.Inspection):
         if name is None or not isinstance(entry.node, Node_File):
             return Interest.NONE
         if entry.node.value > licenses.FILE:
-            report.skip(name)
+            judge(entry.path, report.skip(name))
             return Interest.NONE
         reading = (name, entry.path, bytearray())
         return Interest.CONTENT

@@ -50,6 +50,13 @@ class Licenses(unittest.TestCase):
         self.assertIsNone(report.add("free", FREE.encode()))
         self.assertEqual(report.add("x", READABLE.encode()), "x is under LGPL-2.1+, which the setting `deny` names")
 
+    def test_more_than_can_be_believed_is_refused(self):
+        many = "Format: copyright-format\n" + "".join(f"License: x{number}\n" for number in range(201))
+        self.assertEqual(licenses.Report("").add("x", many.encode()), "x is under 201 licences, and 200 are believed")
+        report = licenses.Report("")
+        reasons = [report.skip(str(number)) for number in range(licenses.PACKAGES + 1)]
+        self.assertEqual([reason is None for reason in reasons[-2:]], [True, False])
+
     def test_the_report_is_the_same_in_any_order(self):
         files = {"b": READABLE.encode(), "a": FREE.encode(), "c": b"\xff\x00"}
         reports = set()

@@ -15,6 +15,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             match payload? {
                 Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
                 Payload::End(_) => depth = depth.saturating_sub(1),
+                Payload::MemorySection(section) => {
+                    for memory in section {
+                        writeln!(out, "  memory of {} KiB at the beginning", memory?.initial * 64)?;
+                    }
+                }
                 Payload::ComponentImportSection(section) if depth == 0 => {
                     for import in section {
                         writeln!(out, "  import {}", import?.name.name)?;

@@ -14,10 +14,11 @@ mod purl;
 mod python;
 mod report;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use cofferdam_sdk::{Entry, Failure, Inspector, Interest, Layer, log};
 use package::Package;
+use report::Unread;
 
 cofferdam_sdk::inspector!(Sbom);
 
@@ -38,18 +39,18 @@ struct Sbom {
     open: Option<(Source, Vec<u8>, Vec<u8>)>,
     found: BTreeMap<Vec<u8>, Vec<Package>>,
     release: BTreeMap<Vec<u8>, Vec<(String, String)>>,
-    unread: BTreeSet<Vec<u8>>,
+    unread: Unread,
     bytes: usize,
 }
 
 /// The largest file that is read: twice the largest dpkg database that was seen.
 const FILE: u64 = 8 << 20;
 
-/// What is kept of all of them.
-const TOTAL: usize = 16 << 20;
+/// What the packages of all of them take in the report. The host takes reports of 16 MiB, and gives a plugin 64 MiB of memory.
+const TOTAL: usize = 12 << 20;
 
-/// How many files that were not read are named.
-const UNREAD: usize = 1000;
+/// What the names of files take that were not read; six times as much in the report.
+const UNREAD: usize = 128 << 10;
 
 impl Inspector for Sbom {
     fn begin(layer: Layer) -> Result<Self, Failure> {
@@ -58,7 +59,7 @@ impl Inspector for Sbom {
             open: None,
             found: BTreeMap::new(),
             release: BTreeMap::new(),
-            unread: BTreeSet::new(),
+            unread: Unread::default(),
             bytes: 0,
         })
     }
@@ -68,7 +69,7 @@ impl Inspector for Sbom {
         let Some(source) = Source::of(&entry.path).filter(|_| !entry.is_removal()) else { return Ok(Interest::None) };
         self.found.remove(&entry.path);
         self.release.remove(&entry.path);
-        self.unread.remove(&entry.path);
+        self.unread.paths.remove(&entry.path);
         if !entry.is_file() {
             return Ok(Interest::None);
         }
@@ -93,7 +94,7 @@ impl Inspector for Sbom {
         let release = self.release.into_values().next().unwrap_or_default();
         let report = report::Report::new(self.found, &release, &self.unread);
         log::info(format!("{} packages", report.packages()));
-        Ok(report.to_json(&self.layer))
+        Ok(report.to_json(&self.layer, self.bytes))
     }
 }
 
@@ -114,7 +115,7 @@ impl Sbom {
             }
         };
         let Some(packages) = packages else { return self.leave(path) };
-        let bytes = path.len() + packages.iter().map(Package::bytes).sum::<usize>();
+        let bytes = packages.iter().map(|package| report::bytes(package, &path)).sum::<usize>();
         if self.bytes + bytes > TOTAL {
             return self.leave(path);
         }
@@ -124,8 +125,11 @@ impl Sbom {
 
     /// Remembers a file that was not read.
     fn leave(&mut self, path: Vec<u8>) {
-        if self.unread.len() < UNREAD {
-            self.unread.insert(path);
+        let named: usize = self.unread.paths.iter().map(Vec::len).sum();
+        if named + path.len() <= UNREAD {
+            self.unread.paths.insert(path);
+        } else {
+            self.unread.more = true;
         }
     }
 }

@@ -37,12 +37,6 @@ impl Package {
             source: None,
         })
     }
-
-    /// How much memory it takes, and about how much of the report.
-    pub(crate) fn bytes(&self) -> usize {
-        let optional = [&self.architecture, &self.license, &self.source];
-        200 + self.name.len() + self.version.len() + optional.into_iter().flatten().map(String::len).sum::<usize>()
-    }
 }
 
 /// The text of an optional field, if it is one short line.

@@ -10,8 +10,14 @@ pub(crate) struct Distribution {
 }
 
 impl Distribution {
+    /// What both are at most in a URL.
+    pub(crate) const LONGEST: usize = 3 * (2 * 32 + 1);
+
     pub(crate) fn new(release: &[(String, String)]) -> Self {
-        let get = |name: &str| release.iter().find(|(n, _)| n == name).map(|(_, value)| value.to_lowercase());
+        let get = |name: &str| {
+            let (_, value) = release.iter().find(|(n, _)| n == name)?;
+            (!value.is_empty() && value.len() <= 32 && value.is_ascii()).then(|| value.to_ascii_lowercase())
+        };
         Self { id: get("ID"), version: get("VERSION_ID") }
     }
 

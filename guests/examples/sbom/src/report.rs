@@ -11,41 +11,51 @@ use crate::purl::{Distribution, purl};
 /// How many places are named for one package.
 const PLACES: usize = 20;
 
+/// Files that were not read.
+#[derive(Default)]
+pub(crate) struct Unread {
+    pub(crate) paths: BTreeSet<Vec<u8>>,
+    /// Whether there are more than are named.
+    pub(crate) more: bool,
+}
+
 /// What was found, by package URL: the package, and the files that name it.
 pub(crate) struct Report {
     components: BTreeMap<String, (Package, BTreeSet<Vec<u8>>)>,
-    unread: Vec<Value>,
+    properties: Vec<Value>,
 }
 
 impl Report {
-    pub(crate) fn new(
-        found: BTreeMap<Vec<u8>, Vec<Package>>,
-        release: &[(String, String)],
-        unread: &BTreeSet<Vec<u8>>,
-    ) -> Self {
+    pub(crate) fn new(found: BTreeMap<Vec<u8>, Vec<Package>>, release: &[(String, String)], unread: &Unread) -> Self {
         let distribution = Distribution::new(release);
         let mut components: BTreeMap<String, (Package, BTreeSet<Vec<u8>>)> = BTreeMap::new();
         for (path, packages) in found {
-            for package in packages {
-                let (known, places) = components
-                    .entry(purl(&package, &distribution))
-                    .or_insert_with(|| (package.clone(), BTreeSet::new()));
+            for mut package in packages {
+                let license = package.license.take();
+                let (known, places) =
+                    components.entry(purl(&package, &distribution)).or_insert_with(|| (package, BTreeSet::new()));
                 // What is installed says more than what a lock file says.
-                known.license = known.license.take().or(package.license);
+                known.license = known.license.take().or(license);
                 if places.len() < PLACES {
                     places.insert(path.clone());
                 }
             }
         }
-        let unread = unread.iter().map(|path| property("unread", &String::from_utf8_lossy(path))).collect();
-        Self { components, unread }
+        let text = |path: &Vec<u8>| property("unread", &String::from_utf8_lossy(path));
+        let mut properties: Vec<_> = unread.paths.iter().map(text).collect();
+        if unread.more {
+            properties.push(property("unread-more", "true"));
+        }
+        Self { components, properties }
     }
 
     pub(crate) fn packages(&self) -> usize {
         self.components.len()
     }
 
-    pub(crate) fn to_json(&self, layer: &Layer) -> Vec<u8> {
+    /// Writes the report, of about so many bytes: one component after another, since all of them at once as values would not
+    /// fit into the memory of a plugin.
+    pub(crate) fn to_json(&self, layer: &Layer, bytes: usize) -> Vec<u8> {
         let mut subject = json!({
             "type": "file",
             "name": if layer.digest.is_empty() { "layer" } else { &layer.digest },
@@ -56,28 +66,40 @@ impl Report {
         if let Some(hash) = layer.digest.strip_prefix("sha256:") {
             subject["hashes"] = json!([{"alg": "SHA-256", "content": hash}]);
         }
-        let components: Vec<Value> = self.components.iter().map(component).collect();
-        let mut bom = json!({
-            "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
-            "bomFormat": "CycloneDX",
-            "specVersion": "1.6",
-            "version": 1,
-            "metadata": {
-                "tools": {"components": [
-                    {"type": "application", "name": "cofferdam-sbom", "version": env!("CARGO_PKG_VERSION")}
-                ]},
-                "component": subject,
-            },
-            "components": components,
+        let mut metadata = json!({
+            "tools": {"components": [
+                {"type": "application", "name": "cofferdam-sbom", "version": env!("CARGO_PKG_VERSION")}
+            ]},
+            "component": subject,
         });
-        if !self.unread.is_empty() {
-            bom["metadata"]["properties"] = self.unread.clone().into();
+        if !self.properties.is_empty() {
+            metadata["properties"] = self.properties.clone().into();
         }
-        bom.to_string().into_bytes()
+        let mut report = Vec::with_capacity(bytes + (64 << 10));
+        report.extend_from_slice(
+            br#"{"$schema":"http://cyclonedx.org/schema/bom-1.6.schema.json","bomFormat":"CycloneDX","specVersion":"1.6","version":1,"metadata":"#,
+        );
+        report.extend_from_slice(metadata.to_string().as_bytes());
+        report.extend_from_slice(br#","components":["#);
+        for (number, (purl, (package, places))) in self.components.iter().enumerate() {
+            if number > 0 {
+                report.push(b',');
+            }
+            report.extend_from_slice(component(purl, package, places.iter()).to_string().as_bytes());
+        }
+        report.extend_from_slice(b"]}");
+        report
     }
 }
 
-fn component((purl, (package, places)): (&String, &(Package, BTreeSet<Vec<u8>>))) -> Value {
+/// How many bytes of the report a package takes that is found in this one place.
+pub(crate) fn bytes(package: &Package, path: &Vec<u8>) -> usize {
+    // The distribution is not known yet; its name is in the URL, which is there twice.
+    let distribution = 2 * (Distribution::LONGEST + "distro=".len());
+    component(&purl(package, &Distribution::default()), package, [path].into_iter()).to_string().len() + distribution
+}
+
+fn component<'a>(purl: &str, package: &Package, places: impl Iterator<Item = &'a Vec<u8>>) -> Value {
     let mut component = json!({
         "type": "library",
         "bom-ref": purl,
@@ -85,7 +107,6 @@ fn component((purl, (package, places)): (&String, &(Package, BTreeSet<Vec<u8>>))
         "version": package.version,
         "purl": purl,
         "evidence": {"occurrences": places
-            .iter()
             .map(|path| json!({"location": String::from_utf8_lossy(path)}))
             .collect::<Vec<_>>()},
     });

@@ -144,8 +144,15 @@ fn the_report_is_bounded() {
         layer = layer.file(format!("var/lib/dpkg/status.d/{number}"), status.clone());
     }
     let run = Host::new().inspect::<Sbom>(&layer);
-    assert!(run.report().len() < 24 << 20, "{} bytes", run.report().len());
+    assert!(run.report().len() < 13 << 20, "{} bytes", run.report().len());
     assert!(run.report().contains("cofferdam:sbom:unread"));
+    let mut layer = Sample::new();
+    for number in 0..4000 {
+        layer = layer.file(format!("{}{number}/package-lock.json", "\u{1}".repeat(200)), "?");
+    }
+    let run = Host::new().inspect::<Sbom>(&layer);
+    assert!(run.report().len() < 2 << 20, "{} bytes", run.report().len());
+    assert!(run.report().contains("cofferdam:sbom:unread-more"));
 }
 
 #[test]
