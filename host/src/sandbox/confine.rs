@@ -54,11 +54,12 @@ impl<H> Confined<H> {
         powers: Option<Box<Powers>>,
         host: H,
     ) -> Self {
+        let parts = if program.manifest().is_some() { PLUGIN } else { GUEST };
         Self {
             host,
             program,
             powers,
-            memory: MemoryWall { limit: memory_limit, crossed: false },
+            memory: MemoryWall { limit: memory_limit, crossed: false, parts },
             clock: GuestClock::new(limits),
             idle_calls: limits.idle_calls,
             log_messages: limits.log_messages,
@@ -152,7 +153,22 @@ impl<H> Confined<H> {
 pub(crate) struct MemoryWall {
     limit: u64,
     crossed: bool,
+    parts: PartBounds,
 }
+
+/// How many parts a guest may be put together of.
+struct PartBounds {
+    instances: usize,
+    tables: usize,
+    /// In each table.
+    elements: usize,
+}
+
+/// What Rust makes of a guest needs half a dozen instances and one table.
+const GUEST: PartBounds = PartBounds { instances: 16, tables: 8, elements: 20_000 };
+
+/// Runtimes of other languages are linked of dozens of modules, when they start.
+const PLUGIN: PartBounds = PartBounds { instances: 128, tables: 32, elements: 200_000 };
 
 impl ResourceLimiter for MemoryWall {
     fn memory_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
@@ -162,11 +178,11 @@ impl ResourceLimiter for MemoryWall {
     }
 
     fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(desired <= 20_000)
+        Ok(desired <= self.parts.elements)
     }
 
     fn instances(&self) -> usize {
-        16
+        self.parts.instances
     }
 
     fn memories(&self) -> usize {
@@ -174,7 +190,7 @@ impl ResourceLimiter for MemoryWall {
     }
 
     fn tables(&self) -> usize {
-        8
+        self.parts.tables
     }
 }
 
