@@ -1,4 +1,5 @@
-//! Builds the first-party guests and hands their paths to `sandbox/embedded.rs`.
+//! Builds the first-party guests and hands their paths to `sandbox/embedded.rs`; lists the files of scaffolds for
+//! `plugin new`.
 //!
 //! `COFFERDAM_GUESTS` may name a directory with prebuilt components (`gunzip.wasm`, `untar.wasm`, `unzstd.wasm`), for
 //! packagers who build them elsewhere.
@@ -19,6 +20,9 @@ fn main() {
         Some(directory) => prebuilt(Path::new(&directory)),
         None => build(),
     };
+    if let Err(reason) = scaffold() {
+        println!("cargo::error=the files of scaffolds: {reason}");
+    }
     match components {
         Ok(components) => {
             for (guest, path) in components {
@@ -50,8 +54,8 @@ fn build() -> Result<Components, String> {
     let guests = root.join("guests");
     println!("cargo::rerun-if-changed={}", root.join("wit").display());
     for entry in std::fs::read_dir(&guests).map_err(|e| format!("{}: {e}", guests.display()))?.flatten() {
-        // The command is built by who wants it, and not embedded.
-        if entry.file_name() != "target" && entry.file_name() != "command" {
+        // The command and the examples are built by who wants them, and not embedded.
+        if !["target", "command", "examples"].iter().any(|other| entry.file_name() == *other) {
             println!("cargo::rerun-if-changed={}", entry.path().display());
         }
     }
@@ -94,6 +98,41 @@ fn build() -> Result<Components, String> {
             Ok((guest, to))
         })
         .collect()
+}
+
+/// Lists the files that `plugin new` writes, each with its path from the root of the repository and its content, in
+/// `$OUT_DIR/scaffold.rs`.
+fn scaffold() -> Result<(), String> {
+    const TEMPLATE: &str = "guests/sdk/template";
+    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("cargo sets CARGO_MANIFEST_DIR")?).join("..");
+    let vendored = root.join(TEMPLATE).join("vendored.txt");
+    let vendored = std::fs::read_to_string(&vendored).map_err(|e| format!("{}: {e}", vendored.display()))?;
+    let mut files = Vec::new();
+    for path in vendored.lines().chain([TEMPLATE]) {
+        println!("cargo::rerun-if-changed={}", root.join(path).display());
+        collect(&root, path, &mut files)?;
+    }
+    let mut table = String::from("[\n");
+    for path in files {
+        let whole = root.join(&path).canonicalize().map_err(|e| format!("{path}: {e}"))?;
+        table += &format!("    ({path:?}, include_bytes!({:?}) as &[u8]),\n", whole.display().to_string());
+    }
+    table += "]\n";
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?).join("scaffold.rs");
+    std::fs::write(&out, table).map_err(|e| format!("{}: {e}", out.display()))
+}
+
+/// The files at a path, or below it, in order.
+fn collect(root: &Path, path: &str, files: &mut Vec<String>) -> Result<(), String> {
+    let whole = root.join(path);
+    if whole.is_file() {
+        files.push(path.to_owned());
+        return Ok(());
+    }
+    let entries = std::fs::read_dir(&whole).map_err(|e| format!("{}: {e}", whole.display()))?;
+    let mut names: Vec<_> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    names.iter().filter(|name| *name != "target").try_for_each(|name| collect(root, &format!("{path}/{name}"), files))
 }
 
 /// The directory of `wasm-component-ld`, which ships in the toolchain.

@@ -178,6 +178,33 @@ pub fn write_file(directory: &Path, name: &str, content: &[u8]) -> Result<()> {
     std::fs::write(&path, content).map_err(|e| failed("write", &path, e))
 }
 
+/// Lets everybody run a file.
+///
+/// # Errors
+///
+/// [`Error::Io`].
+#[expect(clippy::disallowed_methods, reason = "this is the module that may")]
+pub fn make_executable(path: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
+        .map_err(|e| failed("set the mode of", path, e))
+}
+
+/// Whether nothing is at `path`, or a directory with nothing in it.
+///
+/// # Errors
+///
+/// [`Error::Io`].
+#[expect(clippy::disallowed_methods, reason = "this is the module that may")]
+pub fn is_absent_or_empty(path: &Path) -> Result<bool> {
+    match std::fs::read_dir(path) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(false),
+        Err(error) => Err(failed("list", path, error)),
+    }
+}
+
 /// The path without links and relative parts as far as it is there; the rest of it as it was given.
 ///
 /// # Errors

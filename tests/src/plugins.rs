@@ -14,11 +14,6 @@ pub fn workspace() -> PathBuf {
     paths::workspace().join("guests/examples")
 }
 
-/// What a plugin is compiled for: nothing of WASI, unless it needs the network.
-fn target(plugin: &str) -> &'static str {
-    if plugin == "cosign" { "wasm32-wasip2" } else { guests::TARGET }
-}
-
 /// The Python that `cargo xtask test` equips with what the plugin in Python and the check of bills of materials need; else
 /// the test is skipped.
 pub fn python() -> Option<PathBuf> {
@@ -67,13 +62,13 @@ pub fn in_python() -> Result<Option<PathBuf>> {
 
 /// Builds an example plugin, or finds that it is built, and gives the directory to add.
 pub fn example(name: &str) -> Result<PathBuf> {
-    let target = target(name);
-    let arguments = ["build", "--quiet", "--locked", "--release", "--target", target, "--package", name];
+    // One at a time: what the SDK has for other worlds must not be in it.
+    let arguments = ["build", "--quiet", "--locked", "--release", "--target", guests::TARGET, "--package", name];
     let mut command = guests::cargo(&workspace(), &arguments)?;
     let output = command.stdin(Stdio::null()).output().context("cannot start cargo")?;
     ensure!(output.status.success(), "the plugin {name}: {}", String::from_utf8_lossy(&output.stderr));
     let file = format!("{}.wasm", name.replace('-', "_"));
-    let built = guests::target().join(target).join("release").join(&file);
+    let built = guests::target().join(guests::TARGET).join("release").join(&file);
     let manifest = workspace().join(name).join("plugin.toml");
     let dir = paths::target().join("plugins").join(name);
     fs::create_dir_all(&dir)?;

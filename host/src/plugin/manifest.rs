@@ -173,8 +173,12 @@ impl PluginManifest {
     }
 }
 
-/// Checks a plugin's name, which is also the name of its files.
-pub(crate) fn check_name(name: &str) -> Result<()> {
+/// Checks a plugin's name, which is also the name of its files: 1 to 64 of `a` to `z`, digits and `-`, not first.
+///
+/// # Errors
+///
+/// [`Error::Usage`].
+pub fn check_name(name: &str) -> Result<()> {
     let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
     if name.is_empty() || name.len() > 64 || !name.bytes().all(allowed) || name.starts_with('-') {
         return Err(Error::Usage {

@@ -14,7 +14,7 @@ mod world;
 
 pub use capability::{Capabilities, Capability};
 pub use http_rule::{Authority, HttpRule};
-pub(crate) use manifest::check_name;
+pub use manifest::check_name;
 pub use manifest::{DecoderTraits, ExtractorTraits, PluginLimits, PluginManifest};
 pub use package::{SECTION, manifest_in, pack};
 pub use world::World;

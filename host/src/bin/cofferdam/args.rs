@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use cofferdam::Digest;
-use cofferdam::plugin::{Capabilities, HttpRule};
+use cofferdam::plugin::{Capabilities, HttpRule, World};
 use cofferdam::registry::RegistryHost;
 use cofferdam::store::Durability;
 use cofferdam::transport::Platform;
@@ -269,6 +269,14 @@ pub(crate) enum PluginCommand {
         /// The plugins' names
         #[arg(required = true)]
         names: Vec<String>,
+    },
+    /// Make a plugin to begin with: a crate in Rust, with a copy of the SDK, that builds as it is
+    New {
+        /// The world that it implements
+        #[arg(long, value_name = "WORLD")]
+        world: World,
+        /// The directory, whose name is the plugin's; absent or empty
+        directory: PathBuf,
     },
     /// Put a component and its manifest into one file, or into an OCI layout from which it can be published
     Pack {

@@ -3,6 +3,7 @@
 mod add;
 mod grant;
 mod list;
+mod new;
 mod pack;
 mod source;
 
@@ -18,6 +19,7 @@ pub(crate) fn run(session: &Session, command: &PluginCommand) -> Result<(), Fail
         PluginCommand::Grant(args) => grant::grant(session, args),
         PluginCommand::Revoke(args) => grant::revoke(session, args),
         PluginCommand::Rm { names } => grant::remove(session, names),
+        PluginCommand::New { world, directory } => new::run(session, *world, directory),
         PluginCommand::Pack { plugin, output } => pack::run(session, plugin, output),
     }
 }
