@@ -34,5 +34,5 @@ pub use engine::{GuestInfo, Sandbox, SandboxOptions};
 pub use extractor::ExtractorHost;
 pub use input::InputHost;
 pub use inspector::Inspection;
-pub use powers::Context;
+pub use powers::{Context, Denial, Resolver, RunReport, RunReports};
 pub use program::{Interfaces, Program};
