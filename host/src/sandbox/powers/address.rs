@@ -57,7 +57,7 @@ fn is_private_v6(address: Ipv6Addr) -> bool {
         [.., 0 | 0x200, 0x5efe, high, low] if v4(high, low) => true,
         // Only global unicast is left, without NAT64 of one's own, discard, benchmarks, ORCHID, documentation.
         [first, ..] if !(0x2000..0x4000).contains(&first) => true,
-        [0x2001, 0x2, 0, ..] | [0x2001, 0xdb8, ..] | [0x2001, 0x10..=0x2f, ..] | [0x3fff, 0..=0xfff, ..] => true,
+        [0x2001, 0x2, 0, ..] | [0x2001, 0xdb8 | 0x10..=0x2f, ..] | [0x3fff, 0..=0xfff, ..] => true,
         _ => false,
     }
 }
