@@ -1,7 +1,8 @@
 //! Ambient authority: the one module that turns a path into a handle, or asks the system who and when it is.
 //!
 //! Everything else in the library works on handles that came from here or from the caller. A search for `ambient::` is
-//! the audit. The network belongs to the registry room; the environment and the terminal to nobody in the library.
+//! the audit. The network belongs to the registry room, and to the gate of plugins (`sandbox/powers`); the environment and
+//! the terminal to nobody in the library.
 
 use std::ffi::OsString;
 use std::fs::File;

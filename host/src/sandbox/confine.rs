@@ -99,7 +99,7 @@ impl<H> Confined<H> {
         if !self.clock.tick() {
             return Err(self.stopped(GuestFailure::TimeOut));
         }
-        self.powers.as_mut().map_or(Ok(()), |powers| powers.check(true))
+        self.powers.as_mut().map_or(Ok(()), |powers| powers.check(false))
     }
 
     /// Whose store it is.

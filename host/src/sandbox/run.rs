@@ -133,8 +133,13 @@ impl<H: Send + 'static> Run<H> {
 
 /// The error of a plugin that was denied something, with what that was.
 fn because(plugin: &str, error: Error, denials: &[Denial]) -> Error {
-    match (&error, denials.iter().find(|denial| denial.grant.is_some())) {
-        (Error::Refused { .. } | Error::Corrupt { .. } | Error::Guest { .. }, Some(denial)) => {
+    let own = match &error {
+        Error::Refused { .. } | Error::Corrupt { .. } => true,
+        Error::Guest { failure, .. } => matches!(failure, GuestFailure::Trap(_) | GuestFailure::Misuse(_)),
+        _ => false,
+    };
+    match denials.iter().find(|denial| denial.grant.is_some()) {
+        Some(denial) if own => {
             let lacked =
                 Error::Denied { plugin: plugin.to_owned(), what: denial.what.clone(), grant: denial.grant.clone() };
             lacked.context(error.to_string())

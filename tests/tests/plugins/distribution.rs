@@ -59,8 +59,12 @@ fn a_plugin_is_pinned() -> Result<()> {
     registry.push(&pack(&bench, "setuid-policy", "one")?, "plugins/p:latest")?;
     let add = |more: &[&str]| {
         let host = registry.host();
-        let words: Vec<_> =
-            ["plugin", "add", &reference, "--name", "p", "--plain-http", &host].iter().chain(more).copied().map(str::to_owned).collect();
+        let words: Vec<_> = ["plugin", "add", &reference, "--name", "p", "--plain-http", &host]
+            .iter()
+            .chain(more)
+            .copied()
+            .map(str::to_owned)
+            .collect();
         bench.cofferdam.run(&words)
     };
     add(&[])?.expect(exit::OK)?;

@@ -107,7 +107,12 @@ fn the_bill_of_materials_of_a_real_image() -> Result<()> {
     fs::write(&file, serde_json::to_vec(&report)?)?;
     let script = plugins::workspace().join("sbom/validate.py");
     let output = Command::new(python).arg(script).arg(&file).output()?;
-    ensure!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(())
 }
 

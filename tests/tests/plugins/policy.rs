@@ -86,7 +86,10 @@ fn the_first_rule_counts_and_may_refuse() -> Result<()> {
         let refused = bench.cofferdam.fails(exit::REFUSED, verb.into_iter().chain(["--config", &config]))?;
         ensure!(refused.err().contains("not from here"), "{}", refused.err());
     }
-    let before = format!("[[policy]]\nimages = ['oci:{}**']\n[[policy]]\nimages = ['**']\nrefuse = 'no'\n", bench.layout.dir().display());
+    let before = format!(
+        "[[policy]]\nimages = ['oci:{}**']\n[[policy]]\nimages = ['**']\nrefuse = 'no'\n",
+        bench.layout.dir().display()
+    );
     let config = bench.config(&before)?.display().to_string();
     bench.cofferdam.ok(["pull", &image, "--config", &config])?;
     Ok(())

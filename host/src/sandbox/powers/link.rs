@@ -6,6 +6,7 @@ use wasmtime_wasi::WasiView as _;
 use wasmtime_wasi::cli::{WasiCli, WasiCliView as _};
 use wasmtime_wasi::clocks::{WasiClocks, WasiClocksView as _};
 use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystem, WasiFilesystemView as _};
+use wasmtime_wasi::p2::bindings::filesystem::preopens::Host as _;
 use wasmtime_wasi::p2::bindings::filesystem::types::{
     DescriptorFlags, ErrorCode, HostDescriptor as _, OpenFlags, PathFlags,
 };
@@ -68,7 +69,14 @@ fn runtime<H: Send + 'static>(linker: &mut Linker<Confined<H>>) -> wasmtime::Res
     cli::terminal_stdin::add_to_linker::<_, WasiCli>(linker, Confined::cli)?;
     cli::terminal_stdout::add_to_linker::<_, WasiCli>(linker, Confined::cli)?;
     cli::terminal_stderr::add_to_linker::<_, WasiCli>(linker, Confined::cli)?;
-    filesystem::preopens::add_to_linker::<_, WasiFilesystem>(linker, Confined::filesystem)?;
+    linker.instance("wasi:filesystem/preopens@0.2.12")?.func_wrap(
+        "get-directories",
+        |mut store: StoreContextMut<'_, Confined<H>>, (): ()| {
+            let state = store.data_mut();
+            state.powers().sought();
+            Ok((state.filesystem().get_directories()?,))
+        },
+    )?;
     filesystem::types::add_to_linker::<_, WasiFilesystem>(linker, Confined::filesystem)?;
     random::insecure::add_to_linker::<_, WasiRandom>(linker, |state| state.ctx().ctx.random())?;
     random::insecure_seed::add_to_linker::<_, WasiRandom>(linker, |state| state.ctx().ctx.random())

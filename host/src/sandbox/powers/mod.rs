@@ -74,6 +74,8 @@ pub(crate) struct Powers {
     gate: Gate,
     consoles: [Console; 2],
     scratch: Option<Scratch>,
+    /// Directories that it asks for and was not granted.
+    absent: Vec<Capability>,
 }
 
 impl Powers {
@@ -82,13 +84,6 @@ impl Powers {
         let account = Account::new(name, limits);
         let nothing = Capabilities::default();
         let asked = program.manifest().map_or(&nothing, |manifest| &manifest.capabilities);
-        // Nobody calls us for these; the plugin finds that they are not there.
-        for missing in asked.beyond(held) {
-            if matches!(missing, Capability::Read(_) | Capability::Write) {
-                let flag = missing.flag();
-                account.deny(flag.trim_start_matches('-'), Some(&flag));
-            }
-        }
         let consoles = [Console::new(&account, false), Console::new(&account, true)];
         let mut builder = WasiCtx::builder();
         builder
@@ -109,7 +104,17 @@ impl Powers {
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES);
         let gate = Gate::new(held, asked, context, &account);
-        Ok(Self { account, table, wasi: builder.build(), http: WasiHttpCtx::new(), gate, consoles, scratch })
+        let missing = asked.beyond(held).into_iter();
+        let absent = missing.filter(|one| matches!(one, Capability::Read(_) | Capability::Write)).collect();
+        Ok(Self { account, table, wasi: builder.build(), http: WasiHttpCtx::new(), gate, consoles, scratch, absent })
+    }
+
+    /// The plugin looks which directories there are. It will not ask for those that are not there, so this is the moment.
+    fn sought(&self) {
+        for absent in &self.absent {
+            let flag = absent.flag();
+            self.account.deny(flag.trim_start_matches('-'), Some(&flag));
+        }
     }
 
     /// Takes one message from the budget of the log; says whether there was one.
