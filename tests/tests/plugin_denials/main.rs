@@ -9,4 +9,5 @@ mod imports;
 mod limits;
 mod network;
 mod server;
+mod tls;
 mod trial;

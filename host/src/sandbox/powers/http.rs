@@ -49,7 +49,7 @@ pub(super) struct Gate {
     asked: BTreeSet<HttpRule>,
     context: Context,
     account: Arc<Account>,
-    clients: HashMap<(Authority, Duration), reqwest::Client>,
+    clients: HashMap<(Reach, Duration), reqwest::Client>,
 }
 
 type Answer = (Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
@@ -105,9 +105,9 @@ impl Gate {
         Some((reach, url))
     }
 
-    /// The client for an authority. Connections are kept for the run, and never shared with another authority.
+    /// The client for whom it reaches. Connections are kept for the run, and shared by requests that may go the same way.
     fn client(&mut self, reach: &Reach, connect: Duration) -> Result<reqwest::Client, Error> {
-        let key = (reach.authority.clone(), connect);
+        let key = (reach.clone(), connect);
         if let Some(client) = self.clients.get(&key) {
             return Ok(client.clone());
         }

@@ -38,7 +38,7 @@ impl fmt::Debug for Resolver {
 }
 
 /// Whom a client speaks to.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct Reach {
     pub(super) authority: Authority,
     /// Whether it may lie at a private address.

@@ -60,8 +60,9 @@ fn symlink(target: &str, path: &str) -> Outcome {
 }
 
 fn list(path: &str) -> io::Result<String> {
-    let mut names =
-        fs::read_dir(path)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect::<io::Result<Vec<_>>>()?;
+    let mut names = fs::read_dir(path)?
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<io::Result<Vec<_>>>()?;
     names.sort();
     Ok(format!("[{}]", names.join(" ")))
 }

@@ -57,7 +57,8 @@ fn exchange(request: OutgoingRequest, size: usize) -> Outcome {
         send(body, size)?;
     }
     pending.subscribe().block();
-    let response = pending.get().ok_or("no answer")?.map_err(|()| "a second answer")?.map_err(|code| format!("{code:?}"))?;
+    let response =
+        pending.get().ok_or("no answer")?.map_err(|()| "a second answer")?.map_err(|code| format!("{code:?}"))?;
     let status = response.status();
     let location = response.headers().get("location");
     let incoming = response.consume().map_err(|()| "no body")?;
@@ -86,7 +87,7 @@ fn send(body: OutgoingBody, size: usize) -> Result<(), String> {
     while left > 0 {
         let now = left.min(chunk.len());
         if let Err(error) = stream.blocking_write_and_flush(&chunk[..now]) {
-            return Err(format!("{} bytes were not sent: {error:?}", left));
+            return Err(format!("{left} bytes were not sent: {error:?}"));
         }
         left -= now;
     }
