@@ -283,7 +283,11 @@ impl Door {
         let Some((package, interface)) = self.name.split_once('/') else { return Need::Nobody };
         let (interface, version) = interface.split_once('@').unwrap_or((interface, ""));
         match package {
-            "cofferdam:layer" if version == World::VERSION && world.imports().contains(&interface) => Need::World,
+            "cofferdam:layer"
+                if version == World::VERSION && (self.only_types || world.imports().contains(&interface)) =>
+            {
+                Need::World
+            }
             "wasi:io" | "wasi:cli" | "wasi:filesystem" | "wasi:clocks" | "wasi:random" | "wasi:http"
                 if self.only_types =>
             {

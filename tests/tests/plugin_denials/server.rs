@@ -99,6 +99,10 @@ fn head(stream: &mut TcpStream) -> Option<String> {
             return None;
         }
         bytes.push(byte[0]);
+        // What is no text, such as TLS, is not for this server.
+        if !bytes.is_ascii() || bytes[0] < b' ' {
+            return None;
+        }
     }
     String::from_utf8(bytes).ok()
 }

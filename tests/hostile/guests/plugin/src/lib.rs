@@ -129,7 +129,7 @@ fn attempt(line: &str) -> Outcome {
         "recurse" => Ok(recurse(number()?).to_string()),
         "panic" => panic!("{rest}"),
         "exit" => std::process::exit(i32::try_from(number()?).unwrap_or(0)),
-        "get" | "post" | "send" => request::attempt(verb, rest),
+        "get" | "send" => request::attempt(verb, rest),
         "read" | "list" | "write" | "sparse" | "unlinked" | "many" | "deep" | "remove" | "rename" | "symlink"
         | "link" | "times" | "mkdir" => files::attempt(verb, rest),
         other => Err(format!("no attempt is called {other}")),

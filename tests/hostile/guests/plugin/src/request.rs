@@ -1,7 +1,7 @@
-//! Attempts on the network: `get URL`, `post URL BYTES`, and `send METHOD URL NAME:VALUE…` with headers of one's own.
+//! Attempts on the network: `get URL`, and `send METHOD URL [NAME:VALUE…] [BYTES]` with headers and a body.
 
 use wasip2::http::outgoing_handler::handle;
-use wasip2::http::types::{Fields, Method, OutgoingBody, OutgoingRequest, RequestOptions, Scheme};
+use wasip2::http::types::{ErrorCode, Fields, Method, OutgoingBody, OutgoingRequest, RequestOptions, Scheme};
 use wasip2::io::streams::StreamError;
 
 use crate::Outcome;
@@ -12,10 +12,10 @@ pub(crate) fn attempt(verb: &str, rest: &str) -> Outcome {
     let mut word = || words.next().ok_or("a word is missing");
     let method = match verb {
         "get" => Method::Get,
-        "post" => Method::Post,
         _ => match word()? {
             "HEAD" => Method::Head,
             "GET" => Method::Get,
+            "POST" => Method::Post,
             "PUT" => Method::Put,
             "CONNECT" => Method::Connect,
             other => Method::Other(other.to_owned()),
@@ -52,13 +52,12 @@ fn exchange(request: OutgoingRequest, size: usize) -> Outcome {
         options
     });
     let body = if size > 0 { Some(request.body().map_err(|()| "no body")?) } else { None };
-    let pending = handle(request, options).map_err(|code| format!("{code:?}"))?;
+    let pending = handle(request, options).map_err(|code| name(&code))?;
     if let Some(body) = body {
         send(body, size)?;
     }
     pending.subscribe().block();
-    let response =
-        pending.get().ok_or("no answer")?.map_err(|()| "a second answer")?.map_err(|code| format!("{code:?}"))?;
+    let response = pending.get().ok_or("no answer")?.map_err(|()| "a second answer")?.map_err(|code| name(&code))?;
     let status = response.status();
     let location = response.headers().get("location");
     let incoming = response.consume().map_err(|()| "no body")?;
@@ -92,5 +91,11 @@ fn send(body: OutgoingBody, size: usize) -> Result<(), String> {
         left -= now;
     }
     drop(stream);
-    OutgoingBody::finish(body, None).map_err(|code| format!("{code:?}"))
+    OutgoingBody::finish(body, None).map_err(|code| name(&code))
+}
+
+/// An error's name, without that of its type.
+fn name(code: &ErrorCode) -> String {
+    let text = format!("{code:?}");
+    text.strip_prefix("ErrorCode::").unwrap_or(&text).to_owned()
 }
