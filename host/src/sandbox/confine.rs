@@ -213,14 +213,12 @@ impl ResourceLimiter for MemoryWall {
         Ok(desired <= self.parts.elements)
     }
 
-    // Some languages make a component of many modules. Ours are of one; more cost the host little, since memory is
-    // bounded in all.
     fn instances(&self) -> usize {
         self.parts.instances
     }
 
     fn memories(&self) -> usize {
-        4
+        1
     }
 
     fn tables(&self) -> usize {

@@ -40,21 +40,19 @@ impl Sandbox {
         let clocks = self.clocks();
         let mut run = Run::new(self, program, limits.guest_memory, &limits, program.context(), ())
             .map_err(|(error, ())| error)?;
-        let made = run
-            .instantiate(self, link)
-            .and_then(|instance| {
-                let place = Some(interface::INSPECTION);
-                let begin = run.export::<(inspection::Subject,), (Answer<()>,)>(&instance, place, "begin")?;
-                let functions = (
-                    run.export(&instance, place, "see")?,
-                    run.export(&instance, place, "content")?,
-                    run.export(&instance, place, "finish")?,
-                );
-                run.state().enter();
-                let subject = inspection::Subject { digest: digest.to_owned(), media_type: media_type.to_owned() };
-                let (begun,) = run.call(begin, (subject,))?;
-                Ok(begun.map(|()| functions))
-            });
+        let made = run.instantiate(self, link).and_then(|instance| {
+            let place = Some(interface::INSPECTION);
+            let begin = run.export::<(inspection::Subject,), (Answer<()>,)>(&instance, place, "begin")?;
+            let functions = (
+                run.export(&instance, place, "see")?,
+                run.export(&instance, place, "content")?,
+                run.export(&instance, place, "finish")?,
+            );
+            run.state().enter();
+            let subject = inspection::Subject { digest: digest.to_owned(), media_type: media_type.to_owned() };
+            let (begun,) = run.call(begin, (subject,))?;
+            Ok(begun.map(|()| functions))
+        });
         match made {
             Ok(Ok((see, content, finish))) => Ok(Inspection {
                 run: Some(run),

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use cofferdam::sandbox::Resolver;
 use cofferdam::{Error, GuestFailure};
 
-use crate::server::{Server, answer, drain};
+use crate::server::{Server, answer, drain, read_chunks};
 use crate::trial::Trial;
 
 /// A resolver in whose world each name has these addresses.
@@ -42,12 +42,15 @@ fn a_granted_request_is_made() {
 
 #[test]
 fn a_body_is_sent_where_the_method_is_granted() {
-    let server = Server::new(|_, stream| answer(stream, "201 Created", "", b""));
+    let server = Server::new(|_, stream| {
+        let length = read_chunks(stream);
+        answer(stream, "201 Created", "", length.to_string().as_bytes());
+    });
     let url = server.at("127.0.0.1");
     let rule = format!("POST {url}");
     assert_eq!(Trial::new(format!("send PUT {url}/ 5000")).http(&rule).run().said(), "not: HttpRequestDenied");
     let sent = format!("send POST {url}/ 5000 content-type:text/plain");
-    assert_eq!(Trial::new(&sent).http(&rule).run().said(), "201, 0 bytes: ");
+    assert_eq!(Trial::new(&sent).http(&rule).run().said(), "201, 4 bytes: 5000");
     assert_eq!(Trial::new(&sent).http(&url).run().said(), "not: HttpRequestDenied");
     assert_eq!(server.heads().len(), 1);
 }

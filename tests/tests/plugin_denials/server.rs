@@ -84,6 +84,18 @@ pub(crate) fn answer(stream: &mut TcpStream, status: &str, headers: &str, body: 
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
 }
 
+/// Reads a body that comes in chunks, of which one letter fills each; gives its length.
+pub(crate) fn read_chunks(stream: &mut TcpStream) -> usize {
+    let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
+    while !bytes.ends_with(b"\r\n0\r\n\r\n") {
+        match stream.read(&mut buffer) {
+            Ok(count) if count > 0 => bytes.extend_from_slice(&buffer[..count]),
+            _ => break,
+        }
+    }
+    bytes.iter().filter(|byte| **byte == b'y').count()
+}
+
 /// Reads until the other side goes.
 pub(crate) fn drain(stream: &mut TcpStream) {
     let mut buffer = [0; 4096];

@@ -136,13 +136,15 @@ impl Ready {
     ) -> Result<Self, Failure> {
         let mut names = vec![image.reference.clone()];
         if asked_as.parse::<Digest>().is_ok() {
-            let named = session.storage()?.images()?.into_iter().filter(|entry| entry.manifest == image.manifest_digest);
+            let named =
+                session.storage()?.images()?.into_iter().filter(|entry| entry.manifest == image.manifest_digest);
             let named: Vec<_> = named.map(|entry| entry.reference).collect();
             names = if named.is_empty() { names } else { named };
         }
         let mut refused = None;
         for name in names {
-            let ready = Self::new(session, policy, &AskArgs::default(), &name).and_then(|ready| ready.check().map(|()| ready));
+            let ready =
+                Self::new(session, policy, &AskArgs::default(), &name).and_then(|ready| ready.check().map(|()| ready));
             match ready {
                 Ok(ready) => return Ok(ready),
                 Err(error) => refused = Some(error),

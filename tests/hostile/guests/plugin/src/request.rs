@@ -53,11 +53,10 @@ fn exchange(request: OutgoingRequest, size: usize) -> Outcome {
     });
     let body = if size > 0 { Some(request.body().map_err(|()| "no body")?) } else { None };
     let pending = handle(request, options).map_err(|code| name(&code))?;
-    if let Some(body) = body {
-        send(body, size)?;
-    }
+    let sent = body.map_or(Ok(()), |body| send(body, size));
     pending.subscribe().block();
     let response = pending.get().ok_or("no answer")?.map_err(|()| "a second answer")?.map_err(|code| name(&code))?;
+    sent?;
     let status = response.status();
     let location = response.headers().get("location");
     let incoming = response.consume().map_err(|()| "no body")?;
