@@ -1,7 +1,8 @@
 //! Ambient authority: the one module that turns a path into a handle, or asks the system who and when it is.
 //!
 //! Everything else in the library works on handles that came from here or from the caller. A search for `ambient::` is
-//! the audit. The network belongs to the registry room; the environment and the terminal to nobody in the library.
+//! the audit. The network belongs to the registry room, and to the gate of plugins (`sandbox/powers`); the environment and
+//! the terminal to nobody in the library.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -13,6 +14,7 @@ use std::time::SystemTime;
 
 use cap_std::fs::Dir;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 
 use crate::error::{Error, Result};
 
@@ -148,6 +150,19 @@ pub fn open_parent(path: &Path) -> Result<(Dir, OsString)> {
     };
     let parent = resolved.parent().ok_or_else(nameless)?;
     Ok((open_dir(parent)?, resolved.file_name().ok_or_else(nameless)?.to_owned()))
+}
+
+/// Lets a plugin see the directory at `path` under the name `seen_as`. Links are followed as the shell would.
+///
+/// # Errors
+///
+/// [`Error::NotFound`], and [`Error::Io`] for what is no directory or cannot be opened.
+pub(crate) fn preopen(plugin: &mut WasiCtxBuilder, path: &Path, seen_as: &str, may: FsPerms) -> Result<()> {
+    // WASI's own errors do not say what was opened.
+    hold(path)?;
+    open_dir(path)?;
+    let opened = plugin.preopened_dir(path, seen_as, may);
+    opened.map(drop).map_err(|error| failed("open", path, io::Error::other(format!("{error:#}"))))
 }
 
 /// Makes sure that `path` is a directory of this user's, made for this user alone if it is absent, to which nobody else can

@@ -3,7 +3,8 @@
 //! Two host calls for an ordinary entry: one reads the padding of the member before and a header, less than 1 KiB; one
 //! puts the entry, with paths borrowed from the parser's buffers. A file's content never comes here.
 
-/// What `wit-bindgen` makes of `wit/layer.wit`. Borrowing, so that an entry is passed without a copy of its parts.
+/// What `wit-bindgen` makes of `wit/layer.wit`. Borrowing, so that an entry is passed without a copy of its parts. That
+/// file alone: an inspector takes entries, and where any world of the package does that they are owned in all of them.
 mod bindings {
     #![allow(missing_docs, unreachable_pub, unsafe_code, clippy::pedantic)]
 

@@ -6,7 +6,7 @@ use rustix::time::{ClockId, clock_gettime};
 use wasmtime::{ResourceLimiter, StoreContextMut, UpdateDeadline};
 
 use super::bounds::Bounds;
-use super::powers::Powers;
+use super::powers::{Powers, RunReport};
 use super::program::Program;
 use crate::error::{Error, GuestFailure, Result};
 use crate::limits::Limits;
@@ -40,7 +40,7 @@ pub(crate) struct Confined<H> {
     idle_calls: u64,
     log_messages: u64,
     pub(crate) bounds: Bounds,
-    /// What a plugin holds beyond its world.
+    /// What a plugin holds beyond its world. One that holds anything runs asynchronously.
     pub(crate) powers: Option<Box<Powers>>,
     /// The first error of a host call, or the limit that was crossed: it says more than the trap that follows.
     failure: Option<Error>,
@@ -59,7 +59,7 @@ impl<H> Confined<H> {
             host,
             program,
             powers,
-            memory: MemoryWall { limit: memory_limit, crossed: false, parts },
+            memory: MemoryWall { limit: memory_limit, used: 0, last: 0, peak: 0, crossed: false, parts },
             clock: GuestClock::new(limits),
             idle_calls: limits.idle_calls,
             log_messages: limits.log_messages,
@@ -96,7 +96,10 @@ impl<H> Confined<H> {
 
     /// Ends a call of the guest's: charges it, also where no tick came. Says whether there is time left for another.
     pub(crate) fn leave(&mut self) -> Result<()> {
-        if self.clock.tick() { Ok(()) } else { Err(self.stopped(GuestFailure::TimeOut)) }
+        if !self.clock.tick() {
+            return Err(self.stopped(GuestFailure::TimeOut));
+        }
+        self.powers.as_mut().map_or(Ok(()), |powers| powers.check(false))
     }
 
     /// Whose store it is.
@@ -132,17 +135,29 @@ impl<H> Confined<H> {
         Error::Guest { guest: self.program.name().to_owned(), failure }
     }
 
-    /// Takes the host back, and the failure if there is one.
-    pub(crate) fn release(mut self) -> (H, Option<Error>) {
+    /// Takes the host back, the failure if there is one, and how the run went.
+    pub(crate) fn release(mut self) -> (H, Option<Error>, RunReport) {
         if self.memory.crossed {
             let error = self.stopped(GuestFailure::Memory(self.memory.limit));
             self.failure.get_or_insert(error);
         }
-        (self.host, self.failure)
+        let mut report =
+            RunReport { peak_memory: self.memory.peak, guest_time: self.clock.used, ..RunReport::default() };
+        if let Some(mut powers) = self.powers {
+            if let Err(error) = powers.check(true) {
+                self.failure.get_or_insert(error);
+            }
+            powers.close(&mut report);
+        }
+        (self.host, self.failure, report)
     }
 
     /// Takes one message from the budget; says whether there was one.
     pub(crate) fn message(&mut self) -> bool {
+        // Shared with standard output.
+        if let Some(powers) = &self.powers {
+            return powers.message();
+        }
         let left = self.log_messages.checked_sub(1);
         self.log_messages = left.unwrap_or_default();
         left.is_some()
@@ -151,7 +166,12 @@ impl<H> Confined<H> {
 
 /// The bound on a guest's memory and on what else a store may hold.
 pub(crate) struct MemoryWall {
+    /// Of all memories together.
     limit: u64,
+    used: u64,
+    /// By how much it was about to grow last.
+    last: u64,
+    peak: u64,
     crossed: bool,
     parts: PartBounds,
 }
@@ -171,10 +191,22 @@ const GUEST: PartBounds = PartBounds { instances: 16, tables: 8, elements: 20_00
 const PLUGIN: PartBounds = PartBounds { instances: 128, tables: 32, elements: 200_000 };
 
 impl ResourceLimiter for MemoryWall {
-    fn memory_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        self.crossed |= desired as u64 > self.limit;
+    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        self.last = desired.saturating_sub(current) as u64;
+        let desired = self.used.saturating_add(self.last);
+        self.crossed |= desired > self.limit;
         // An error ends the guest: one that could go on without the memory would only fail later and less clearly.
-        if self.crossed { Err(wasmtime::Error::msg("the memory limit was crossed")) } else { Ok(true) }
+        if self.crossed {
+            return Err(wasmtime::Error::msg("the memory limit was crossed"));
+        }
+        self.used = desired;
+        self.peak = self.peak.max(desired);
+        Ok(true)
+    }
+
+    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.used = self.used.saturating_sub(std::mem::take(&mut self.last));
+        Ok(())
     }
 
     fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
@@ -251,12 +283,20 @@ fn thread_time() -> Duration {
 /// Called at each tick of the engine's epoch while a guest runs.
 pub(crate) fn on_tick<H>(mut store: StoreContextMut<'_, Confined<H>>) -> wasmtime::Result<UpdateDeadline> {
     let state = store.data_mut();
-    if state.clock.tick() {
-        return Ok(UpdateDeadline::Continue(1));
+    if !state.clock.tick() {
+        let error = state.stopped(GuestFailure::TimeOut);
+        state.failure.get_or_insert(error);
+        return Err(wasmtime::Error::msg("the time limit was crossed"));
     }
-    let error = state.stopped(GuestFailure::TimeOut);
-    state.failure.get_or_insert(error);
-    Err(wasmtime::Error::msg("the time limit was crossed"))
+    let Some(powers) = &mut state.powers else { return Ok(UpdateDeadline::Continue(1)) };
+    match powers.check(false) {
+        // So that the time in which it must be done passes for one that never waits, too.
+        Ok(()) => Ok(UpdateDeadline::Yield(1)),
+        Err(error) => {
+            state.fail(error);
+            Err(wasmtime::Error::msg("a limit was crossed"))
+        }
+    }
 }
 
 #[cfg(test)]

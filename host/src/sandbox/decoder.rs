@@ -7,10 +7,8 @@ use super::bindings::{Failure, interface};
 use super::bounds;
 use super::confine::{Confined, MAX_TRANSFER};
 use super::engine::Sandbox;
-use super::failure::judge;
 use super::input::{self, InputHost};
 use super::log;
-use super::powers::Context;
 use super::program::Program;
 use super::run::Run;
 use crate::error::Result;
@@ -35,7 +33,7 @@ impl Sandbox {
     pub fn decode<H: DecoderHost>(&self, program: &Program, limits: &Limits, host: H) -> (Result<()>, H) {
         let limits = &program.limits(limits);
         let _clocks = self.clocks();
-        let mut run = match Run::new(self, program, limits.decoder_memory, limits, &Context::default(), host) {
+        let mut run = match Run::new(self, program, limits.decoder_memory, limits, program.context(), host) {
             Ok(run) => run,
             Err((error, host)) => return (Err(error), host),
         };
@@ -43,8 +41,7 @@ impl Sandbox {
             let decode = run.export::<(), (std::result::Result<(), Failure>,)>(&instance, None, "decode")?;
             run.call(decode, ()).map(|(outcome,)| outcome)
         });
-        let (host, failure) = run.release();
-        (judge(program.name(), failure, outcome, limits), host)
+        run.end(outcome, limits)
     }
 }
 

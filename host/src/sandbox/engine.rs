@@ -10,7 +10,7 @@ use wasmtime::{Cache, CacheConfig, Config, Engine, OptLevel, Store};
 
 use super::confine::{Confined, HANDLES, call_fuel, on_tick};
 use super::embedded::Guest;
-use super::powers::Powers;
+use super::powers::{self, Powers};
 use super::program::{Interfaces, Program};
 use super::ticker::{Running, Ticker};
 use crate::ambient;
@@ -133,13 +133,14 @@ impl Sandbox {
         powers: Option<Box<Powers>>,
         host: H,
     ) -> Store<Confined<H>> {
+        let handles = if powers.is_some() { powers::HANDLES } else { HANDLES };
         let state = Confined::new(program.clone(), memory_limit, limits, powers, host);
         let mut store = Store::new(&self.engine, state);
         store.limiter(|state| &mut state.memory);
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(on_tick);
         store.set_hostcall_fuel(call_fuel(limits));
-        store.set_max_component_handles(HANDLES);
+        store.set_max_component_handles(handles);
         store
     }
 }

@@ -7,10 +7,8 @@ use super::bindings::{Failure, claim, interface};
 use super::bounds;
 use super::confine::Confined;
 use super::engine::Sandbox;
-use super::failure::judge;
 use super::input::{self, InputHost};
 use super::log;
-use super::powers::Context;
 use super::program::Program;
 use super::run::Run;
 use crate::error::Result;
@@ -31,7 +29,7 @@ impl Sandbox {
     pub fn extract<H: ExtractorHost>(&self, program: &Program, limits: &Limits, host: H) -> (Result<()>, H) {
         let limits = &program.limits(limits);
         let _clocks = self.clocks();
-        let mut run = match Run::new(self, program, limits.guest_memory, limits, &Context::default(), host) {
+        let mut run = match Run::new(self, program, limits.guest_memory, limits, program.context(), host) {
             Ok(run) => run,
             Err((error, host)) => return (Err(error), host),
         };
@@ -39,8 +37,7 @@ impl Sandbox {
             let extract = run.export::<(), (std::result::Result<(), Failure>,)>(&instance, None, "extract")?;
             run.call(extract, ()).map(|(outcome,)| outcome)
         });
-        let (host, failure) = run.release();
-        (judge(program.name(), failure, outcome, limits), host)
+        run.end(outcome, limits)
     }
 }
 

@@ -21,9 +21,10 @@ pub(crate) fn judge<T>(
 
 /// The error of a guest that trapped or could not be instantiated.
 pub(crate) fn stopped_by(guest: &str, error: &wasmtime::Error) -> Error {
-    let failure = match error.downcast_ref::<wasmtime::Trap>() {
-        Some(trap) => GuestFailure::Trap(trap.to_string()),
-        None => GuestFailure::Misuse(one_line(&error.root_cause().to_string())),
+    let failure = match (error.downcast_ref::<wasmtime::Trap>(), error.downcast_ref::<wasmtime_wasi::I32Exit>()) {
+        (Some(trap), _) => GuestFailure::Trap(trap.to_string()),
+        (None, Some(exit)) => GuestFailure::Misuse(format!("it exited, with code {}, and gave no answer", exit.0)),
+        (None, None) => GuestFailure::Misuse(one_line(&error.root_cause().to_string())),
     };
     Error::Guest { guest: guest.to_owned(), failure }
 }

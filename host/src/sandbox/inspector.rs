@@ -6,8 +6,6 @@ use wasmtime::component::{Linker, TypedFunc};
 use super::bindings::{Failure, claim, inspection, interface};
 use super::confine::Confined;
 use super::engine::Sandbox;
-use super::failure::judge;
-use super::powers::Context;
 use super::program::Program;
 use super::run::Run;
 use super::ticker::Running;
@@ -40,9 +38,8 @@ impl Sandbox {
     pub fn inspection(&self, program: &Program, limits: &Limits, digest: &str, media_type: &str) -> Result<Inspection> {
         let limits = program.limits(limits);
         let clocks = self.clocks();
-        let context = Context::default();
-        let mut run =
-            Run::new(self, program, limits.guest_memory, &limits, &context, ()).map_err(|(error, ())| error)?;
+        let mut run = Run::new(self, program, limits.guest_memory, &limits, program.context(), ())
+            .map_err(|(error, ())| error)?;
         let made = run.instantiate(self, link).and_then(|instance| {
             let place = Some(interface::INSPECTION);
             let begin = run.export::<(inspection::Subject,), (Answer<()>,)>(&instance, place, "begin")?;
@@ -66,10 +63,7 @@ impl Sandbox {
                 finish,
                 _clocks: clocks,
             }),
-            other => {
-                let ((), failure) = run.release();
-                judge(program.name(), failure, other, &limits).map(|_| unreachable!("only failures come here"))
-            }
+            other => run.end(other, &limits).0.map(|_| unreachable!("only failures come here")),
         }
     }
 }
@@ -153,8 +147,7 @@ impl Inspection {
                 if let Err(error) = in_time {
                     run.state().fail(error);
                 }
-                let ((), failure) = run.release();
-                judge(self.program.name(), failure, outcome.map(|(answer,)| answer), &self.limits)
+                run.end(outcome.map(|(answer,)| answer), &self.limits).0
             }
         }
     }

@@ -5,6 +5,9 @@
 //! ([`DecoderHost`], [`ExtractorHost`], both with an [`InputHost`]); what goes wrong comes back as one typed [`crate::Error`]. Nothing of a guest
 //! survives its run.
 //!
+//! A plugin, which is somebody else's guest, may hold capabilities beyond that. They were asked for and granted, and are
+//! served by parts of WASI ([`Context`], [`RunReport`]).
+//!
 //! This room knows neither layers nor trees: it moves claims and bytes.
 
 mod bindings;
@@ -34,5 +37,5 @@ pub use engine::{GuestInfo, Sandbox, SandboxOptions};
 pub use extractor::ExtractorHost;
 pub use input::InputHost;
 pub use inspector::Inspection;
-pub use powers::Context;
+pub use powers::{Context, Denial, Resolver, RunReport, RunReports};
 pub use program::{Interfaces, Program};

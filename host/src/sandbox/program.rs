@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -10,6 +10,7 @@ use wasmtime::component::types::ComponentItem;
 
 use super::engine::Sandbox;
 use super::failure::one_line;
+use super::powers::Context;
 use crate::digest::Digest;
 use crate::error::{Error, GuestFailure, Result};
 use crate::limits::Limits;
@@ -19,6 +20,7 @@ use crate::plugin::{Capabilities, Capability, PluginManifest, World};
 #[derive(Clone)]
 pub struct Program(Arc<Parts>);
 
+#[derive(Clone)]
 struct Parts {
     name: String,
     identity: Digest,
@@ -27,10 +29,12 @@ struct Parts {
     plugin: Option<PluginParts>,
 }
 
+#[derive(Clone)]
 struct PluginParts {
     manifest: PluginManifest,
     capabilities: Capabilities,
     settings: BTreeMap<String, String>,
+    context: Context,
 }
 
 impl Program {
@@ -64,6 +68,21 @@ impl Program {
     /// What it holds beyond its world; nothing for a first-party guest.
     pub(crate) fn capabilities(&self) -> Option<&Capabilities> {
         self.0.plugin.as_ref().map(|plugin| &plugin.capabilities).filter(|held| !held.is_empty())
+    }
+
+    /// The same program, run in this context where the call brings none of its own. A first-party guest needs none.
+    #[must_use]
+    pub fn in_context(&self, context: Context) -> Self {
+        let mut parts = Parts::clone(&self.0);
+        if let Some(plugin) = &mut parts.plugin {
+            plugin.context = context;
+        }
+        Self(Arc::new(parts))
+    }
+
+    pub(crate) fn context(&self) -> &Context {
+        static NONE: LazyLock<Context> = LazyLock::new(Context::default);
+        self.0.plugin.as_ref().map_or(&NONE, |plugin| &plugin.context)
     }
 
     /// What it was told.
@@ -114,7 +133,8 @@ impl Sandbox {
         }
         let needed: Vec<_> = doors.iter().map(|door| door.needs(manifest.world)).collect();
         check_held(name, manifest, &capabilities, &needed)?;
-        let plugin = PluginParts { manifest: manifest.clone(), capabilities, settings: all };
+        let plugin =
+            PluginParts { manifest: manifest.clone(), capabilities, settings: all, context: Context::default() };
         let program = Program(Arc::new(Parts { name: name.to_owned(), identity, component, plugin: Some(plugin) }));
         if program.component().get_export_index(None, manifest.world.export()).is_none() {
             return Err(failed(format!(
@@ -175,22 +195,36 @@ fn check_held(name: &str, manifest: &PluginManifest, held: &Capabilities, needed
     let asked = &manifest.capabilities;
     let mut missing = Vec::new();
     let mut unasked = Vec::new();
+    let http: Vec<_> = asked.http.iter().cloned().map(Capability::Http).collect();
+    // Streams and waiting come with each of these: the first that is asked for is what is missing.
+    let io = if asked.clock && !asked.runtime { vec![Capability::Clock] } else { vec![Capability::Runtime] };
+    let io = if asked.runtime || asked.clock || http.is_empty() { io } else { http.clone() };
     for (need, asked_one, held_one, flags) in [
         (Need::Runtime, asked.runtime, held.runtime, vec![Capability::Runtime]),
+        (
+            Need::Io,
+            asked.runtime || asked.clock || !http.is_empty(),
+            held.runtime || held.clock || !held.http.is_empty(),
+            io,
+        ),
         (Need::Clock, asked.clock, held.clock, vec![Capability::Clock]),
         (Need::Random, asked.random, held.random, vec![Capability::Random]),
-        (
-            Need::Http,
-            !asked.http.is_empty(),
-            !held.http.is_empty(),
-            asked.http.iter().cloned().map(Capability::Http).collect(),
-        ),
+        (Need::Http, !asked.http.is_empty(), !held.http.is_empty(), http),
     ] {
         if !needed.contains(&need) || held_one {
             continue;
         }
-        if asked_one { missing.extend(flags) } else { unasked.push(need.word()) }
+        if !asked_one {
+            unasked.push(need.word());
+            continue;
+        }
+        for flag in flags {
+            if !missing.contains(&flag) {
+                missing.push(flag);
+            }
+        }
     }
+    unasked.dedup();
     if !unasked.is_empty() {
         return Err(Error::Denied {
             plugin: name.to_owned(),
@@ -215,6 +249,8 @@ enum Need {
     /// The world has it, or it is types alone.
     World,
     Runtime,
+    /// Streams and waiting: what speaks of them brings them.
+    Io,
     Clock,
     Random,
     Http,
@@ -226,7 +262,7 @@ impl Need {
     fn word(self) -> &'static str {
         match self {
             Self::World => "nothing",
-            Self::Runtime => "runtime",
+            Self::Runtime | Self::Io => "runtime",
             Self::Clock => "clock",
             Self::Random => "random",
             Self::Http => "http",
@@ -247,13 +283,18 @@ impl Door {
         let Some((package, interface)) = self.name.split_once('/') else { return Need::Nobody };
         let (interface, version) = interface.split_once('@').unwrap_or((interface, ""));
         match package {
-            "cofferdam:layer" if version == World::VERSION && world.imports().contains(&interface) => Need::World,
+            "cofferdam:layer"
+                if version == World::VERSION && (self.only_types || world.imports().contains(&interface)) =>
+            {
+                Need::World
+            }
             "wasi:io" | "wasi:cli" | "wasi:filesystem" | "wasi:clocks" | "wasi:random" | "wasi:http"
                 if self.only_types =>
             {
                 Need::World
             }
-            "wasi:io" | "wasi:cli" | "wasi:filesystem" => Need::Runtime,
+            "wasi:io" => Need::Io,
+            "wasi:cli" | "wasi:filesystem" => Need::Runtime,
             "wasi:random" if interface.starts_with("insecure") => Need::Runtime,
             "wasi:random" => Need::Random,
             "wasi:clocks" => Need::Clock,

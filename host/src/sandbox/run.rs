@@ -6,9 +6,11 @@ use tokio::runtime::{Builder, Runtime};
 use wasmtime::Store;
 use wasmtime::component::{ComponentNamedList, Instance, Lift, Linker, Lower, TypedFunc};
 
+use super::bindings::Failure;
 use super::confine::Confined;
 use super::engine::Sandbox;
-use super::powers::{self, Context, Powers};
+use super::failure::judge;
+use super::powers::{self, Context, Denial, Powers, RunReports};
 use super::program::Program;
 use crate::error::{Error, GuestFailure, Result};
 use crate::limits::Limits;
@@ -16,9 +18,11 @@ use crate::limits::Limits;
 /// A program in its store. Dropping it ends it.
 pub(crate) struct Run<H: 'static> {
     program: Program,
+    /// For a program that can wait. Before the store: what is under way there ends first.
+    waits: Option<Waits>,
     store: Store<Confined<H>>,
-    /// For a program that can wait: where, and how much longer.
-    waits: Option<(Runtime, Duration)>,
+    begin: Instant,
+    reports: Option<RunReports>,
 }
 
 impl<H: Send + 'static> Run<H> {
@@ -30,12 +34,13 @@ impl<H: Send + 'static> Run<H> {
         context: &Context,
         host: H,
     ) -> std::result::Result<Self, (Error, H)> {
+        let begin = Instant::now();
         let (powers, waits) = match prepare(program, limits, context) {
             Ok(prepared) => prepared,
             Err(error) => return Err((error, host)),
         };
         let store = sandbox.store(program, memory, limits, powers, host);
-        Ok(Self { program: program.clone(), store, waits })
+        Ok(Self { program: program.clone(), waits, store, begin, reports: context.reports.clone() })
     }
 
     /// Links what the world has, by `link`, and what the program holds beyond it; then instantiates.
@@ -52,9 +57,9 @@ impl<H: Send + 'static> Run<H> {
         let component = self.program.component().clone();
         match &mut self.waits {
             None => linker.instantiate(&mut self.store, &component),
-            Some((runtime, left)) => {
+            Some(waits) => {
                 let instance = linker.instantiate_async(&mut self.store, &component);
-                within(runtime, left, instance).unwrap_or_else(|| Err(self.late()))
+                waits.within(instance).unwrap_or_else(|| Err(self.late()))
             }
         }
     }
@@ -86,9 +91,9 @@ impl<H: Send + 'static> Run<H> {
     {
         match &mut self.waits {
             None => function.call(&mut self.store, parameters),
-            Some((runtime, left)) => {
+            Some(waits) => {
                 let returned = function.call_async(&mut self.store, parameters);
-                within(runtime, left, returned).unwrap_or_else(|| Err(self.late()))
+                waits.within(returned).unwrap_or_else(|| Err(self.late()))
             }
         }
     }
@@ -97,9 +102,24 @@ impl<H: Send + 'static> Run<H> {
         self.store.data_mut()
     }
 
-    /// Ends it; gives the host back, and the failure of a host call if there was one.
-    pub(crate) fn release(self) -> (H, Option<Error>) {
-        self.store.into_data().release()
+    /// Ends it: judges how its export returned, and gives the host back. The report of the run goes where the context said.
+    ///
+    /// A plugin that failed after it had been denied what a person can grant has failed for that, as far as we can tell:
+    /// the error then carries the command that grants it.
+    pub(crate) fn end<T>(
+        mut self,
+        outcome: wasmtime::Result<std::result::Result<T, Failure>>,
+        limits: &Limits,
+    ) -> (Result<T>, H) {
+        drop(self.waits.take());
+        let name = self.program.name();
+        let (host, failure, mut report) = self.store.into_data().release();
+        report.wall = self.begin.elapsed();
+        let result = judge(name, failure, outcome, limits).map_err(|error| because(name, error, &report.denials));
+        if let Some(reports) = self.reports {
+            reports.set(report);
+        }
+        (result, host)
     }
 
     /// The program waited for longer than it may.
@@ -111,22 +131,70 @@ impl<H: Send + 'static> Run<H> {
     }
 }
 
-type Prepared = (Option<Box<Powers>>, Option<(Runtime, Duration)>);
+/// The error of a plugin that was denied something, with what that was.
+fn because(plugin: &str, error: Error, denials: &[Denial]) -> Error {
+    let own = match &error {
+        Error::Refused { .. } | Error::Corrupt { .. } => true,
+        Error::Guest { failure, .. } => matches!(failure, GuestFailure::Trap(_) | GuestFailure::Misuse(_)),
+        _ => false,
+    };
+    match denials.iter().find(|denial| denial.grant.is_some()) {
+        Some(denial) if own => {
+            let lacked =
+                Error::Denied { plugin: plugin.to_owned(), what: denial.what.clone(), grant: denial.grant.clone() };
+            lacked.context(error.to_string())
+        }
+        _ => error,
+    }
+}
+
+type Prepared = (Option<Box<Powers>>, Option<Waits>);
 
 fn prepare(program: &Program, limits: &Limits, context: &Context) -> Result<Prepared> {
     let Some(held) = program.capabilities() else { return Ok((None, None)) };
-    let powers = Powers::new(program.name(), held, limits, context)?;
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| Error::Io { action: "set up what a plugin waits on".into(), source })?;
-    Ok((Some(Box::new(powers)), Some((runtime, limits.plugin_wait))))
+    let powers = Powers::new(program, held, limits, context)?;
+    Ok((Some(Box::new(powers)), Some(Waits::new(limits.plugin_wait)?)))
 }
 
-/// Runs `work` for as long as is left; nothing if it is not done then.
-fn within<T>(runtime: &Runtime, left: &mut Duration, work: impl Future<Output = T>) -> Option<T> {
-    let begin = Instant::now();
-    let done = runtime.block_on(async { tokio::time::timeout(*left, work).await });
-    *left = left.saturating_sub(begin.elapsed());
-    done.ok()
+/// Where a program waits, and how much longer it may.
+struct Waits {
+    /// Nothing once it is dropped.
+    runtime: Option<Runtime>,
+    left: Duration,
+}
+
+impl Waits {
+    fn new(left: Duration) -> Result<Self> {
+        /// Threads for what would block: files and names.
+        const BLOCKING: usize = 8;
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(BLOCKING)
+            .build()
+            .map_err(|source| Error::Io { action: "set up what a plugin waits on".into(), source })?;
+        Ok(Self { runtime: Some(runtime), left })
+    }
+
+    /// Runs `work` for as long as is left; nothing if it is not done then.
+    fn within<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        let begin = Instant::now();
+        let left = self.left;
+        let done = self.runtime.as_ref()?.block_on(async { tokio::time::timeout(left, work).await });
+        self.left = left.saturating_sub(begin.elapsed());
+        done.ok()
+    }
+}
+
+impl Drop for Waits {
+    /// Does not wait for a call of the system that does not return, such as a lookup or a read of a pipe.
+    fn drop(&mut self) {
+        /// For what is about to return.
+        const GRACE: Duration = Duration::from_millis(100);
+        match self.runtime.take() {
+            // Where one may not block.
+            Some(runtime) if tokio::runtime::Handle::try_current().is_ok() => runtime.shutdown_background(),
+            Some(runtime) => runtime.shutdown_timeout(GRACE),
+            None => {}
+        }
+    }
 }

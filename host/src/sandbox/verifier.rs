@@ -2,7 +2,7 @@
 
 use super::bindings::{Failure, interface, verification};
 use super::engine::Sandbox;
-use super::failure::{judge, one_line};
+use super::failure::one_line;
 use super::powers::Context;
 use super::program::Program;
 use super::run::Run;
@@ -42,8 +42,7 @@ impl Sandbox {
                 run.state().enter();
                 run.call(verify, (subject.clone(),)).map(|(answer,)| answer)
             });
-        let ((), failure) = run.release();
-        match judge(program.name(), failure, outcome, limits) {
+        match run.end(outcome, limits).0 {
             Ok(said) => Ok(one_line(&said)),
             // The words for a layer's guest do not fit here.
             Err(Error::Refused { subject: what, reason }) if what == "the layer" => {

@@ -7,7 +7,7 @@ mod bindings {
     use super::Liar;
 
     wit_bindgen::generate!({
-        path: "../../../../wit",
+        path: "../../../../wit/layer.wit",
         world: "extractor",
         ownership: Borrowing { duplicate_if_necessary: false },
     });
