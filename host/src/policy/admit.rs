@@ -30,7 +30,11 @@ impl Admit {
 
     fn ask(&self, verifier: &Program, candidate: &Candidate) -> Result<Verdict> {
         let server = candidate.server.as_ref();
-        let context = Context { registry: server.map(|server| server.authority.clone()), ..self.context.clone() };
+        let context = Context {
+            registry: server.map(|server| server.authority.clone()),
+            registry_any_certificate: server.is_some_and(|server| server.any_certificate),
+            ..self.context.clone()
+        };
         let authority = server.map(|server| server.authority.to_string()).unwrap_or_default();
         let bare = authority.split_once("://").map_or("", |(_, bare)| bare);
         let subject = verification::Subject {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::rules::{Policy, Requirement};
 use crate::error::{Error, Result};
 use crate::plugin::World;
-use crate::sandbox::{Program, Sandbox};
+use crate::sandbox::{Context, Program, Sandbox};
 use crate::store::{Decision, InstalledPlugin, Plugins};
 use crate::unpack::Extensions;
 
@@ -108,7 +108,8 @@ fn make_ready(requirement: &Requirement, world: World, plugins: &Plugins, sandbo
 
 fn load(plugin: &InstalledPlugin, requirement: &Requirement, plugins: &Plugins, sandbox: &Sandbox) -> Result<Program> {
     let component = plugins.component(plugin)?;
-    sandbox.plugin(&plugin.name, &plugin.manifest, &component, &plugin.granted, &requirement.settings)
+    let program = sandbox.plugin(&plugin.name, &plugin.manifest, &component, &plugin.granted, &requirement.settings)?;
+    Ok(program.in_context(Context { scratch: Some(plugins.scratch_dir()), ..Context::default() }))
 }
 
 /// The decoders and extractors of a store. One that cannot be made ready is left out, with a warning: layers that it reads are

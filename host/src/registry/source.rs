@@ -95,10 +95,11 @@ impl ImageSource for RegistrySource {
 
     fn server(&self) -> Option<Server> {
         let registry = self.reference.registry();
-        let plain = self.registries.access().get(registry).transport == super::Transport::PlainHttp;
-        let scheme = if plain { "http" } else { "https" };
+        let transport = self.registries.access().get(registry).transport;
+        let scheme = if transport == super::Transport::PlainHttp { "http" } else { "https" };
         let authority = format!("{scheme}://{}", registry.authority()).parse().ok()?;
-        Some(Server { authority, repository: self.reference.repository().to_owned() })
+        let any_certificate = transport == super::Transport::InsecureTls;
+        Some(Server { authority, any_certificate, repository: self.reference.repository().to_owned() })
     }
 
     async fn resolve(&self) -> Result<RawDocument, Failure> {

@@ -14,7 +14,7 @@ use crate::store::names::{self, Staging};
 use crate::store::storage::ImageStorage;
 use crate::store::sweep::{self, Sweep};
 use crate::store::trees::Trees;
-use crate::store::{bundle, file, lease, plugins};
+use crate::store::{bundle, file, lease, plugins, scratch};
 use crate::tree::disk_usage;
 
 /// What something in the store is.
@@ -133,6 +133,9 @@ impl ImageStorage {
         if let Ok(plugins) = layout::open_dir(&self.rooms().root, plugins::ROOM) {
             census.plugins(&Arc::new(plugins))?;
         }
+        if let Ok(scratch) = layout::open_dir(&self.rooms().root, scratch::ROOM) {
+            census.scratch(&scratch)?;
+        }
         Ok(census.things)
     }
 }
@@ -144,7 +147,7 @@ impl Census<'_> {
 
     /// The store's directory itself, and what the store did not make.
     fn root(&mut self) -> Result<()> {
-        const ROOMS: [&str; 11] = [
+        const ROOMS: [&str; 12] = [
             "manifests",
             "configs",
             "layers",
@@ -156,6 +159,7 @@ impl Census<'_> {
             "overlay",
             "guests",
             plugins::ROOM,
+            scratch::ROOM,
         ];
         let root = Arc::clone(&self.storage.rooms().root);
         self.directory(&root, "");
@@ -203,6 +207,16 @@ impl Census<'_> {
             let kind = if plugins::is_known(&name) { Kind::Plugin } else { Kind::Other };
             let thing = self.file(dir, plugins::ROOM, &name, kind);
             self.add(thing);
+        }
+        Ok(())
+    }
+
+    fn scratch(&mut self, dir: &Dir) -> Result<()> {
+        self.directory(dir, scratch::ROOM);
+        for name in layout::names(dir, scratch::ROOM)? {
+            let dead = scratch::is_dead(dir, &name)?.is_some();
+            let (path, bytes) = (format!("{}/{name}", scratch::ROOM), disk_usage(dir, name.as_bytes()));
+            self.add(Thing { dead, ..Thing::new(Kind::Staging, path, None, bytes) });
         }
         Ok(())
     }

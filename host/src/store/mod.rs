@@ -73,6 +73,7 @@ mod refs;
 mod remove;
 mod reports;
 mod sandboxed;
+mod scratch;
 mod set_aside;
 mod space;
 mod stage;

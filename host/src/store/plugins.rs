@@ -3,6 +3,7 @@
 //! A name stands for one component, by its digest, until a person changes that: what a tag in a registry stands for
 //! later has no influence. Grants belong to that component; another one under the same name begins without any.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use cap_std::fs::Dir;
@@ -71,6 +72,11 @@ impl ImageStorage {
 }
 
 impl Plugins {
+    /// Where they get their scratch directories.
+    pub fn scratch_dir(&self) -> PathBuf {
+        self.storage.scratch_dir()
+    }
+
     /// Adds a plugin: its component, which carries its manifest. Without `replace`, a name that stands for another component
     /// keeps it.
     ///

@@ -73,6 +73,7 @@ impl ImageStorage {
         let mut sweep = Sweep::new(now);
         let rooms = self.rooms();
         let blobs = BlobKind::ALL.into_iter().map(|kind| rooms.blobs(kind));
+        self.sweep_scratch(&mut sweep);
         if let Ok(plugins) = layout::open_dir(&rooms.root, super::plugins::ROOM) {
             sweep_files(&Arc::new(plugins), &mut sweep);
         }

@@ -55,6 +55,8 @@ pub trait ImageSource: Send + Sync {
 pub struct Server {
     /// Where the registry is.
     pub authority: Authority,
+    /// Whether it may show any certificate: whoever named the image said so.
+    pub any_certificate: bool,
     /// The repository, such as `library/debian`.
     pub repository: String,
 }

@@ -109,7 +109,6 @@ pub(crate) struct Ready {
     pub(crate) storage: ImageStorage,
     panel: Panel,
     reference: String,
-    context: Context,
 }
 
 impl Ready {
@@ -123,7 +122,7 @@ impl Ready {
         let readers = Extensions::of_store(&plugins, unpacker.sandbox())?;
         let unpacker = unpacker.with_extensions(panel.extensions(&readers)?);
         let storage = storage.with_unpacker(std::sync::Arc::new(unpacker.clone()));
-        Ok(Self { unpacker, storage, panel, reference: reference.to_owned(), context: session.context()? })
+        Ok(Self { unpacker, storage, panel, reference: reference.to_owned() })
     }
 
     /// Makes ready for an image of the store, and checks that all who are asked about it now have let it in, under the name that
@@ -156,7 +155,8 @@ impl Ready {
     /// Who lets the image in.
     pub(crate) fn admission(&self) -> Admit {
         let (sandbox, limits) = (self.unpacker.sandbox().clone(), self.unpacker.limits().clone());
-        Admit::new(self.reference.clone(), self.panel.clone(), sandbox, limits, self.context.clone())
+        let context = Context { scratch: Some(self.storage.scratch_dir()), ..Context::default() };
+        Admit::new(self.reference.clone(), self.panel.clone(), sandbox, limits, context)
     }
 
     /// Checks that the image, which is in the store, was let in by all who are asked now.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cofferdam::policy::Policy;
-use cofferdam::sandbox::{Context, Sandbox, SandboxOptions};
+use cofferdam::sandbox::{Sandbox, SandboxOptions};
 use cofferdam::store::{ImageStorage, LayerDescriptor, LayerUnpacker, Unpacked, Watch};
 use cofferdam::unpack::{Extensions, Layer, Unpacker};
 use cofferdam::{Error, Limits, Progress, ambient};
@@ -108,11 +108,6 @@ impl Session {
     /// The policy, with the files that it names. To be asked before the wall is closed.
     pub(crate) fn policy(&self) -> Result<Policy, Failure> {
         policy::read(&self.policy)
-    }
-
-    /// What the plugins' capabilities depend on.
-    pub(crate) fn context(&self) -> Result<Context, Failure> {
-        Ok(Context::default())
     }
 
     /// The wall around a verb that may run plugins: with all that any of them may read.

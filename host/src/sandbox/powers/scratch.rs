@@ -7,7 +7,8 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use cap_std::fs::Dir;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::account::over;
 use crate::ambient;
@@ -41,12 +42,12 @@ pub(super) struct Scratch {
 impl Scratch {
     pub(super) fn new(plugin: &str, place: &Path, limits: &Limits) -> Result<Self> {
         let (parent, _) = ambient::create_private_dir(place)?;
-        let name = format!("plugin-{}", uuid::Uuid::new_v4().simple());
+        let (name, dir) = loop {
+            if let Some(made) = make(&parent)? {
+                break made;
+            }
+        };
         let path = place.join(&name);
-        let failed = |action: &str, errno| Error::io(action, name.as_bytes(), errno);
-        rustix::fs::mkdirat(&parent, &name, Mode::RWXU).map_err(|errno| failed("create", errno))?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let dir = rustix::fs::openat(&parent, &name, flags, Mode::empty()).map_err(|errno| failed("open", errno))?;
         Ok(Self {
             plugin: plugin.to_owned(),
             parent,
@@ -99,6 +100,21 @@ impl Scratch {
         }
         Ok(())
     }
+}
+
+/// Makes a directory and locks it, which tells whoever sweeps that its owner lives. Nothing if it was swept before that.
+fn make(parent: &Dir) -> Result<Option<(String, OwnedFd)>> {
+    let name = format!("plugin-{}", uuid::Uuid::new_v4().simple());
+    let failed = |action: &str, errno: Errno| Error::io(action, name.as_bytes(), errno);
+    rustix::fs::mkdirat(parent, &name, Mode::RWXU).map_err(|errno| failed("create", errno))?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let dir = match rustix::fs::openat(parent, &name, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(None),
+        opened => opened.map_err(|errno| failed("open", errno))?,
+    };
+    rustix::fs::flock(&dir, FlockOperation::LockExclusive).map_err(|errno| failed("lock", errno))?;
+    let links = rustix::fs::fstat(&dir).map_err(|errno| failed("look at", errno))?.st_nlink;
+    Ok((links > 0).then_some((name, dir)))
 }
 
 impl Drop for Scratch {

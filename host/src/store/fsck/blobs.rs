@@ -173,6 +173,7 @@ impl Check<'_> {
             "overlay",
             "guests",
             "plugins",
+            "scratch",
         ];
         rooms.contains(&name)
             || [crate::store::meta::NAME, crate::store::keep::NAME].contains(&name)
