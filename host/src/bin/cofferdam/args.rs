@@ -270,6 +270,8 @@ pub(crate) enum PluginCommand {
         #[arg(required = true)]
         names: Vec<String>,
     },
+    /// Run a plugin once, and show what it saw, said, used and was denied
+    Test(PluginTestArgs),
     /// Make a plugin to begin with: a crate in Rust, with a copy of the SDK, that builds as it is
     New {
         /// The world that it implements
@@ -302,6 +304,30 @@ pub(crate) struct PluginAddArgs {
     pub(crate) grants: GrantArgs,
     #[command(flatten)]
     pub(crate) access: AccessArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct PluginTestArgs {
+    /// The plugin's name in the store, or a file or directory: `./xz.wasm`, `./xz`
+    pub(crate) plugin: String,
+    /// The layer that it is shown or reads [default: a small one]
+    #[arg(long, value_name = "FILE", conflicts_with = "image")]
+    pub(crate) layer: Option<PathBuf>,
+    /// The image that a verifier is asked about; none of its layers is fetched
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) image: Option<String>,
+    /// A setting (repeatable)
+    #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
+    pub(crate) setting: Vec<(String, String)>,
+    #[command(flatten)]
+    pub(crate) grants: GrantArgs,
+    #[command(flatten)]
+    pub(crate) access: AccessArgs,
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("it is not of the form KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 #[derive(Debug, clap::Args)]

@@ -6,6 +6,7 @@ mod list;
 mod new;
 mod pack;
 mod source;
+mod test;
 
 use crate::args::PluginCommand;
 use crate::failure::Failure;
@@ -19,6 +20,7 @@ pub(crate) fn run(session: &Session, command: &PluginCommand) -> Result<(), Fail
         PluginCommand::Grant(args) => grant::grant(session, args),
         PluginCommand::Revoke(args) => grant::revoke(session, args),
         PluginCommand::Rm { names } => grant::remove(session, names),
+        PluginCommand::Test(args) => test::run(session, args),
         PluginCommand::New { world, directory } => new::run(session, *world, directory),
         PluginCommand::Pack { plugin, output } => pack::run(session, plugin, output),
     }

@@ -1,0 +1,53 @@
+//! What a name stands for, without a store: for whoever only wants to ask about an image.
+
+use async_trait::async_trait;
+
+use super::admission::Candidate;
+use super::retry::RetryPolicy;
+use crate::error::Result;
+use crate::limits::Limits;
+use crate::transport::{Descriptor, Documents, Failure, ImageSource, PlatformChoice, RawDocument, resolve_image};
+
+/// Resolves a name to the image that a pull would ask to be let in. Nothing is kept.
+///
+/// # Errors
+/// As [`resolve_image`].
+pub async fn candidate(
+    source: &dyn ImageSource,
+    platform: &PlatformChoice,
+    limits: &Limits,
+    retry: &RetryPolicy,
+) -> Result<Candidate> {
+    let documents = FromSource { source, retry };
+    let resolved = resolve_image(&source.name(), &documents, platform, limits).await?;
+    Ok(Candidate::of(&source.store_name()?, source.server(), &resolved))
+}
+
+struct FromSource<'a> {
+    source: &'a dyn ImageSource,
+    retry: &'a RetryPolicy,
+}
+
+#[async_trait]
+impl Documents for FromSource<'_> {
+    async fn top(&self) -> Result<RawDocument> {
+        let mut attempts = self.retry.attempts();
+        loop {
+            match self.source.resolve().await {
+                Ok(document) => return Ok(document),
+                Err(failure) => attempts.after(failure).await?,
+            }
+        }
+    }
+
+    async fn document(&self, descriptor: &Descriptor) -> Result<RawDocument> {
+        let mut attempts = self.retry.attempts();
+        loop {
+            let document: Result<RawDocument, Failure> = self.source.document(descriptor).await;
+            match document {
+                Ok(document) => return Ok(document),
+                Err(failure) => attempts.after(failure).await?,
+            }
+        }
+    }
+}
