@@ -178,7 +178,7 @@ limits! {
     /// Messages of a guest that reach the log; the others are dropped.
     log_messages ("log-messages", Count, []): u64 = 256;
     /// Time that a plugin with capabilities may take in all for one layer or image, waiting included.
-    plugin_wait ("plugin-wait", Time, []): Duration = Duration::from_secs(60);
+    plugin_wait ("plugin-wait", Time, []): Duration = Duration::from_mins(1);
     /// Linear memory of a plugin that asks for more than `guest-memory`.
     plugin_memory ("plugin-memory", Bytes, []): u64 = 256 * MIB64;
     /// Bytes of a plugin's component.

@@ -10,6 +10,7 @@ use crate::error::{Error, Escaped, Result};
 /// A set of capabilities: what a plugin asks for, what it was granted, or what it has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a word of the manifest")]
 pub struct Capabilities {
     /// What the standard library of a language wants in order to start, and which holds no power: streams, no arguments,
     /// no environment, an empty standard input, an output that goes to the log, random numbers that are always the same.

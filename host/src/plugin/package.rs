@@ -70,7 +70,7 @@ pub fn pack(mut component: Vec<u8>, manifest: &str) -> Result<Vec<u8>> {
 /// LEB128, unsigned.
 fn number(into: &mut Vec<u8>, mut value: usize) {
     loop {
-        let low = (value & 0x7f) as u8;
+        let low = u8::try_from(value & 0x7f).unwrap_or(0);
         value >>= 7;
         if value == 0 {
             return into.push(low);

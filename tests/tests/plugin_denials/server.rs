@@ -93,7 +93,7 @@ pub(crate) fn read_chunks(stream: &mut TcpStream) -> usize {
             _ => break,
         }
     }
-    bytes.iter().filter(|byte| **byte == b'y').count()
+    bytes.iter().map(|byte| usize::from(*byte == b'y')).sum()
 }
 
 /// Reads until the other side goes.
