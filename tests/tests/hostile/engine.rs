@@ -73,8 +73,8 @@ pub fn lies() -> Vec<Attack> {
         ),
         raw(
             "an answer larger than memory",
-            // The first answer is what the host had looked at, four bytes.
-            "(call $read (i64.const 0) (i32.const 9) (i32.const 16)) (call $read (i64.const 0) (i32.const 65000) (i32.const 16)) (i32.const 64)",
+            // The first answer is what the host had looked at, some bytes.
+            "(call $read (i64.const 0) (i32.const 64) (i32.const 16)) (call $read (i64.const 0) (i32.const 65000) (i32.const 16)) (i32.const 64)",
             misuse,
         ),
         raw("a result outside of memory", "(i32.const -4)", misuse),
