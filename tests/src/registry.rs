@@ -97,6 +97,47 @@ impl Registry {
         run(skopeo.args([source, &format!("docker://{}", self.reference(name))]))
     }
 
+    /// Uploads a blob as it is. For [`Kind::Plain`] only.
+    pub fn upload(&self, repository: &str, bytes: &[u8]) -> Result<()> {
+        let base = format!("http://{}/v2/{repository}/blobs/uploads/", self.host());
+        let begun = self.curl(&["-X", "POST", "-D", "-", &base], &[])?;
+        let text = String::from_utf8_lossy(&begun).into_owned();
+        let place = text.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("location").then(|| value.trim().to_owned())
+        });
+        let place = place.context("the registry gives no place for an upload")?;
+        let place = if place.starts_with('/') { format!("http://{}{place}", self.host()) } else { place };
+        let and = if place.contains('?') { '&' } else { '?' };
+        let place = format!("{place}{and}digest={}", crate::layers::digest(bytes));
+        let kind = "Content-Type: application/octet-stream";
+        self.curl(&["-X", "PUT", "-H", kind, "--data-binary", "@-", &place], bytes).map(drop)
+    }
+
+    /// Publishes a manifest as it is under a tag. For [`Kind::Plain`] only.
+    pub fn upload_manifest(&self, repository: &str, tag: &str, bytes: &[u8]) -> Result<()> {
+        let place = format!("http://{}/v2/{repository}/manifests/{tag}", self.host());
+        let kind = "Content-Type: application/vnd.oci.image.manifest.v1+json";
+        self.curl(&["-X", "PUT", "-H", kind, "--data-binary", "@-", &place], bytes).map(drop)
+    }
+
+    /// A manifest. For [`Kind::Plain`] only.
+    pub fn manifest(&self, repository: &str, tag: &str) -> Result<Vec<u8>> {
+        let place = format!("http://{}/v2/{repository}/manifests/{tag}", self.host());
+        self.curl(&["-H", "Accept: application/vnd.oci.image.manifest.v1+json", &place], &[])
+    }
+
+    /// The digest that a tag stands for. For [`Kind::Plain`] only.
+    pub fn digest(&self, repository: &str, tag: &str) -> Result<String> {
+        Ok(crate::layers::digest(&self.manifest(repository, tag)?))
+    }
+
+    fn curl(&self, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>> {
+        ensure!(self.kind == Kind::Plain, "only a plain registry is written to in this way");
+        let words: Vec<&str> = ["-sS", "--fail", "--noproxy", "*"].iter().chain(arguments).copied().collect();
+        crate::layers::compress("curl", &words, input)
+    }
+
     /// The file in which it keeps a blob: to break it.
     pub fn blob(&self, digest: &str) -> Result<PathBuf> {
         let (algorithm, hex) = digest.split_once(':').context("not a digest")?;

@@ -16,6 +16,7 @@ pub(crate) type Tool = (&'static str, &'static str);
 
 /// What the tests call.
 pub(crate) const FOR_TESTS: &[Tool] = &[
+    ("curl", "curl"),
     ("docker-registry", "docker-registry"),
     ("gzip", "gzip"),
     ("mkfs.ext4", "e2fsprogs"),

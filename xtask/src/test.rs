@@ -14,7 +14,7 @@ use crate::{fuzz, guests, images, sh};
 
 /// Test binaries that take long or need the images: left out by `--fast`.
 const SLOW: &str = "not (binary(command) or binary(crash) or binary(crowd) or binary(faults) or binary(hostile) or binary(interop) \
-     or binary(memory) or binary(power))";
+     or binary(memory) or binary(plugin_denials) or binary(plugins) or binary(power))";
 
 #[derive(Default)]
 struct Options {
@@ -103,6 +103,11 @@ fn checks(steps: &mut Steps) {
             guest_cargo(["clippy", "--quiet", "-p", "cofferdam-command", "--target", target, "--", "-D", "warnings"])
         });
         steps.step("guests: tests", || guest_cargo(["test", "--quiet", "--workspace"]));
+        steps.step("example plugins: fmt", || example_cargo(&["fmt", "--all", "--check"]));
+        steps.step("example plugins: clippy", || {
+            example_cargo(&["clippy", "--quiet", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])
+        });
+        steps.step("example plugins: tests", || example_cargo(&["test", "--quiet", "--locked", "--workspace"]));
         steps.step("hostile guests: fmt", || hostile_cargo(&["fmt", "--all", "--check"]));
         // For their own target: natively, what `export!` makes has no one to call it.
         let clippy = ["clippy", "--quiet", "--workspace", "--target", TARGET, "--", "-D", "warnings"];
@@ -172,6 +177,11 @@ fn cargo(arguments: &str) -> Result<Done> {
 
 fn guest_cargo<const N: usize>(arguments: [&str; N]) -> Result<Done> {
     sh::run(&mut guests::cargo(arguments)?)?;
+    Ok(Done::Ok)
+}
+
+fn example_cargo(arguments: &[&str]) -> Result<Done> {
+    sh::run(&mut cofferdam_tests::guests::cargo(&cofferdam_tests::plugins::workspace(), arguments)?)?;
     Ok(Done::Ok)
 }
 

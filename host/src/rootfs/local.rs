@@ -39,6 +39,7 @@ impl LocalImage {
         let limits = storage.limits();
         let name = layout.name();
         let resolved = resolve_image(&name, &Documented(&layout), platform, limits).await?;
+        resolved.manifest.check_layers(|media_type| unpacker.reads(media_type))?;
         let descriptor = &resolved.manifest.config;
         if descriptor.size > limits.config_bytes {
             let subject = format!("the image configuration {}", descriptor.digest);

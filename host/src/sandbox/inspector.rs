@@ -115,7 +115,10 @@ impl Inspection {
                 limit: self.limits.report_bytes,
             });
         }
-        Ok(report)
+        match self.run.take() {
+            Some(run) => run.end(Ok(Ok(report)), &self.limits).0,
+            None => Ok(report),
+        }
     }
 
     /// Calls the inspector; `bytes` go in and buy time.

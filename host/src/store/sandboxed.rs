@@ -24,6 +24,10 @@ impl LayerUnpacker for Unpacker {
         Unpacked::new(report, &record)
     }
 
+    fn reads(&self, media_type: &str) -> bool {
+        self.extensions().reads(media_type)
+    }
+
     fn inspectors(&self) -> Vec<Digest> {
         self.extensions().inspectors().iter().map(|program| program.identity().clone()).collect()
     }

@@ -22,6 +22,11 @@ pub trait LayerUnpacker: Send + Sync {
     /// `watch` was cancelled, and emits [`crate::Event::Extracted`]. Blocks.
     fn unpack(&self, blob: File, layer: &LayerDescriptor, dest: OwnedFd, watch: &Watch) -> Result<Unpacked>;
 
+    /// Whether layers of this media type can be unpacked, where it is not one of the specifications'.
+    fn reads(&self, _media_type: &str) -> bool {
+        false
+    }
+
     /// Who inspects the layers that this unpacks: the digests by which their reports are found. By default, nobody.
     fn inspectors(&self) -> Vec<Digest> {
         Vec::new()

@@ -121,7 +121,11 @@ fn what_breaks_the_rules_is_refused() {
         (json!({"schemaVersion": 1, "fsLayers": [], "history": []}), "schema 1"),
         (json!({"fsLayers": []}), "schema 1, by its looks"),
     ] {
-        let error = parse(&document, None).unwrap_err();
+        let checked = parse(&document, None).and_then(|document| match document {
+            Document::Manifest(manifest) => manifest.check_layers(|_| false),
+            Document::Index(_) => Ok(()),
+        });
+        let error = checked.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Refused, "{what}: {error}");
     }
     // JSON itself: a key that two readers may read differently, and depth.

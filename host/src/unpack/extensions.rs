@@ -38,9 +38,9 @@ impl Extensions {
         &self.inspectors
     }
 
-    /// Whether a layer of this media type can be read, by a first-party guest or a plugin.
+    /// Whether a plugin reads layers of this media type.
     pub fn reads(&self, media_type: &str) -> bool {
-        self.of_media_type(media_type).is_ok()
+        self.reader(media_type).is_some()
     }
 
     /// How a layer of this media type is read.
@@ -53,6 +53,11 @@ impl Extensions {
             Ok(compression) => return Ok(Format::Known(compression)),
             Err(error) => error,
         };
+        self.reader(media_type).ok_or(unsupported)
+    }
+
+    /// The plugin that reads layers of this media type.
+    fn reader(&self, media_type: &str) -> Option<Format> {
         let essence = media_type.split(';').next().unwrap_or_default().trim();
         let reads = |program: &&Program| {
             let manifest = program.manifest();
@@ -60,7 +65,7 @@ impl Extensions {
         };
         let decoder = self.decoders.iter().find(reads).cloned().map(Format::Decoder);
         let extractor = || self.extractors.iter().find(reads).cloned().map(Format::Extractor);
-        decoder.or_else(extractor).ok_or(unsupported)
+        decoder.or_else(extractor)
     }
 
     /// How a blob with these first bytes is read, of which nothing else is known.

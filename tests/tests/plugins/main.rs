@@ -3,7 +3,9 @@
 #![allow(unreachable_pub, missing_docs, reason = "modules of one test binary")]
 
 mod bench;
+mod cosign;
 mod distribution;
 mod inspectors;
 mod policy;
 mod readers;
+mod scaffold;
