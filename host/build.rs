@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "a build script works with paths, the environment and cargo")]
 
 use std::env;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -115,7 +116,7 @@ fn scaffold() -> Result<(), String> {
     let mut table = String::from("[\n");
     for path in files {
         let whole = root.join(&path).canonicalize().map_err(|e| format!("{path}: {e}"))?;
-        table += &format!("    ({path:?}, include_bytes!({:?}) as &[u8]),\n", whole.display().to_string());
+        let _ = writeln!(table, "    ({path:?}, include_bytes!({:?}) as &[u8]),", whole.display().to_string());
     }
     table += "]\n";
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?).join("scaffold.rs");

@@ -198,7 +198,6 @@ pub fn write_file(directory: &Path, name: &str, content: &[u8]) -> Result<()> {
 /// # Errors
 ///
 /// [`Error::Io`].
-#[expect(clippy::disallowed_methods, reason = "this is the module that may")]
 pub fn make_executable(path: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))

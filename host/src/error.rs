@@ -327,8 +327,8 @@ impl Error {
             }),
             Self::Denied { grant, .. } => grant.as_ref().map(|grant| format!("if you trust it: {grant}")),
             Self::Guest { guest, failure } => match failure {
+                GuestFailure::Memory(_) if matches!(&**guest, "gunzip" | "unzstd") => Some(raise("decoder-memory")),
                 GuestFailure::Memory(_) if guest == "untar" => Some(raise("guest-memory")),
-                GuestFailure::Memory(_) => Some(raise("decoder-memory")),
                 GuestFailure::TimeOut => Some(format!("{}, or --limit guest-time-per-mib=…", raise("guest-time"))),
                 GuestFailure::Waited => Some(raise("plugin-wait")),
                 _ => None,

@@ -101,7 +101,7 @@ fn only_signed_images_are_let_in() -> Result<()> {
         let reference = registry.reference(&format!("app:{tag}"));
         bench.cofferdam.run(["pull", &reference, "--plain-http", &host, "--config", &config])
     };
-    for (tag, why) in [("unsigned", "no signature"), ("other-key", "signature")] {
+    for (tag, why) in [("unsigned", "not signed"), ("other-key", "signature")] {
         let before = registry.blob_gets()?.len();
         let refused = pull(tag)?.expect(exit::REFUSED)?;
         ensure!(refused.err().contains("cosign") && refused.err().contains(why), "{}", refused.err());

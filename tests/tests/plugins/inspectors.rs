@@ -89,7 +89,7 @@ fn an_inspector_is_shown_the_layer_itself() -> Result<()> {
     Ok(())
 }
 
-/// The packages of a real image, as CycloneDX by its own schema.
+/// The packages of a real image, as `CycloneDX` by its own schema.
 #[test]
 fn the_bill_of_materials_of_a_real_image() -> Result<()> {
     let Some(python) = plugins::python() else { return Ok(()) };

@@ -1,6 +1,6 @@
 //! `plugin new`: what it writes builds as it is, anywhere, and is a plugin.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Result, ensure};
 use cofferdam_tests::cofferdam::exit;
@@ -25,8 +25,6 @@ fn a_new_plugin_builds_and_runs() -> Result<()> {
         let built = target.join(guests::TARGET).join("release/plugin.wasm");
         std::fs::copy(built, dir.join("plugin.wasm"))?;
         bench.cofferdam.ok(["plugin", "add", &path, "--all-asked"])?;
-        let format = Command::new("cargo").args(["fmt", "--check"]).current_dir(&dir).output()?;
-        ensure!(format.status.success(), "{world}: {}", String::from_utf8_lossy(&format.stdout));
     }
     let tested = bench.cofferdam.ok(["plugin", "test", "my-inspector", "--json"])?.json()?;
     ensure!(tested["accepted"] == true && tested["entries"] == 11, "{tested}");

@@ -351,6 +351,7 @@ pub(crate) struct PluginRevokeArgs {
 
 /// What plugins can be granted.
 #[derive(Clone, Debug, Default, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(crate) struct GrantArgs {
     /// What a language's runtime wants in order to start; without any power
     #[arg(long)]

@@ -1,5 +1,6 @@
 //! `plugin grant|revoke|rm`: what plugins may do, and whether they are there.
 
+use cofferdam::plugin::Capabilities;
 use cofferdam::store::InstalledPlugin;
 use serde_json::json;
 
@@ -36,8 +37,11 @@ pub(crate) fn revoke(session: &Session, args: &PluginRevokeArgs) -> Result<(), F
     if revoked.is_empty() && !args.all {
         return Err(usage("nothing is revoked", Some("give --all, or what to revoke".into())));
     }
-    let plugin = plugins
-        .change_grants(&args.name, |before| if args.all { Default::default() } else { before.without(&revoked) })?;
+    let plugin =
+        plugins.change_grants(
+            &args.name,
+            |before| if args.all { Capabilities::default() } else { before.without(&revoked) },
+        )?;
     show(session, &plugin)
 }
 
