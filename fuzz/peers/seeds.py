@@ -136,6 +136,14 @@ def main():
         "example.org:443/a", "sha512:" + "0a" * 64,
     ]):
         put("name", str(number), name.encode())
+    manifest = b'name = "a"\nversion = "1"\nworld = "decoder"\n[decoder]\nmedia-types = ["a/b"]\nmagic = ["fd37"]\n' \
+        b'[capabilities]\nhttp = ["registry", "POST https://a.b:8443"]\nread = ["/etc"]\n[limits]\nmemory = "1MiB"\n'
+    section = b"\x10cofferdam:plugin" + manifest
+    length = bytes([len(section) & 0x7F | 0x80, len(section) >> 7])
+    put("plugin", "manifest", manifest)
+    put("plugin", "component", b"\0asm\x0d\0\x01\0\0" + length + section)
+    for number, rule in enumerate(["https://example.com", "GET,POST http://[::1]:5000", "registry"]):
+        put("plugin", str(number), rule.encode())
     for number in range(8):
         put("claim", str(number), bytes((number * 37 + at * at) % 256 for at in range(400)))
 

@@ -8,6 +8,7 @@
 //! | [`claim`] | whatever a guest claims, what passes the host's check keeps the promises of its type |
 //! | [`document`] | manifests, indexes and configurations: what is read is consistent and bounded |
 //! | [`name`] | references, digests, platforms and layout names: what is read is safe in addresses, and reads back as itself |
+//! | [`plugin`] | components, their manifests and rules for requests: what is read asks for no more than it may, and reads back |
 //!
 //! Inputs of the first three are files of their format, so that any other program can be asked about a corpus:
 //! `src/bin/peers.rs` does so for archives.
@@ -23,6 +24,7 @@ pub mod listing;
 pub mod mutate;
 pub mod name;
 pub mod ours;
+pub mod plugin;
 pub mod random;
 pub mod stats;
 pub mod tar;

@@ -15,13 +15,14 @@ use crate::steps::Done;
 use crate::{setup, sh, table};
 
 /// A target, the most bytes of an input, and its dictionary.
-const TARGETS: [(&str, u32, Option<&str>); 6] = [
+const TARGETS: [(&str, u32, Option<&str>); 7] = [
     ("tar", 16 << 10, None),
     ("gzip", 4 << 10, None),
     ("zstd", 4 << 10, None),
     ("claim", 4 << 10, None),
     ("document", 8 << 10, Some("json")),
     ("name", 1 << 10, Some("name")),
+    ("plugin", 2 << 10, Some("plugin")),
 ];
 
 /// Seconds for each target, unless it is said how many.

@@ -19,6 +19,8 @@ pub mod digest;
 pub mod error;
 #[path = "../../../host/src/limits.rs"]
 pub mod limits;
+#[path = "../../../host/src/plugin/mod.rs"]
+pub mod plugin;
 pub mod registry;
 pub mod sandbox;
 pub mod transport;
