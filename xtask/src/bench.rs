@@ -5,6 +5,7 @@
 
 mod disk;
 mod durability;
+mod inspectors;
 mod report;
 mod tools;
 
@@ -95,7 +96,8 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
     }
     let start = guest_start(&binary, &work, options.rounds)?;
     let durability = durability::measure(&images, &binary, &work, options.rounds)?;
-    let report = report::render(&sections, &start, &durability, &binary, options.rounds)?;
+    let inspectors = inspectors::measure(&images, &binary, &work, options.rounds)?;
+    let report = report::render(&sections, &start, &durability, &inspectors, &binary, options.rounds)?;
     println!("{report}");
     if options.write {
         report::write(&report)?;

@@ -49,7 +49,7 @@ impl Program {
     }
 
     /// What runs: for a first-party guest the digest of its component; for a plugin that of its component's digest and of all
-    /// its settings. Of two runs on the same input with the same identity, one is enough.
+    /// its settings and all that it holds. Of two runs on the same input with the same identity, one is enough.
     pub fn identity(&self) -> &Digest {
         &self.0.identity
     }
@@ -120,7 +120,7 @@ impl Sandbox {
         let failed = |reason: String| Error::Guest { guest: name.to_owned(), failure: GuestFailure::Load(reason) };
         let mut all = manifest.settings.clone();
         all.extend(settings.clone());
-        let identity = identity(&Digest::of(component), &all);
+        let digest = Digest::of(component);
         let component = self.compile(component).map_err(|error| failed(one_line(&format!("{error:#}"))))?;
         let capabilities = manifest.capabilities.effective(granted);
         let doors = doors(&component, self.engine());
@@ -133,6 +133,7 @@ impl Sandbox {
         }
         let needed: Vec<_> = doors.iter().map(|door| door.needs(manifest.world)).collect();
         check_held(name, manifest, &capabilities, &needed)?;
+        let identity = identity(&digest, &all, &capabilities);
         let plugin =
             PluginParts { manifest: manifest.clone(), capabilities, settings: all, context: Context::default() };
         let program = Program(Arc::new(Parts { name: name.to_owned(), identity, component, plugin: Some(plugin) }));
@@ -161,9 +162,12 @@ impl Sandbox {
     }
 }
 
-/// What runs when a component of this digest has these settings.
-fn identity(component: &Digest, settings: &BTreeMap<String, String>) -> Digest {
+/// What runs when a component of this digest has these settings and holds this.
+fn identity(component: &Digest, settings: &BTreeMap<String, String>, held: &Capabilities) -> Digest {
     let mut text = component.to_string();
+    for line in held.lines() {
+        let _ = write!(text, "\n{}:{line}", line.len());
+    }
     for (key, value) in settings {
         // Each with its length: no two sets of settings read the same.
         let _ = write!(text, "\n{}:{key}={}:{value}", key.len(), value.len());

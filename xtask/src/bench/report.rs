@@ -24,6 +24,7 @@ pub(super) fn render(
     sections: &[Section],
     start: &GuestStart,
     durability: &[Row],
+    inspectors: &(String, Vec<Row>),
     binary: &Path,
     rounds: usize,
 ) -> Result<String> {
@@ -52,21 +53,28 @@ pub(super) fn render(
         writeln!(text, "\n### {name}: {entries} entries, {bytes} MB as gzip\n\n{}", table::render(&head, &lines))?;
     }
     writeln!(text, "\n### What durability costs\n\n{}", durability_table(durability))?;
+    let (image, inspectors) = inspectors;
+    let title = format!("pull of the image `{image}` into a new store");
+    writeln!(text, "\n### What inspectors cost\n\n{}", cost_table(&title, "× none", inspectors))?;
     write!(text, "\n### Loading the guests, second start\n\n{}", start_table(start))?;
     Ok(text)
 }
 
-/// Ratios are to the first row.
 fn durability_table(rows: &[Row]) -> String {
+    cost_table("a new store, three layers", "× none", rows)
+}
+
+/// Medians, and ratios to the first row.
+fn cost_table(title: &str, ratio: &str, rows: &[Row]) -> String {
     let lines: Vec<_> = rows
         .iter()
         .map(|row| {
-            let ratio =
+            let factor =
                 rows.first().map_or(f64::NAN, |first| row.median(|run| run.wall) / first.median(|run| run.wall));
-            vec![row.name.clone(), format!("{:.2}", row.median(|run| run.wall)), format!("{ratio:.2}")]
+            vec![row.name.clone(), format!("{:.2}", row.median(|run| run.wall)), format!("{factor:.2}")]
         })
         .collect();
-    table::render(&["a new store, three layers", "wall s", "× none"], &lines)
+    table::render(&[title, "wall s", ratio], &lines)
 }
 
 fn start_table(start: &GuestStart) -> String {
