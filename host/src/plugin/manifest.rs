@@ -159,6 +159,13 @@ impl PluginManifest {
         if !self.capabilities.http_private.is_empty() {
             return wrong("`http-private` is granted, never asked for".into());
         }
+        let waits = self.capabilities.clock || !self.capabilities.http.is_empty();
+        if waits && matches!(self.world, World::Decoder | World::Extractor) {
+            return wrong(
+                "a decoder or an extractor may ask for neither `clock` nor `http`: a layer is what its bytes say"
+                    .into(),
+            );
+        }
         self.capabilities.check()?;
         for (name, value) in [("guest-memory", &self.limits.memory), ("guest-time", &self.limits.time)] {
             if let Some(value) = value {
@@ -247,6 +254,8 @@ mod tests {
             ("16MiB", "lots"),
             ("[limits]", "[capabilities]\nroot = true\n[limits]"),
             ("[limits]", "[capabilities]\nread = ['etc']\n[limits]"),
+            ("[limits]", "[capabilities]\nclock = true\n[limits]"),
+            ("[limits]", "[capabilities]\nhttp = ['https://a.b']\n[limits]"),
             ("[limits]", "[capabilities]\nhttp = ['*']\n[limits]"),
             ("[limits]", "[capabilities]\nhttp-private = ['https://a.b']\n[limits]"),
         ] {

@@ -76,6 +76,6 @@ impl Admission for Admit {
             identity: inspector.identity().clone(),
             said: String::new(),
         }));
-        Ok(Some(Decision { rule: self.panel.rule.clone(), verdicts }))
+        Ok(Some(Decision { reference: self.reference.clone(), rule: self.panel.rule.clone(), verdicts }))
     }
 }

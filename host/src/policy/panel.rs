@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::rules::{Policy, Requirement};
 use crate::error::{Error, Result};
-use crate::plugin::World;
+use crate::plugin::{Capability, World};
 use crate::sandbox::{Context, Program, Sandbox};
 use crate::store::{Decision, InstalledPlugin, Plugins};
 use crate::unpack::Extensions;
@@ -76,7 +76,8 @@ impl Panel {
     ///
     /// [`Error::Refused`] if one of them was not asked then, or not with these settings, or was another component.
     pub fn check(&self, reference: &str, decision: Option<&Decision>) -> Result<()> {
-        let covered = |program: &&Program| decision.is_some_and(|decision| decision.covers(program.identity()));
+        let covered =
+            |program: &&Program| decision.is_some_and(|decision| decision.covers(program.identity(), reference));
         match self.programs().find(|program| !covered(program)) {
             None => Ok(()),
             Some(program) => Err(Error::Refused {
@@ -102,6 +103,19 @@ fn make_ready(requirement: &Requirement, world: World, plugins: &Plugins, sandbo
     if plugin.manifest.world != world {
         let reason = format!("the plugin `{}` is of the world {}, not {world}", plugin.name, plugin.manifest.world);
         return Err(Error::Usage { reason, hint: None });
+    }
+    // What it asks for it needs, as far as we know: without its list of what to refuse it would refuse nothing. Of servers it may
+    // name more than are used here.
+    let asked = &plugin.manifest.capabilities;
+    let mut missing = asked.beyond(&asked.effective(&plugin.granted));
+    missing.retain(|missing| !matches!(missing, Capability::Http(_)));
+    if let Some(first) = missing.first() {
+        let flags: Vec<_> = missing.iter().map(Capability::flag).collect();
+        return Err(Error::Denied {
+            plugin: plugin.name.clone(),
+            what: first.flag().trim_start_matches('-').to_owned(),
+            grant: Some(format!("cofferdam plugin grant {} {}", plugin.name, flags.join(" "))),
+        });
     }
     load(&plugin, requirement, plugins, sandbox)
 }

@@ -35,6 +35,8 @@ impl Pattern {
         let last = text.rsplit('/').next().unwrap_or_default();
         let tails: &[&str] = match (last.contains('@') || last.ends_with("**"), last.contains(':')) {
             (true, _) => &[""],
+            // The tag of a layout may hold a slash.
+            (false, _) if text.starts_with("oci:") => &["", ":**", "@**"],
             (false, true) => &["", "@*"],
             (false, false) => &["", ":*", "@*", ":*@*"],
         };

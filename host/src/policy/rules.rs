@@ -81,7 +81,8 @@ impl Policy {
     ///
     /// [`Error::Refused`] if the rule lets no such image in.
     pub fn rule(&self, reference: &str) -> Result<Option<&Rule>> {
-        let rule = self.rules.iter().find(|rule| rule.is_for(reference));
+        let plain = without_standard_port(reference);
+        let rule = self.rules.iter().find(|rule| rule.is_for(reference) || rule.is_for(&plain));
         match rule.and_then(|rule| rule.refuse.as_ref()) {
             Some(reason) => Err(Error::Refused {
                 subject: format!("`{reference}`"),
@@ -89,6 +90,18 @@ impl Policy {
             }),
             None => Ok(rule),
         }
+    }
+}
+
+/// The name without a port that says nothing: `registry.corp:443/app` is `registry.corp/app`, however the port is written.
+fn without_standard_port(reference: &str) -> String {
+    let parts = reference.split_once('/').and_then(|(host, rest)| Some((host.rsplit_once(':')?, rest)));
+    match parts {
+        Some(((host, port), rest)) if port.parse() == Ok(443_u16) => match host {
+            "index.docker.io" | "registry-1.docker.io" => format!("docker.io/{rest}"),
+            _ => format!("{host}/{rest}"),
+        },
+        _ => reference.to_owned(),
     }
 }
 
@@ -121,6 +134,10 @@ mod tests {
             ("hub.corp/app:1.2@sha256:00", Some("corp")),
             ("hub.corp/app:2", None),
             ("evil/hub.corp/app:1.2", None),
+            ("hub.corp:443/app:1.2", Some("corp")),
+            ("hub.corp:0443/app:1.2", Some("corp")),
+            ("hub.corp:444/app:1.2", None),
+            ("registry-1.docker.io:443/library/debian:12", Some("official")),
         ] {
             let found = policy.rule(reference).ok().flatten().map(|rule| rule.verify[0].plugin.as_str());
             assert_eq!(found, expected, "{reference}");

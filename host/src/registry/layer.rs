@@ -177,6 +177,7 @@ impl Layers<'_> {
             blob_bytes: bytes,
             diff_id: decoded.diff_id,
             record: decoded.record,
+            reader: decoded.reader,
             reports: decoded.reports,
         };
         self.commit(tree, unpacked).await.map(|()| bytes)
@@ -192,8 +193,8 @@ impl Layers<'_> {
         let (blob, measured) = StoredBlob::new(file, &layer.digest, self.tasks.stop());
         let (tree, decoded) = self.extract(tree, Box::new(blob)).join().await?;
         let (blob, blob_bytes) = measured.finish();
-        let Decoded { diff_id, record, reports } = decoded;
-        self.commit(tree, Unpacked { blob, blob_bytes, diff_id, record, reports }).await
+        let Decoded { diff_id, record, reader, reports } = decoded;
+        self.commit(tree, Unpacked { blob, blob_bytes, diff_id, record, reader, reports }).await
     }
 
     fn extract(&self, tree: StagedTree, blob: Box<dyn std::io::Read + Send>) -> Extraction {

@@ -60,6 +60,8 @@ pub struct Decoded {
     pub diff_id: Digest,
     /// What the merge needs to know beyond the tree itself, as JSON. Kept beside the tree's record as it is.
     pub record: Vec<u8>,
+    /// The plugin that decoded or read the layer: its identity. Nothing for the first-party guests.
+    pub reader: Option<Digest>,
     /// What inspectors say of the layer. Kept beside the tree.
     pub reports: Vec<InspectorReport>,
 }
@@ -73,7 +75,12 @@ impl StreamUnpacker for Unpacker {
         watch: &Watch,
     ) -> Result<Decoded> {
         let (report, record) = preserve(self, streamed(blob, layer, watch)?, dest, &watch.cancel)?;
-        Ok(Decoded { diff_id: report.diff_id, record: record.to_json()?, reports: report.reports })
+        Ok(Decoded {
+            diff_id: report.diff_id,
+            record: record.to_json()?,
+            reader: report.reader,
+            reports: report.reports,
+        })
     }
 
     fn reads(&self, media_type: &str) -> bool {
@@ -81,7 +88,7 @@ impl StreamUnpacker for Unpacker {
     }
 
     fn inspectors(&self) -> Vec<Digest> {
-        self.extensions().inspectors().iter().map(|program| program.identity().clone()).collect()
+        self.extensions().inspectors().iter().map(|program| program.report_key().clone()).collect()
     }
 
     fn inspect_stream(

@@ -210,7 +210,14 @@ impl Making<'_> {
 /// What is said of a tree that was made of trees that were verified.
 fn derived(staged: &StagedTree) -> Unpacked {
     let digest = staged.layer().digest.clone();
-    Unpacked { blob: digest.clone(), blob_bytes: 0, diff_id: digest, record: b"{}".to_vec(), reports: Vec::new() }
+    Unpacked {
+        blob: digest.clone(),
+        blob_bytes: 0,
+        diff_id: digest,
+        record: b"{}".to_vec(),
+        reader: None,
+        reports: Vec::new(),
+    }
 }
 
 fn unsupported(what: &str) -> Error {

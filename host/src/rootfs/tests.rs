@@ -35,6 +35,7 @@ impl LayerUnpacker for Naming {
             blob_bytes: name.len() as u64,
             diff_id: digest,
             record: record.to_json()?,
+            reader: None,
             reports: Vec::new(),
         })
     }

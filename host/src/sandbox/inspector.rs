@@ -86,9 +86,9 @@ impl Inspection {
         self.program.name()
     }
 
-    /// What runs: the digest of the component and its settings.
-    pub fn identity(&self) -> &Digest {
-        self.program.identity()
+    /// By which its report is found.
+    pub(crate) fn report_key(&self) -> &Digest {
+        self.program.report_key()
     }
 
     /// Shows an entry. Says whether its content is asked for.

@@ -13,7 +13,7 @@ pub(crate) fn link<H: 'static>(linker: &mut Linker<Confined<H>>) -> wasmtime::Re
         "message",
         |mut store: StoreContextMut<'_, Confined<H>>, (level, text): (Level, String)| {
             store.data_mut().serve(|state| {
-                state.moved(0)?;
+                state.asked()?;
                 if !state.message() {
                     return Ok(());
                 }

@@ -24,6 +24,7 @@ pub struct Program(Arc<Parts>);
 struct Parts {
     name: String,
     identity: Digest,
+    report_key: Digest,
     component: Component,
     /// Nothing for a first-party guest.
     plugin: Option<PluginParts>,
@@ -40,7 +41,7 @@ struct PluginParts {
 impl Program {
     pub(super) fn builtin(name: &str, bytes: &[u8], component: Component) -> Self {
         let identity = Digest::of(bytes);
-        Self(Arc::new(Parts { name: name.to_owned(), identity, component, plugin: None }))
+        Self(Arc::new(Parts { name: name.to_owned(), report_key: identity.clone(), identity, component, plugin: None }))
     }
 
     /// What errors call it.
@@ -52,6 +53,12 @@ impl Program {
     /// its settings and all that it holds. Of two runs on the same input with the same identity, one is enough.
     pub fn identity(&self) -> &Digest {
         &self.0.identity
+    }
+
+    /// By which its reports are found. What reads files, asks servers, or knows the time or chance may say something else the next time: its
+    /// reports are found by nobody but this program.
+    pub(crate) fn report_key(&self) -> &Digest {
+        &self.0.report_key
     }
 
     /// What its manifest says; nothing for a first-party guest.
@@ -134,9 +141,16 @@ impl Sandbox {
         let needed: Vec<_> = doors.iter().map(|door| door.needs(manifest.world)).collect();
         check_held(name, manifest, &capabilities, &needed)?;
         let identity = identity(&digest, &all, &capabilities);
+        let repeats = Capabilities { runtime: false, write: false, ..capabilities.clone() }.is_empty();
+        let report_key = if repeats {
+            identity.clone()
+        } else {
+            Digest::of(format!("{identity} {}", uuid::Uuid::new_v4()).as_bytes())
+        };
         let plugin =
             PluginParts { manifest: manifest.clone(), capabilities, settings: all, context: Context::default() };
-        let program = Program(Arc::new(Parts { name: name.to_owned(), identity, component, plugin: Some(plugin) }));
+        let program =
+            Program(Arc::new(Parts { name: name.to_owned(), identity, report_key, component, plugin: Some(plugin) }));
         if program.component().get_export_index(None, manifest.world.export()).is_none() {
             return Err(failed(format!(
                 "it does not export {}, as the world {} does",

@@ -14,6 +14,7 @@ use super::powers::{self, Context, Denial, Powers, RunReports};
 use super::program::Program;
 use crate::error::{Error, GuestFailure, Result};
 use crate::limits::Limits;
+use crate::plugin::{PluginManifest, World};
 
 /// A program in its store. Dropping it ends it.
 pub(crate) struct Run<H: 'static> {
@@ -148,12 +149,18 @@ fn because(plugin: &str, error: Error, denials: &[Denial]) -> Error {
     }
 }
 
+/// How long a program may wait. One that reads layers waits for nobody but us: it can hold neither a clock nor requests.
+fn patience(program: &Program, limits: &Limits) -> Duration {
+    let reads = |manifest: &PluginManifest| matches!(manifest.world, World::Decoder | World::Extractor);
+    if program.manifest().is_some_and(reads) { Duration::MAX } else { limits.plugin_wait }
+}
+
 type Prepared = (Option<Box<Powers>>, Option<Waits>);
 
 fn prepare(program: &Program, limits: &Limits, context: &Context) -> Result<Prepared> {
     let Some(held) = program.capabilities() else { return Ok((None, None)) };
     let powers = Powers::new(program, held, limits, context)?;
-    Ok((Some(Box::new(powers)), Some(Waits::new(limits.plugin_wait)?)))
+    Ok((Some(Box::new(powers)), Some(Waits::new(patience(program, limits))?)))
 }
 
 /// Where a program waits, and how much longer it may.

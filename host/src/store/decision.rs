@@ -8,6 +8,9 @@ use crate::plugin::World;
 /// What was decided about an image when it was pulled, and by whom.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
+    /// The name under which the image was judged.
+    #[serde(default)]
+    pub reference: String,
     /// The pattern of the policy's rule that was applied; nothing if the plugins were asked for by hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
@@ -30,8 +33,10 @@ pub struct Verdict {
 }
 
 impl Decision {
-    /// Whether this plugin, with these settings, accepted the image.
-    pub fn covers(&self, identity: &Digest) -> bool {
-        self.verdicts.iter().any(|verdict| verdict.identity == *identity)
+    /// Whether this plugin, with these settings, accepted the image under this name. An inspector sees layers, which have no names.
+    pub fn covers(&self, identity: &Digest, reference: &str) -> bool {
+        self.verdicts.iter().any(|verdict| {
+            verdict.identity == *identity && (verdict.world == World::Inspector || self.reference == reference)
+        })
     }
 }

@@ -178,12 +178,12 @@ impl Plugins {
     pub fn change_grants(
         &mut self,
         name: &str,
-        change: impl FnOnce(&Capabilities) -> Capabilities,
+        change: impl FnOnce(&InstalledPlugin) -> Result<Capabilities>,
     ) -> Result<InstalledPlugin> {
         self.storage.writable()?;
         let _lock = self.storage.locks().acquire_unless("plugins.lock", None)?;
         let mut plugin = self.get(name)?;
-        plugin.granted = change(&plugin.granted);
+        plugin.granted = change(&plugin)?;
         plugin.granted.check()?;
         self.write(&plugin)?;
         Ok(plugin)

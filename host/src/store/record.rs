@@ -24,6 +24,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::store::image::LayerDescriptor;
 use crate::tree::LayerRecord;
+use crate::unpack::Compression;
 
 /// The version of the form below. Another one vouches for nothing.
 const VERSION: u32 = 2;
@@ -63,6 +64,9 @@ pub struct TreeRecord {
     /// The list of all that is in the tree, once there is one. A version that knows no lists ignores it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) list: Option<FilePart>,
+    /// The plugin that decoded or read the layer: its identity. Nothing for the first-party guests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) reader: Option<Digest>,
     /// What inspectors said of the layer, if any did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) reports: Option<FilePart>,
@@ -129,6 +133,7 @@ impl TreeRecord {
             directory,
             layer: FilePart { digest: Digest::of(&unpacked.record), bytes: unpacked.record.len() as u64 },
             list: None,
+            reader: unpacked.reader.clone(),
             reports: None,
         }
     }
@@ -141,6 +146,13 @@ impl TreeRecord {
             && self.digest == *digest
             && self.directory == *directory
             && (self.synced || same_boot)
+    }
+
+    /// Whether the layer was read as its media type wants it: by a first-party guest, or by a plugin. One blob can be two things to
+    /// two readers.
+    pub(super) fn was_read_as(&self, layer: &LayerDescriptor) -> bool {
+        let of_plugin = |media_type: &String| Compression::from_media_type(media_type).is_err();
+        layer.media_type.as_ref().is_none_or(|media_type| of_plugin(media_type) == self.reader.is_some())
     }
 
     /// Whether the tree is what the layer claims; not known if it was measured by other algorithms only.
@@ -180,6 +192,7 @@ mod tests {
             blob_bytes: 4,
             diff_id: Digest::of(b"tar"),
             record: Vec::new(),
+            reader: None,
             reports: Vec::new(),
         };
         let record = TreeRecord {

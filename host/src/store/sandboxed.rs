@@ -29,7 +29,7 @@ impl LayerUnpacker for Unpacker {
     }
 
     fn inspectors(&self) -> Vec<Digest> {
-        self.extensions().inspectors().iter().map(|program| program.identity().clone()).collect()
+        self.extensions().inspectors().iter().map(|program| program.report_key().clone()).collect()
     }
 
     fn inspect(&self, blob: File, layer: &LayerDescriptor, watch: &Watch) -> Result<Vec<InspectorReport>> {
@@ -54,8 +54,8 @@ impl Unpacked {
         let blob = report
             .blob
             .ok_or_else(|| Error::Corrupt { subject: "the layer".into(), reason: "nobody hashed its blob".into() })?;
-        let (diff_id, record, reports) = (report.diff_id, record.to_json()?, report.reports);
-        Ok(Self { blob, blob_bytes: report.blob_bytes, diff_id, record, reports })
+        let (diff_id, record, reader, reports) = (report.diff_id, record.to_json()?, report.reader, report.reports);
+        Ok(Self { blob, blob_bytes: report.blob_bytes, diff_id, record, reader, reports })
     }
 }
 

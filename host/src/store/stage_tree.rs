@@ -191,6 +191,10 @@ impl VerifiedTree {
         let trees = staged.trees.clone();
         let digest = staged.layer.digest.clone();
         if let Some((directory, record)) = trees.vouched(&digest)? {
+            if record.reader != unpacked.reader {
+                // Whoever asked for it looked for one that was read in this way, and found none.
+                return Err(busy(&digest));
+            }
             return staged.confirm(directory, record, unpacked);
         }
         let mark = record::mark(&staged.directory)?;

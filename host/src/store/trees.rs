@@ -144,7 +144,8 @@ impl Trees {
 
     /// What is there of a layer's tree.
     pub(super) fn look(&self, layer: &LayerDescriptor) -> Result<Look> {
-        let Some((directory, record)) = self.vouched(&layer.digest)? else { return Ok(Look::Absent) };
+        let vouched = self.vouched(&layer.digest)?.filter(|(_, record)| record.was_read_as(layer));
+        let Some((directory, record)) = vouched else { return Ok(Look::Absent) };
         Ok(match record.fits(layer)? {
             Some(_) => Look::Ready(directory, Box::new(record)),
             None => Look::Unmeasured,

@@ -65,6 +65,8 @@ pub struct Unpacked {
     pub diff_id: Digest,
     /// What the merge needs to know beyond the tree itself, as JSON. Kept beside the tree's record as it is.
     pub record: Vec<u8>,
+    /// The plugin that decoded or read the layer: its identity. Nothing for the first-party guests.
+    pub reader: Option<Digest>,
     /// What inspectors say of the layer. Kept beside the tree too.
     pub reports: Vec<InspectorReport>,
 }

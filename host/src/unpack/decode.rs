@@ -18,6 +18,8 @@ use crate::sandbox::{DecoderHost, InputHost, Sandbox};
 /// What the stage learned.
 pub(super) struct Decoded {
     pub(super) compression: Compression,
+    /// The identity of the plugin that decodes or reads it.
+    pub(super) reader: Option<Digest>,
     pub(super) blob: Option<Digest>,
     pub(super) blob_bytes: u64,
     pub(super) bytes: u64,
@@ -46,6 +48,7 @@ pub(super) fn run(
         None => extensions.of_first_bytes(first),
     };
     let compression = format.compression();
+    let reader = format.plugin().map(|program| program.identity().clone());
     let output =
         Output { pool: Pool::new(), consumers, budget: Budget::new(limits, layer.size, compression), decoded: 0 };
     let host = Host { blob, output };
@@ -65,6 +68,7 @@ pub(super) fn run(
     host.output.finish()?;
     Ok(Decoded {
         compression,
+        reader,
         blob_bytes: host.blob.bytes,
         blob: host.blob.hasher.map(Hasher::finish),
         bytes: host.output.decoded,

@@ -110,6 +110,14 @@ impl Format {
         }
     }
 
+    /// The plugin that decodes or reads it.
+    pub(super) fn plugin(&self) -> Option<&Program> {
+        match self {
+            Self::Known(_) => None,
+            Self::Decoder(program) | Self::Extractor(program) => Some(program),
+        }
+    }
+
     /// Checks a blob's first bytes against what its media type says.
     pub(super) fn check(&self, first: &[u8]) -> std::result::Result<(), String> {
         let fits = match self {

@@ -176,8 +176,8 @@ impl Unpacker {
         {
             return Err(Error::DigestMismatch { subject: "the decoded layer".into(), expected, actual: diff_id });
         }
-        let Decoded { compression, blob, blob_bytes, bytes: decoded_bytes } = decoded;
-        Ok(LayerReport { diff_id, blob, compression, blob_bytes, decoded_bytes, entries, reports: Vec::new() })
+        let Decoded { compression, reader, blob, blob_bytes, bytes: decoded_bytes } = decoded;
+        Ok(LayerReport { diff_id, blob, compression, blob_bytes, decoded_bytes, entries, reader, reports: Vec::new() })
     }
 
     fn untar<S: Sink + 'static>(&self, queue: Receiver<Message>, facts: &LayerFacts, sink: S) -> (Result<u64>, S) {

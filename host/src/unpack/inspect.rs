@@ -71,7 +71,7 @@ pub(super) fn finish(inspections: Vec<Inspection>) -> Result<Vec<InspectorReport
     inspections
         .into_iter()
         .map(|inspection| {
-            let (plugin, identity) = (inspection.name().to_owned(), inspection.identity().clone());
+            let (plugin, identity) = (inspection.name().to_owned(), inspection.report_key().clone());
             let report = inspection
                 .finish()
                 .map_err(|error| error.context(format!("asking the inspector `{plugin}` for its report")))?;

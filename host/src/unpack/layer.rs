@@ -109,6 +109,8 @@ pub struct LayerReport {
     pub decoded_bytes: u64,
     /// How many entries were put, markers included; none when the layer was only verified.
     pub entries: u64,
+    /// The plugin that decoded or read the layer: its identity. Nothing for the first-party guests.
+    pub reader: Option<Digest>,
     /// What the inspectors say, in their order; none when the layer was only verified.
     pub reports: Vec<InspectorReport>,
 }

@@ -120,3 +120,39 @@ fn a_policy_that_cannot_be_read_stops_everything() -> Result<()> {
     ensure!(bench.cofferdam.ok(["images", "--json"])?.json()?["images"] == json!([]), "an image was let in");
     Ok(())
 }
+
+/// A plugin that is required has all that it asks for but servers, or is not asked at all.
+#[test]
+fn a_required_plugin_lacks_nothing() -> Result<()> {
+    let mut bench = Bench::new()?;
+    let dir = bench.scratch.dir("needy")?;
+    let example = cofferdam_tests::plugins::example("setuid-policy")?;
+    std::fs::copy(example.join("setuid_policy.wasm"), dir.join("needy.wasm"))?;
+    let manifest = "name = 'needy'\nversion = '1'\nworld = 'inspector'\n[capabilities]\nread = ['/etc']\n";
+    std::fs::write(dir.join("plugin.toml"), manifest)?;
+    bench.cofferdam.ok(["plugin", "add", &dir.display().to_string()])?;
+    let image = bench.image("v1", &[Item::File("a", b"a".to_vec())])?;
+    let refused = bench.cofferdam.fails(exit::REFUSED, ["pull", &image, "--inspect", "needy"])?.has_hint()?;
+    ensure!(refused.err().contains("cofferdam plugin grant needy --read /etc"), "{}", refused.err());
+    bench.cofferdam.ok(["plugin", "grant", "needy", "--read", "/etc"])?;
+    bench.cofferdam.ok(["pull", &image, "--inspect", "needy"])?;
+    Ok(())
+}
+
+/// A file of settings or rules that is too long is not cut: what is behind the cut may be what refuses.
+#[test]
+fn nothing_of_a_policy_is_cut_off() -> Result<()> {
+    let mut bench = Bench::new()?;
+    let image = bench.image("v1", &[Item::File("a", b"a".to_vec())])?;
+    let file = bench.scratch.join("long");
+    std::fs::write(&file, "x".repeat(20_000))?;
+    let setting = format!(
+        "[[policy]]\nimages = ['**']\nverify = ['c']\n[policy.settings.c]\nkey = {{ file = '{}' }}\n",
+        file.display()
+    );
+    let config = bench.config(&setting)?.display().to_string();
+    bench.cofferdam.fails(exit::REFUSED, ["pull", &image, "--config", &config])?;
+    let config = bench.config(&format!("# {}\n", "x".repeat(2 << 20)))?.display().to_string();
+    bench.cofferdam.fails(exit::USAGE, ["pull", &image, "--config", &config])?;
+    Ok(())
+}

@@ -104,3 +104,24 @@ fn a_real_layer_is_the_same_in_xz() -> Result<()> {
     ensure!(of_xz.out() == of_tar.out(), "the lists differ");
     Ok(())
 }
+
+/// One blob can be one thing to a plugin and another to the guests: the tree that one reading gave is not taken for the other's.
+#[test]
+fn a_tree_is_of_one_reading() -> Result<()> {
+    require!("xz");
+    let mut bench = Bench::new()?;
+    bench.add("xz")?;
+    let tar = layers::tar(&[Item::File("a", b"a".to_vec())])?;
+    let blob = layers::compress("xz", &["-c"], &tar)?;
+    let layer = xz(&bench, &tar, &blob)?;
+    // The same blob once more, as if it were a plain archive.
+    let plain = LayerRef { media_type: cofferdam_tests::layout::TAR.into(), ..layer.clone() };
+    bench.layout.add_image("xz", &[layer])?;
+    bench.layout.add_image("plain", &[plain])?;
+    bench.cofferdam.ok(["pull", &bench.layout.source("xz")])?;
+    bench.cofferdam.fails(exit::INTEGRITY, ["pull", &bench.layout.source("plain")])?;
+    // The image that was there is none the worse.
+    bench.cofferdam.ok(["pull", &bench.layout.source("xz")])?;
+    bench.cofferdam.ok(["unpack", &bench.layout.source("xz"), &bench.scratch.join("out").display().to_string()])?;
+    Ok(())
+}

@@ -32,14 +32,15 @@ struct File {
 /// What is configured for this run.
 pub(crate) struct Configuration {
     pub(crate) limits: Limits,
-    /// The rules of the policy, as they are written.
-    pub(crate) policy: Vec<RawRule>,
+    /// The rules of the policy, as they are written; nothing if nobody knows, since the file may not be read.
+    pub(crate) policy: Option<Vec<RawRule>>,
 }
 
 /// The limits and the policy of this run.
 pub(crate) fn read_all(global: &Global) -> Result<Configuration, Failure> {
     let mut limits = Limits::default();
     let mut policy = Vec::new();
+    let mut unread = false;
     match &global.config {
         Some(path) => policy = read(path, &mut limits)?,
         None => {
@@ -50,6 +51,7 @@ pub(crate) fn read_all(global: &Global) -> Result<Configuration, Failure> {
                     // The home directory of somebody else, where privileges were given up: nobody asked for this file.
                     Err(Failure::Library(error)) if is_denied(&error) => {
                         tracing::warn!("the configuration is left out: {error}");
+                        unread = true;
                     }
                     Err(other) => return Err(other),
                 }
@@ -68,7 +70,7 @@ pub(crate) fn read_all(global: &Global) -> Result<Configuration, Failure> {
     for setting in &global.limit {
         set(&mut limits, setting, "--limit")?;
     }
-    Ok(Configuration { limits, policy })
+    Ok(Configuration { limits, policy: (!unread).then_some(policy) })
 }
 
 fn is_denied(error: &Error) -> bool {
@@ -99,9 +101,12 @@ fn read(path: &Path, limits: &mut Limits) -> Result<Vec<RawRule>, Failure> {
     let wrong = |reason: String| usage(format!("{shown}: {reason}"), None);
     let mut text = String::new();
     ambient::open_file(path)?
-        .take(FILE_BYTES)
+        .take(FILE_BYTES + 1)
         .read_to_string(&mut text)
         .map_err(|error| Error::io("read", path.as_os_str().as_bytes(), error))?;
+    if text.len() as u64 > FILE_BYTES {
+        return Err(wrong(format!("it has more than {FILE_BYTES} bytes")));
+    }
     let file: File = toml::from_str(&text).map_err(|error| wrong(error.to_string().trim_end().to_owned()))?;
     for (name, value) in &file.limits {
         let value = match value {

@@ -97,9 +97,13 @@ fn text(setting: &RawSetting) -> Result<String, Failure> {
 fn read_setting(path: &Path) -> cofferdam::Result<String> {
     let mut text = String::new();
     ambient::open_file(path)?
-        .take(SETTING_BYTES)
+        .take(SETTING_BYTES + 1)
         .read_to_string(&mut text)
         .map_err(|error| Error::io("read", path.as_os_str().as_bytes(), error))?;
+    if text.len() as u64 > SETTING_BYTES {
+        let subject = path.display().to_string();
+        return Err(Error::Limit { subject, what: "bytes in a setting", limit: SETTING_BYTES });
+    }
     Ok(text)
 }
 
@@ -142,8 +146,8 @@ impl Ready {
         }
         let mut refused = None;
         for name in names {
-            let ready =
-                Self::new(session, policy, &AskArgs::default(), &name).and_then(|ready| ready.check().map(|()| ready));
+            let ready = Self::new(session, policy, &AskArgs::default(), &name)
+                .and_then(|ready| ready.check(image).map(|()| ready));
             match ready {
                 Ok(ready) => return Ok(ready),
                 Err(error) => refused = Some(error),
@@ -160,8 +164,10 @@ impl Ready {
     }
 
     /// Checks that the image, which is in the store, was let in by all who are asked now.
-    fn check(&self) -> Result<(), Failure> {
-        let decision = self.storage.resolve(&self.reference)?.and_then(|image| image.decision);
+    fn check(&self, image: &ImageObject) -> Result<(), Failure> {
+        let entry = self.storage.resolve(&self.reference)?;
+        // What the name stands for by now may be another image, which they were asked about.
+        let decision = entry.filter(|entry| entry.manifest == image.manifest_digest).and_then(|entry| entry.decision);
         Ok(self.panel.check(&self.reference, decision.as_ref())?)
     }
 

@@ -25,7 +25,7 @@ use crate::progress;
 pub(crate) struct Session {
     global: Global,
     limits: Limits,
-    policy: Vec<RawRule>,
+    policy: Option<Vec<RawRule>>,
     unpacker: OnceCell<Unpacker>,
     cache: OnceCell<Option<PathBuf>>,
 }
@@ -107,7 +107,11 @@ impl Session {
 
     /// The policy, with the files that it names. To be asked before the wall is closed.
     pub(crate) fn policy(&self) -> Result<Policy, Failure> {
-        policy::read(&self.policy)
+        let unread = || {
+            let hint = "give a file that may be read with --config, or an empty one if there is no policy";
+            usage("the configuration may not be read, and it may hold a policy", Some(hint.into()))
+        };
+        policy::read(self.policy.as_ref().ok_or_else(unread)?)
     }
 
     /// The wall around a verb that may run plugins: with all that any of them may read.
@@ -117,6 +121,9 @@ impl Session {
             for plugin in storage.plugins()?.list().unwrap_or_default() {
                 let held = plugin.manifest.capabilities.effective(&plugin.granted);
                 wall = held.read.iter().try_fold(wall, |wall, path| wall.read(Path::new(path)))?;
+                if !held.http.is_empty() {
+                    wall = wall.network()?;
+                }
             }
         }
         Ok(wall)

@@ -44,7 +44,7 @@ pub(crate) fn run(session: &Session, args: &UnpackArgs) -> Result<(), Failure> {
             let options = PullOptions { platform, ..PullOptions::default() };
             let from = FromRegistry { access: &args.access, asked: &asked, policy: &policy };
             let pulled = from.pull(session, &name, &options, Durability::default())?;
-            let ready = Ready::new(session, &policy, &asked, &pulled.image.reference)?;
+            let ready = Ready::for_stored(session, &policy, &pulled.image, &pulled.image.reference)?;
             make(session, args, &pulled.image, &ready, &ready.storage)
         }
         ImageName::Layout(path, name) => {
@@ -55,7 +55,7 @@ pub(crate) fn run(session: &Session, args: &UnpackArgs) -> Result<(), Failure> {
                 // Whoever is asked is asked about an image of the store, where what they say is kept.
                 let options = PullOptions { platform, ..PullOptions::default() };
                 let pulled = pull::into_store(session, &layout, ready, &options, Durability::default())?;
-                let ready = Ready::new(session, &policy, &asked, &pulled.image.reference)?;
+                let ready = Ready::for_stored(session, &policy, &pulled.image, &pulled.image.reference)?;
                 return make(session, args, &pulled.image, &ready, &ready.storage);
             }
             let unpacker = Arc::new(ready.unpacker.clone());

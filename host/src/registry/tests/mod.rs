@@ -145,7 +145,7 @@ impl StreamUnpacker for Copying {
         }
         let dir = cap_std::fs::Dir::from(dest);
         dir.write("content", &bytes).map_err(|error| Error::io("write", b"content", error))?;
-        Ok(Decoded { diff_id: Digest::of(&bytes), record: b"null".to_vec(), reports: Vec::new() })
+        Ok(Decoded { diff_id: Digest::of(&bytes), record: b"null".to_vec(), reader: None, reports: Vec::new() })
     }
 }
 

@@ -210,7 +210,7 @@ fn overlay_trees_go_with_their_image() {
         let make = |staged: &StagedTree| {
             staged.directory();
             let (blob, diff_id) = (staged.layer().digest.clone(), blob.clone());
-            Ok(Unpacked { blob, blob_bytes: 1, diff_id, record: b"{}".to_vec(), reports: Vec::new() })
+            Ok(Unpacked { blob, blob_bytes: 1, diff_id, record: b"{}".to_vec(), reader: None, reports: Vec::new() })
         };
         trees.ensure_with(&layer, &Watch::default(), make).unwrap()
     };

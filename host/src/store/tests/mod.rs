@@ -110,6 +110,7 @@ impl LayerUnpacker for Toy {
                 None => toy_diff_id(&bytes),
             },
             record: br#"{"links":[]}"#.to_vec(),
+            reader: None,
             reports: Vec::new(),
         })
     }

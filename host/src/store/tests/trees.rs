@@ -359,6 +359,7 @@ fn a_tree_can_be_begun_before_its_blob_is_there() {
         blob_bytes: bytes.len() as u64,
         diff_id: toy_diff_id(bytes),
         record: b"null".to_vec(),
+        reader: None,
         reports: Vec::new(),
     };
     let trees = fixture.storage.trees();

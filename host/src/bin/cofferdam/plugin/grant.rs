@@ -1,5 +1,6 @@
 //! `plugin grant|revoke|rm`: what plugins may do, and whether they are there.
 
+use cofferdam::Error;
 use cofferdam::plugin::Capabilities;
 use cofferdam::store::InstalledPlugin;
 use serde_json::json;
@@ -14,17 +15,22 @@ pub(crate) fn grant(session: &Session, args: &PluginGrantArgs) -> Result<(), Fai
     session.wall_of_store()?.enforce()?;
     let storage = session.storage()?;
     let mut plugins = storage.plugins()?;
-    let asked = plugins.get(&args.name)?.manifest.capabilities;
-    let granted = args.grants.capabilities(&asked);
-    if granted.is_empty() {
-        return Err(usage("nothing is granted", Some("cofferdam plugin grant --help lists what can be".into())));
-    }
-    // A grant that nobody asked for changes nothing now, and might surprise later.
-    if let Some(unasked) = granted.beyond(&asked).first() {
-        let reason = format!("`{}` does not ask for {}", args.name, unasked.flag());
-        return Err(usage(reason, Some(format!("cofferdam plugin inspect {}", args.name))));
-    }
-    let plugin = plugins.change_grants(&args.name, |before| before.or(&granted))?;
+    let plugin = plugins.change_grants(&args.name, |plugin| {
+        let asked = &plugin.manifest.capabilities;
+        let granted = args.grants.capabilities(asked);
+        let wrong = |reason: String, hint: String| Err(Error::Usage { reason, hint: Some(hint) });
+        if granted.is_empty() {
+            return wrong("nothing is granted".into(), "cofferdam plugin grant --help lists what can be".into());
+        }
+        // A grant that nobody asked for changes nothing now, and might surprise later.
+        match granted.beyond(asked).first() {
+            Some(unasked) => {
+                let reason = format!("`{}` does not ask for {}", plugin.name, unasked.flag());
+                wrong(reason, format!("cofferdam plugin inspect {}", plugin.name))
+            }
+            None => Ok(plugin.granted.or(&granted)),
+        }
+    })?;
     show(session, &plugin)
 }
 
@@ -37,11 +43,9 @@ pub(crate) fn revoke(session: &Session, args: &PluginRevokeArgs) -> Result<(), F
     if revoked.is_empty() && !args.all {
         return Err(usage("nothing is revoked", Some("give --all, or what to revoke".into())));
     }
-    let plugin =
-        plugins.change_grants(
-            &args.name,
-            |before| if args.all { Capabilities::default() } else { before.without(&revoked) },
-        )?;
+    let plugin = plugins.change_grants(&args.name, |before| {
+        Ok(if args.all { Capabilities::default() } else { before.granted.without(&revoked) })
+    })?;
     show(session, &plugin)
 }
 
