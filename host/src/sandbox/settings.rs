@@ -12,7 +12,7 @@ pub(crate) fn link<H: 'static>(linker: &mut Linker<Confined<H>>) -> wasmtime::Re
         "get",
         |mut store: StoreContextMut<'_, Confined<H>>, (key,): (String,)| {
             store.data_mut().serve(|state| {
-                state.asked()?;
+                state.moved(0)?;
                 Ok((state.program().setting(&key).map(str::to_owned),))
             })
         },

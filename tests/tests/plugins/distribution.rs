@@ -94,6 +94,9 @@ fn what_is_no_plugin_is_not_added() -> Result<()> {
     // A component without a manifest.
     fs::copy(plugins::example("xz")?.join("xz.wasm"), &file)?;
     bench.cofferdam.fails(exit::USAGE, ["plugin", "add", &path])?.has_hint()?;
+    let dir = plugins::example("xz")?.display().to_string();
+    let refused = bench.cofferdam.fails(exit::REFUSED, ["plugin", "add", &dir, "--limit", "plugin-bytes=1000"])?;
+    ensure!(refused.err().contains("plugin-bytes"), "{}", refused.err());
     // One that says that it is of another world.
     let dir = bench.scratch.dir("liar")?;
     fs::copy(&file, dir.join("liar.wasm"))?;
