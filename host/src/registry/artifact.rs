@@ -50,13 +50,7 @@ struct RawPart {
 /// that a source may say.
 pub async fn fetch_plugin(source: &dyn ImageSource, limits: &Limits, retry: &RetryPolicy) -> Result<PluginArtifact> {
     let name = source.name();
-    let mut attempts = retry.attempts();
-    let raw = loop {
-        match source.resolve().await {
-            Ok(document) => break document,
-            Err(failure) => attempts.after(failure).await?,
-        }
-    };
+    let raw = fetch::top(source, retry).await?;
     let component = component_of(&raw.bytes, &name)?;
     if component.size > limits.plugin_bytes {
         return Err(Error::Limit { subject: name, what: "bytes in a plugin's component", limit: limits.plugin_bytes });

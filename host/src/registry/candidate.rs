@@ -3,10 +3,11 @@
 use async_trait::async_trait;
 
 use super::admission::Candidate;
+use super::fetch;
 use super::retry::RetryPolicy;
 use crate::error::Result;
 use crate::limits::Limits;
-use crate::transport::{Descriptor, Documents, Failure, ImageSource, PlatformChoice, RawDocument, resolve_image};
+use crate::transport::{Descriptor, Documents, ImageSource, PlatformChoice, RawDocument, resolve_image};
 
 /// Resolves a name to the image that a pull would ask to be let in. Nothing is kept.
 ///
@@ -31,23 +32,10 @@ struct FromSource<'a> {
 #[async_trait]
 impl Documents for FromSource<'_> {
     async fn top(&self) -> Result<RawDocument> {
-        let mut attempts = self.retry.attempts();
-        loop {
-            match self.source.resolve().await {
-                Ok(document) => return Ok(document),
-                Err(failure) => attempts.after(failure).await?,
-            }
-        }
+        fetch::top(self.source, self.retry).await
     }
 
     async fn document(&self, descriptor: &Descriptor) -> Result<RawDocument> {
-        let mut attempts = self.retry.attempts();
-        loop {
-            let document: Result<RawDocument, Failure> = self.source.document(descriptor).await;
-            match document {
-                Ok(document) => return Ok(document),
-                Err(failure) => attempts.after(failure).await?,
-            }
-        }
+        fetch::document(self.source, descriptor, self.retry).await
     }
 }

@@ -17,7 +17,7 @@ use super::tail::TailWriter;
 use super::tasks::Tasks;
 use crate::error::{Error, Result};
 use crate::store::Staged;
-use crate::transport::{Descriptor, Failure, ImageSource, Retry};
+use crate::transport::{Descriptor, Failure, ImageSource, RawDocument, Retry};
 
 /// The most that is handed on at a time, and how many of them may wait: 4 MiB in all.
 const CHUNK: usize = 256 << 10;
@@ -140,6 +140,32 @@ fn write(mut staged: Staged, tail: TailWriter, mut pieces: mpsc::Receiver<Piece>
         tail.advance(staged.written());
     }
     Err(Error::Interrupted)
+}
+
+/// The document that a source's name stands for.
+pub(super) async fn top(source: &dyn ImageSource, retry: &RetryPolicy) -> Result<RawDocument> {
+    let mut attempts = retry.attempts();
+    loop {
+        match source.resolve().await {
+            Ok(document) => return Ok(document),
+            Err(failure) => attempts.after(failure).await?,
+        }
+    }
+}
+
+/// A document that another one points to.
+pub(super) async fn document(
+    source: &dyn ImageSource,
+    descriptor: &Descriptor,
+    retry: &RetryPolicy,
+) -> Result<RawDocument> {
+    let mut attempts = retry.attempts();
+    loop {
+        match source.document(descriptor).await {
+            Ok(document) => return Ok(document),
+            Err(failure) => attempts.after(failure).await?,
+        }
+    }
 }
 
 /// Downloads a small blob into memory and verifies it. The caller has checked its declared size.

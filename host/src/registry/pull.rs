@@ -244,13 +244,7 @@ impl Documents for ThroughStore<'_> {
         {
             return Ok(RawDocument { bytes: bytes.into(), digest: digest.clone(), media_type: None });
         }
-        let mut attempts = self.retry.attempts();
-        loop {
-            match self.source.resolve().await {
-                Ok(document) => return Ok(document),
-                Err(failure) => attempts.after(failure).await?,
-            }
-        }
+        fetch::top(self.source, self.retry).await
     }
 
     async fn document(&self, descriptor: &Descriptor) -> Result<RawDocument> {
@@ -262,12 +256,6 @@ impl Documents for ThroughStore<'_> {
                 media_type: Some(descriptor.media_type.clone()),
             });
         }
-        let mut attempts = self.retry.attempts();
-        loop {
-            match self.source.document(descriptor).await {
-                Ok(document) => return Ok(document),
-                Err(failure) => attempts.after(failure).await?,
-            }
-        }
+        fetch::document(self.source, descriptor, self.retry).await
     }
 }

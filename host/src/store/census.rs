@@ -147,24 +147,10 @@ impl Census<'_> {
 
     /// The store's directory itself, and what the store did not make.
     fn root(&mut self) -> Result<()> {
-        const ROOMS: [&str; 12] = [
-            "manifests",
-            "configs",
-            "layers",
-            "extracted",
-            "records",
-            "refs",
-            "locks",
-            "local",
-            "overlay",
-            "guests",
-            plugins::ROOM,
-            scratch::ROOM,
-        ];
         let root = Arc::clone(&self.storage.rooms().root);
         self.directory(&root, "");
         for name in layout::names(&root, "the store")? {
-            if !ROOMS.contains(&name.as_str()) {
+            if !layout::ROOMS.contains(&name.as_str()) {
                 let known = ["meta.json", "keep-unreferenced"].contains(&name.as_str());
                 let thing = self.file(&root, "", &name, if known { Kind::Bookkeeping } else { Kind::Other });
                 self.add(thing);

@@ -90,6 +90,22 @@ pub(super) fn stem(digest: &str) -> String {
 /// The first directory that a new store gets. A directory of the reference has none of this name.
 pub(super) const FIRST: &str = "records";
 
+/// All directories that may be in a store's.
+pub(super) const ROOMS: [&str; 12] = [
+    "manifests",
+    "configs",
+    "layers",
+    "extracted",
+    FIRST,
+    "refs",
+    "locks",
+    "local",
+    "overlay",
+    "guests",
+    super::plugins::ROOM,
+    super::scratch::ROOM,
+];
+
 /// The store's directories, opened once.
 #[derive(Debug)]
 pub(super) struct Rooms {

@@ -161,21 +161,7 @@ impl Check<'_> {
 
     /// Whether a name in the root is one that this version knows.
     pub(super) fn is_known_in_root(name: &str) -> bool {
-        let rooms = [
-            "manifests",
-            "configs",
-            "layers",
-            "extracted",
-            "records",
-            "refs",
-            "locks",
-            "local",
-            "overlay",
-            "guests",
-            "plugins",
-            "scratch",
-        ];
-        rooms.contains(&name)
+        layout::ROOMS.contains(&name)
             || [crate::store::meta::NAME, crate::store::keep::NAME].contains(&name)
             || names::parse(name).is_some()
             || names::is_damaged(name)
