@@ -34,15 +34,17 @@ impl Images {
     pub fn with(layers: &[&str]) -> Result<Option<Self>> {
         let dir = paths::images();
         let found = if dir.join("layers.tsv").is_file() { Some(Self::read(&dir)?) } else { None };
-        let Some(images) = found.filter(|images| layers.iter().all(|name| images.layers.contains_key(*name))) else {
+        let there = |name: &str| found.as_ref().is_some_and(|images| images.layers.contains_key(name));
+        let missing: Vec<_> = layers.iter().copied().filter(|name| !there(name)).collect();
+        if !missing.is_empty() {
             require::skip(&format!(
                 "{} does not hold {}; make them with `cargo xtask images`",
                 dir.display(),
-                layers.join(", ")
+                missing.join(", ")
             ));
             return Ok(None);
-        };
-        Ok(Some(images))
+        }
+        Ok(found)
     }
 
     /// The images in a directory.

@@ -7,7 +7,7 @@ use crate::setup::{self, Tool};
 use crate::sh;
 
 /// The stages that the tests use. The large layers are left out: they take minutes, and are for measuring.
-pub(crate) const FOR_TESTS: &[&str] = &["small", "framings"];
+pub(crate) const FOR_TESTS: &[&str] = &["small", "framings", "quirk", "opq"];
 
 /// Tools of the image maker by set or stage, what each stands on included.
 fn tools_for(stage: &str) -> Vec<Tool> {

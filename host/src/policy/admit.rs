@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::panel::Panel;
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::plugin::World;
@@ -28,11 +29,12 @@ impl Admit {
         Self { reference, panel, sandbox, limits, context }
     }
 
-    fn ask(&self, verifier: &Program, candidate: &Candidate) -> Result<Verdict> {
+    fn ask(&self, verifier: &Program, candidate: &Candidate, cancel: &Cancel) -> Result<Verdict> {
         let server = candidate.server.as_ref();
         let context = Context {
             registry: server.map(|server| server.authority.clone()),
             registry_any_certificate: server.is_some_and(|server| server.any_certificate),
+            cancel: cancel.clone(),
             ..self.context.clone()
         };
         let authority = server.map(|server| server.authority.to_string()).unwrap_or_default();
@@ -57,7 +59,7 @@ impl Admit {
 }
 
 impl Admission for Admit {
-    fn admit(&self, candidate: &Candidate) -> Result<Option<Decision>> {
+    fn admit(&self, candidate: &Candidate, cancel: &Cancel) -> Result<Option<Decision>> {
         if candidate.reference != self.reference {
             let reason = format!("it was let in by the policy for `{}`", self.reference);
             return Err(Error::Refused { subject: format!("`{}`", candidate.reference), reason });
@@ -67,7 +69,7 @@ impl Admission for Admit {
         }
         let mut verdicts = Vec::new();
         for verifier in &self.panel.verifiers {
-            let asked: Result<Verdict, Error> = self.ask(verifier, candidate);
+            let asked: Result<Verdict, Error> = self.ask(verifier, candidate, cancel);
             verdicts.push(asked?);
         }
         verdicts.extend(self.panel.inspectors.iter().map(|inspector| Verdict {

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::store::Decision;
@@ -10,8 +11,9 @@ use crate::transport::{Resolved, Server};
 /// Decides whether an image may be used.
 pub trait Admission: Send + Sync {
     /// Accepts an image, with the decision that is kept with it, or refuses it. Called when the manifest is known and verified,
-    /// and before any layer is fetched. Blocks; a pull that is given up does not wait for its end.
-    fn admit(&self, candidate: &Candidate) -> Result<Option<Decision>>;
+    /// and before any layer is fetched. Blocks; it should end with [`crate::Error::Interrupted`] soon after it was cancelled,
+    /// which is what a pull waits for that is given up.
+    fn admit(&self, candidate: &Candidate, cancel: &Cancel) -> Result<Option<Decision>>;
 }
 
 /// An image that asks to be let in.

@@ -126,7 +126,8 @@ async fn attempt(work: &Layers<'_>, options: &PullOptions) -> Result<Pulled> {
     let decision = match &options.admission {
         Some(admission) => {
             let (admission, candidate) = (Arc::clone(admission), Candidate::of(&name, source.server(), &resolved));
-            tasks.spawn(move || admission.admit(&candidate)).join().await?
+            let stop = tasks.stop();
+            tasks.spawn(move || admission.admit(&candidate, &stop)).join().await?
         }
         None => None,
     };

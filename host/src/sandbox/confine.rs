@@ -8,6 +8,7 @@ use wasmtime::{ResourceLimiter, StoreContextMut, UpdateDeadline};
 use super::bounds::Bounds;
 use super::powers::{Powers, RunReport};
 use super::program::Program;
+use crate::cancel::Cancel;
 use crate::error::{Error, GuestFailure, Result};
 use crate::limits::Limits;
 
@@ -44,6 +45,7 @@ pub(crate) struct Confined<H> {
     pub(crate) powers: Option<Box<Powers>>,
     /// The first error of a host call, or the limit that was crossed: it says more than the trap that follows.
     failure: Option<Error>,
+    cancel: Cancel,
 }
 
 impl<H> Confined<H> {
@@ -52,6 +54,7 @@ impl<H> Confined<H> {
         memory_limit: u64,
         limits: &Limits,
         powers: Option<Box<Powers>>,
+        cancel: Cancel,
         host: H,
     ) -> Self {
         let parts = if program.manifest().is_some() { PLUGIN } else { GUEST };
@@ -65,6 +68,7 @@ impl<H> Confined<H> {
             log_messages: limits.log_messages,
             bounds: Bounds::of(limits),
             failure: None,
+            cancel,
         }
     }
 
@@ -290,8 +294,12 @@ pub(crate) fn on_tick<H>(mut store: StoreContextMut<'_, Confined<H>>) -> wasmtim
     let state = store.data_mut();
     if !state.clock.tick() {
         let error = state.stopped(GuestFailure::TimeOut);
-        state.failure.get_or_insert(error);
+        state.fail(error);
         return Err(wasmtime::Error::msg("the time limit was crossed"));
+    }
+    if let Err(error) = state.cancel.check() {
+        state.fail(error);
+        return Err(wasmtime::Error::msg("whoever waits for the guest has given up"));
     }
     let Some(powers) = &mut state.powers else { return Ok(UpdateDeadline::Continue(1)) };
     match powers.check(false) {
@@ -314,7 +322,7 @@ mod tests {
         let limits = Limits { log_messages: 2, ..Limits::default() };
         let sandbox = super::super::Sandbox::new(&super::super::SandboxOptions::default()).unwrap();
         let untar = sandbox.builtin(super::super::Guest::Untar).unwrap();
-        let mut state = Confined::new(untar, 0, &limits, None, ());
+        let mut state = Confined::new(untar, 0, &limits, None, Cancel::new(), ());
         let heard = std::iter::repeat_with(|| state.message()).take(4).collect::<Vec<_>>();
         assert_eq!(heard, [true, true, false, false]);
     }

@@ -14,6 +14,7 @@ use super::powers::{self, Powers};
 use super::program::{Interfaces, Program};
 use super::ticker::{Running, Ticker};
 use crate::ambient;
+use crate::cancel::Cancel;
 use crate::error::{Error, GuestFailure, Result};
 use crate::limits::Limits;
 
@@ -131,10 +132,11 @@ impl Sandbox {
         memory_limit: u64,
         limits: &Limits,
         powers: Option<Box<Powers>>,
+        cancel: &Cancel,
         host: H,
     ) -> Store<Confined<H>> {
         let handles = if powers.is_some() { powers::HANDLES } else { HANDLES };
-        let state = Confined::new(program.clone(), memory_limit, limits, powers, host);
+        let state = Confined::new(program.clone(), memory_limit, limits, powers, cancel.clone(), host);
         let mut store = Store::new(&self.engine, state);
         store.limiter(|state| &mut state.memory);
         store.set_epoch_deadline(1);

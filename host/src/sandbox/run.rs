@@ -12,6 +12,7 @@ use super::engine::Sandbox;
 use super::failure::judge;
 use super::powers::{self, Context, Denial, Powers, RunReports};
 use super::program::Program;
+use crate::cancel::Cancel;
 use crate::error::{Error, GuestFailure, Result};
 use crate::limits::Limits;
 use crate::plugin::{PluginManifest, World};
@@ -40,7 +41,7 @@ impl<H: Send + 'static> Run<H> {
             Ok(prepared) => prepared,
             Err(error) => return Err((error, host)),
         };
-        let store = sandbox.store(program, memory, limits, powers, host);
+        let store = sandbox.store(program, memory, limits, powers, &context.cancel, host);
         Ok(Self { program: program.clone(), waits, store, begin, reports: context.reports.clone() })
     }
 
@@ -60,7 +61,7 @@ impl<H: Send + 'static> Run<H> {
             None => linker.instantiate(&mut self.store, &component),
             Some(waits) => {
                 let instance = linker.instantiate_async(&mut self.store, &component);
-                waits.within(instance).unwrap_or_else(|| Err(self.late()))
+                waits.within(instance).unwrap_or_else(|over| Err(self.over(over)))
             }
         }
     }
@@ -94,7 +95,7 @@ impl<H: Send + 'static> Run<H> {
             None => function.call(&mut self.store, parameters),
             Some(waits) => {
                 let returned = function.call_async(&mut self.store, parameters);
-                waits.within(returned).unwrap_or_else(|| Err(self.late()))
+                waits.within(returned).unwrap_or_else(|over| Err(self.over(over)))
             }
         }
     }
@@ -123,12 +124,15 @@ impl<H: Send + 'static> Run<H> {
         (result, host)
     }
 
-    /// The program waited for longer than it may.
-    fn late(&mut self) -> wasmtime::Error {
+    /// The program is not waited for any longer.
+    fn over(&mut self, over: Over) -> wasmtime::Error {
         let state = self.store.data_mut();
-        let error = state.stopped(GuestFailure::Waited);
+        let error = match over {
+            Over::Late => state.stopped(GuestFailure::Waited),
+            Over::GivenUp => Error::Interrupted,
+        };
         state.fail(error);
-        wasmtime::Error::msg("the plugin waited for too long")
+        wasmtime::Error::msg("the plugin is not waited for any longer")
     }
 }
 
@@ -160,7 +164,8 @@ type Prepared = (Option<Box<Powers>>, Option<Waits>);
 fn prepare(program: &Program, limits: &Limits, context: &Context) -> Result<Prepared> {
     let Some(held) = program.capabilities() else { return Ok((None, None)) };
     let powers = Powers::new(program, held, limits, context)?;
-    Ok((Some(Box::new(powers)), Some(Waits::new(patience(program, limits))?)))
+    let waits = Waits::new(patience(program, limits), context.cancel.clone())?;
+    Ok((Some(Box::new(powers)), Some(waits)))
 }
 
 /// Where a program waits, and how much longer it may.
@@ -168,10 +173,19 @@ struct Waits {
     /// Nothing once it is dropped.
     runtime: Option<Runtime>,
     left: Duration,
+    cancel: Cancel,
+}
+
+/// Why a program is not waited for any longer.
+enum Over {
+    /// It has waited for as long as it may.
+    Late,
+    /// Whoever waits for it has given up.
+    GivenUp,
 }
 
 impl Waits {
-    fn new(left: Duration) -> Result<Self> {
+    fn new(left: Duration, cancel: Cancel) -> Result<Self> {
         /// Threads for what would block: files and names.
         const BLOCKING: usize = 8;
         let runtime = Builder::new_current_thread()
@@ -179,16 +193,23 @@ impl Waits {
             .max_blocking_threads(BLOCKING)
             .build()
             .map_err(|source| Error::Io { action: "set up what a plugin waits on".into(), source })?;
-        Ok(Self { runtime: Some(runtime), left })
+        Ok(Self { runtime: Some(runtime), left, cancel })
     }
 
-    /// Runs `work` for as long as is left; nothing if it is not done then.
-    fn within<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+    /// Runs `work` for as long as is left, or until that is given up.
+    fn within<T>(&mut self, work: impl Future<Output = T>) -> std::result::Result<T, Over> {
         let begin = Instant::now();
         let left = self.left;
-        let done = self.runtime.as_ref()?.block_on(async { tokio::time::timeout(left, work).await });
+        let runtime = self.runtime.as_ref().ok_or(Over::Late)?;
+        let done = runtime.block_on(async {
+            tokio::select! {
+                biased;
+                () = self.cancel.cancelled() => Err(Over::GivenUp),
+                done = tokio::time::timeout(left, work) => done.map_err(|_| Over::Late),
+            }
+        });
         self.left = left.saturating_sub(begin.elapsed());
-        done.ok()
+        done
     }
 }
 

@@ -71,22 +71,28 @@ impl ImageStorage {
         self.writable()?;
         self.keep_unreferenced()?;
         let opened = || ambient::open_file(tarball_path);
-        let ensured = self.trees().ensure(&layer, self.unpacker(), opened, &Watch::default());
+        let watch = Watch::default();
+        let ensured = self.trees().ensure(&layer, self.unpacker(), opened, &watch);
+        let ensured = ensured.and_then(|_| self.ensure_inspected(&layer, opened, &watch));
         // Whatever is wrong with another file is its owner's concern.
         let ours = tarball_path == self.layer_tarball_path(digest);
-        ensured.map(drop).map_err(|error| if ours { self.blame(error, &layer.digest) } else { error })
+        ensured.map_err(|error| if ours { self.blame(error, &layer.digest) } else { error })
     }
 
     /// The tree of a layer: as it is there, or else extracted from the layer's blob in the store. All that the descriptor
-    /// claims is checked, also against a tree that is there. [`Error::NotFound`] if neither tree nor blob is there. Blocks
-    /// the thread.
+    /// claims is checked, also against a tree that is there, and each of the unpacker's inspectors has seen the layer.
+    /// [`Error::NotFound`] if neither tree nor blob is there. Blocks the thread.
     pub fn ensure_tree(&self, layer: &LayerDescriptor) -> Result<Tree> {
         self.ensure_tree_watched(layer, &Watch::default())
     }
 
     /// As [`ImageStorage::ensure_tree`], watched by somebody who may give it up.
     pub fn ensure_tree_watched(&self, layer: &LayerDescriptor, watch: &Watch) -> Result<Tree> {
-        let ensured = self.trees().ensure(layer, self.unpacker(), || self.open_layer(&layer.digest), watch);
+        let opened = || self.open_layer(&layer.digest);
+        let ensured = self.trees().ensure(layer, self.unpacker(), opened, watch).and_then(|tree| {
+            self.ensure_inspected(layer, opened, watch)?;
+            Ok(tree)
+        });
         ensured.map_err(|error| self.blame(error, &layer.digest))
     }
 

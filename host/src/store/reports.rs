@@ -16,7 +16,7 @@ use crate::store::image::LayerDescriptor;
 use crate::store::record::{FilePart, TreeRecord};
 use crate::store::storage::ImageStorage;
 use crate::store::trees::Trees;
-use crate::store::unpacker::{LayerUnpacker, Watch};
+use crate::store::unpacker::Watch;
 use crate::unpack::InspectorReport;
 
 /// How the names of these files end.
@@ -117,13 +117,13 @@ impl ImageStorage {
     /// # Errors
     ///
     /// What the inspectors say, and all that reading a layer may fail with.
-    pub fn ensure_inspected(
+    pub(crate) fn ensure_inspected(
         &self,
         layer: &LayerDescriptor,
-        unpacker: &dyn LayerUnpacker,
         open: impl FnOnce() -> Result<File>,
         watch: &Watch,
     ) -> Result<()> {
+        let unpacker = self.unpacker();
         if self.trees().uninspected(&layer.digest, &unpacker.inspectors())?.is_empty() {
             return Ok(());
         }

@@ -105,12 +105,15 @@ impl Disk {
         let (image, file, log) = (dir.join("image"), dir.join("disk"), dir.join("log"));
         copy(base, &image)?;
         File::create_new(&file)?;
-        let mut process = Command::new(program)
-            .args([&file, &image, &log])
-            .stdin(Stdio::null())
+        let device = fuse::mount(&file)?;
+        let process = Command::new("unshare")
+            .args(["--mount", "--"])
+            .arg(program)
+            .args([&image, &log])
+            .stdin(device)
             .stdout(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("cannot start {}", program.display()))?;
+            .spawn();
+        let mut process = process.with_context(|| format!("cannot start {}", program.display()))?;
         let stdout = process.stdout.take().context("no standard output")?;
         let disk = Self { process, file, log, mounted: true };
         let mut line = String::new();

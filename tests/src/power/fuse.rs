@@ -38,21 +38,15 @@ mod op {
 const IN_HEADER: usize = 40;
 const MAX_WRITE: u32 = 1 << 20;
 
-/// Mounts the file over `mountpoint`, a regular file.
+/// Mounts the file over `mountpoint`, a regular file. Returns what the process that serves it reads and writes.
 pub fn mount(mountpoint: &Path) -> Result<File> {
     let device = File::options().read(true).write(true).open("/dev/fuse").context("cannot open /dev/fuse")?;
     let options = "fd=0,rootmode=100644,user_id=0,group_id=0,allow_other";
-    run_with(
-        Command::new("mount").args(["-i", "-t", "fuse", "-o", options, "cofferdam-power"]).arg(mountpoint),
-        device.try_clone()?,
-    )?;
+    let mut mount = Command::new("mount");
+    mount.args(["-i", "-t", "fuse", "-o", options, "cofferdam-power"]).arg(mountpoint);
+    let status = mount.stdin(Stdio::from(device.try_clone()?)).status()?;
+    anyhow::ensure!(status.success(), "{mount:?} ended with {status}");
     Ok(device)
-}
-
-fn run_with(command: &mut Command, stdin: File) -> Result<()> {
-    let status = command.stdin(Stdio::from(stdin)).status()?;
-    anyhow::ensure!(status.success(), "{command:?} ended with {status}");
-    Ok(())
 }
 
 /// Unmounts it, which ends the process that serves it.

@@ -2,8 +2,9 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use cofferdam::{Error, GuestFailure};
+use cofferdam::{Cancel, Error, GuestFailure};
 
+use crate::server::{Server, answer, drain};
 use crate::trial::Trial;
 
 #[track_caller]
@@ -35,6 +36,28 @@ fn sleeping_has_an_end() {
         assert_eq!(failure, GuestFailure::Waited, "{attempt}");
     }
     assert_eq!(Trial::new("sleep 1").run().said(), "slept");
+}
+
+/// Whoever waits for a plugin may give up, whatever it does then.
+#[test]
+fn who_gives_up_waits_no_longer() {
+    for attempts in ["", "\nspin", "\nsleep 3600000", "\ndoze"] {
+        let cancel = Cancel::new();
+        let told = cancel.clone();
+        let server = Server::new(move |_, stream| {
+            told.cancel();
+            if attempts.is_empty() {
+                drain(stream);
+            } else {
+                answer(stream, "200 OK", "", b"");
+            }
+        });
+        let url = server.at("127.0.0.1");
+        let mut trial = Trial::new(format!("get {url}/{attempts}")).http(&url).limit("plugin-wait", "3600s");
+        trial.context.cancel = cancel;
+        let error = trial.limit("guest-time", "3600s").run().error();
+        assert!(matches!(error, Error::Interrupted), "{attempts:?}: {error:?}");
+    }
 }
 
 #[test]

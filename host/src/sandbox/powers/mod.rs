@@ -29,6 +29,7 @@ pub(crate) use link::link;
 use super::confine::Confined;
 use super::program::Program;
 use crate::ambient;
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::plugin::{Authority, Capabilities, Capability};
@@ -63,6 +64,8 @@ pub struct Context {
     pub scratch: Option<PathBuf>,
     /// Where the reports of runs go.
     pub reports: Option<RunReports>,
+    /// How whoever waits for a run gives up: it ends with [`Error::Interrupted`].
+    pub cancel: Cancel,
 }
 
 /// The state of a plugin's capabilities.

@@ -9,6 +9,7 @@ mod crowd;
 mod documents;
 mod durability;
 mod images;
+mod reports;
 mod trees;
 
 use std::fs::File;
@@ -23,6 +24,7 @@ use super::*;
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
+use crate::unpack::InspectorReport;
 
 /// A store in a directory that goes when the test ends.
 struct Fixture {
@@ -79,6 +81,22 @@ fn open(path: &Path, unpacker: &Arc<Toy>) -> ImageStorage {
 #[derive(Default)]
 struct Toy {
     calls: AtomicU32,
+    /// Who inspects layers: each refuses one that says `bad`.
+    inspectors: Vec<Digest>,
+}
+
+impl Toy {
+    fn look(&self, bytes: &[u8]) -> Result<Vec<InspectorReport>> {
+        if !self.inspectors.is_empty() && bytes.starts_with(b"bad") {
+            return Err(Error::refused(b"etc/content", "it is bad"));
+        }
+        let report = |identity: &Digest| InspectorReport {
+            plugin: "toy".into(),
+            identity: identity.clone(),
+            report: bytes.to_vec(),
+        };
+        Ok(self.inspectors.iter().map(report).collect())
+    }
 }
 
 impl LayerUnpacker for Toy {
@@ -111,8 +129,19 @@ impl LayerUnpacker for Toy {
             },
             record: br#"{"links":[]}"#.to_vec(),
             reader: None,
-            reports: Vec::new(),
+            reports: self.look(&bytes)?,
         })
+    }
+
+    fn inspectors(&self) -> Vec<Digest> {
+        self.inspectors.clone()
+    }
+
+    fn inspect(&self, mut blob: File, _: &LayerDescriptor, _: &Watch) -> Result<Vec<InspectorReport>> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        let mut bytes = Vec::new();
+        blob.read_to_end(&mut bytes).unwrap();
+        self.look(&bytes)
     }
 
     fn with_limits(self: Arc<Self>, _: &Limits) -> Arc<dyn LayerUnpacker> {

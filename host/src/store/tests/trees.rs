@@ -269,7 +269,6 @@ fn a_layer_may_be_measured_by_several_algorithms() {
     assert_nothing_staged(&fixture);
 }
 
-/// What a merge reads of a layer has a version of its own.
 #[test]
 fn a_tree_whose_layer_was_noted_in_another_form_is_extracted_again() {
     let fixture = Fixture::new();

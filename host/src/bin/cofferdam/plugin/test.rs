@@ -166,7 +166,7 @@ fn verify(
     let panel = Panel { rule: None, verifiers: vec![program], inspectors: Vec::new() };
     let sandbox = session.unpacker()?.sandbox().clone();
     let admit = Admit::new(candidate.reference.clone(), panel, sandbox, limits, context);
-    Ok(match admit.admit(&candidate) {
+    Ok(match admit.admit(&candidate, &interrupt::cancel()?) {
         Ok(decision) => {
             let said = decision.and_then(|decision| decision.verdicts.into_iter().next());
             Account { said: said.map(|verdict| verdict.said.into_bytes()), ..Account::default() }
