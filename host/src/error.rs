@@ -329,6 +329,15 @@ impl Error {
             Self::Guest { guest, failure } => match failure {
                 GuestFailure::Memory(_) if matches!(&**guest, "gunzip" | "unzstd") => Some(raise("decoder-memory")),
                 GuestFailure::Memory(_) if guest == "untar" => Some(raise("guest-memory")),
+                GuestFailure::Memory(_) => Some(
+                    "the `memory` of its manifest is what it may have, up to --limit plugin-memory=… (a decoder: \
+                     --limit decoder-memory=…)"
+                        .into(),
+                ),
+                GuestFailure::TimeOut if !matches!(&**guest, "gunzip" | "unzstd" | "untar") => Some(format!(
+                    "{}; the `time` of its manifest is what it may have, if that is less",
+                    raise("guest-time")
+                )),
                 GuestFailure::TimeOut => Some(format!("{}, or --limit guest-time-per-mib=…", raise("guest-time"))),
                 GuestFailure::Waited => Some(raise("plugin-wait")),
                 _ => None,

@@ -177,7 +177,8 @@ limits! {
     idle_calls ("idle-calls", Count, []): u64 = 1024;
     /// Messages of a guest that reach the log; the others are dropped.
     log_messages ("log-messages", Count, []): u64 = 256;
-    /// Time that a plugin with capabilities may take in all for one layer or image, waiting included.
+    /// Time that a plugin with capabilities may take in all for one layer or image, waiting included; that a decoder
+    /// or an extractor may wait.
     plugin_wait ("plugin-wait", Time, []): Duration = Duration::from_mins(1);
     /// Linear memory of a plugin that asks for more than `guest-memory`.
     plugin_memory ("plugin-memory", Bytes, []): u64 = 256 * MIB64;

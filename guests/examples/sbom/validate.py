@@ -2,7 +2,7 @@
 """Checks reports against the official schema of CycloneDX 1.6: validate.py FILE…, or standard input without a file.
 
 Needs `pip install 'cyclonedx-python-lib[json-validation]'`, which carries the schema. Also checks what the schema does not
-say: package URLs can be parsed and are unique.
+say: package URLs can be parsed and are unique, and references are.
 """
 
 import json
@@ -20,14 +20,20 @@ def problems(text):
         return
     seen = set()
     for component in json.loads(text)["components"]:
-        purl = component["purl"]
-        if purl in seen:
-            yield f"{purl}: twice"
-        seen.add(purl)
+        reference = component["bom-ref"]
+        if reference in seen:
+            yield f"{reference}: twice"
+        seen.add(reference)
+        # Packages of a distribution that is not known have none.
+        purl = component.get("purl")
+        if purl is None:
+            continue
+        if purl != reference:
+            yield f"{purl}: not the reference {reference}"
         # Slashes and colons may be written in two ways; what counts is that nothing is lost.
         parsed = PackageURL.from_string(purl)
-        if parsed.version != component["version"]:
-            yield f"{purl}: not the version {component['version']}"
+        if parsed.version != component.get("version"):
+            yield f"{purl}: not the version {component.get('version')}"
 
 
 def main():

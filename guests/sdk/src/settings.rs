@@ -1,12 +1,12 @@
-//! What the person who added the plugin told it: the `[settings]` of its `plugin.toml`, and what the policy of the
-//! configuration file sets on top.
+//! What the person who added the plugin told it: the `[settings]` of its `plugin.toml`, which declares all that there are, and
+//! what the policy of the configuration file sets on top.
 
 use crate::failure::Failure;
 use crate::host;
 
-/// The text of a setting, if it is set.
+/// The text of a setting, if it is set to more than nothing.
 pub fn get(key: &str) -> Option<String> {
-    host::setting(key)
+    host::setting(key).filter(|text| !text.trim().is_empty())
 }
 
 /// The words of a setting, divided by commas or white space; none if it is not set.

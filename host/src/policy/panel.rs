@@ -78,16 +78,18 @@ impl Panel {
     pub fn check(&self, reference: &str, decision: Option<&Decision>) -> Result<()> {
         let covered =
             |program: &&Program| decision.is_some_and(|decision| decision.covers(program.identity(), reference));
-        match self.programs().find(|program| !covered(program)) {
-            None => Ok(()),
-            Some(program) => Err(Error::Refused {
-                subject: format!("`{reference}`"),
-                reason: format!(
-                    "the policy requires that `{}` accepts it, which was not asked when it was pulled; pull it again",
-                    program.name()
-                ),
-            }),
-        }
+        let Some(program) = self.programs().find(|program| !covered(program)) else { return Ok(()) };
+        let name = program.name();
+        let asked = decision.filter(|decision| decision.verdicts.iter().any(|verdict| verdict.plugin == name));
+        let difference = match asked {
+            None => "which was not asked when it was pulled".to_owned(),
+            Some(decision) if decision.covers(program.identity(), &decision.reference) => {
+                format!("which accepted it under the name `{}`", decision.reference)
+            }
+            Some(_) => "which accepted it as another component, with other settings, or with other grants".to_owned(),
+        };
+        let reason = format!("the policy requires that `{name}` accepts it, {difference}; pull it again");
+        Err(Error::Refused { subject: format!("`{reference}`"), reason })
     }
 
     /// What is known of the image's layers beyond first-party guests: decoders and extractors of the store, and the inspectors.
@@ -130,7 +132,11 @@ fn load(plugin: &InstalledPlugin, requirement: &Requirement, plugins: &Plugins, 
 /// refused as if it had not been added.
 pub(super) fn readers(plugins: &Plugins, sandbox: &Sandbox) -> Result<Extensions> {
     let mut extensions = Extensions::default();
-    for plugin in plugins.list()? {
+    let (installed, damaged) = plugins.survey()?;
+    for error in &damaged {
+        tracing::warn!("a plugin is not used: {}", sentence(error));
+    }
+    for plugin in installed {
         if !matches!(plugin.manifest.world, World::Decoder | World::Extractor) {
             continue;
         }

@@ -1,6 +1,9 @@
 //! Patterns of image names. `*` stands for anything without a slash, `**` for anything at all; all else for itself.
 
+use std::net::Ipv6Addr;
+
 use crate::error::{Error, Result};
+use crate::registry::RegistryHost;
 
 /// The longest pattern, in bytes.
 const LONGEST: usize = 1024;
@@ -18,7 +21,8 @@ impl Pattern {
     ///
     /// # Errors
     ///
-    /// [`Error::Usage`] for an empty one, and for characters that other tools read as something else.
+    /// [`Error::Usage`] for an empty one, for characters that other tools read as something else, and for one that fits no name:
+    /// a rule that never counts lets in what it was to keep out.
     pub(super) fn new(text: &str) -> Result<Self> {
         let wrong = |reason: &str| {
             Err(Error::Usage {
@@ -29,8 +33,13 @@ impl Pattern {
         if text.is_empty() || text.len() > LONGEST {
             return wrong("is empty or longer than 1024 bytes");
         }
-        if let Some(odd) = text.chars().find(|c| !c.is_ascii_graphic() || "?[]{}!\\^$|()+\"'`<>".contains(*c)) {
+        if let Some(odd) =
+            without_address(text).chars().find(|c| !c.is_ascii_graphic() || "?[]{}!\\^$|()+\"'`<>".contains(*c))
+        {
             return wrong(&format!("has the character {odd:?}, which no name has"));
+        }
+        if let Err(reason) = fits_names(text) {
+            return wrong(&reason);
         }
         let last = text.rsplit('/').next().unwrap_or_default();
         let tails: &[&str] = match (last.contains('@') || last.ends_with("**"), last.contains(':')) {
@@ -51,6 +60,55 @@ impl Pattern {
     /// Whether it is for this name.
     pub(super) fn is_for(&self, name: &str) -> bool {
         self.tails.iter().any(|tail| matches(format!("{}{tail}", self.text).as_bytes(), name.as_bytes()))
+    }
+}
+
+/// What is behind an IPv6 address, whose brackets are no wild cards.
+fn without_address(text: &str) -> &str {
+    let parts = text.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    parts.filter(|(address, _)| address.parse::<Ipv6Addr>().is_ok()).map_or(text, |(_, rest)| rest)
+}
+
+/// Whether there are names that a pattern fits; else why not.
+fn fits_names(text: &str) -> std::result::Result<(), String> {
+    let fails = |reason: &str| Err(reason.to_owned());
+    if text.contains("://") {
+        return fails("begins with a scheme, and names begin with a host");
+    }
+    if text.ends_with('/') {
+        return fails("ends in a slash, and no name does: `/**` is for all that is below");
+    }
+    if let Some(path) = text.strip_prefix("oci:") {
+        return if path.starts_with(['/', '*']) { Ok(()) } else { fails("is for a layout and has no whole path") };
+    }
+    let (host, rest) = text.split_once('/').map_or((text, None), |(host, rest)| (host, Some(rest)));
+    let repository = text.split('@').next().unwrap_or_default();
+    let repository = match repository.rfind('/') {
+        Some(slash) => &repository[..slash + repository[slash..].find(':').unwrap_or(repository.len() - slash)],
+        None => repository,
+    };
+    if repository.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return fails("has an upper case letter before the tag, and names have none");
+    }
+    if host.contains('*') {
+        let some = rest.is_some() || host.contains("**");
+        return if some { Ok(()) } else { fails("has no slash, and names in full have one") };
+    }
+    let canonical = match host.parse::<RegistryHost>() {
+        Ok(canonical) => canonical.to_string(),
+        Err(_) if host.contains(':') => return fails("begins with no host"),
+        Err(_) => return fails("begins with no host, and names are in full, as in `docker.io/library/debian`"),
+    };
+    let canonical = canonical.strip_suffix(":443").unwrap_or(&canonical);
+    if canonical != host {
+        return Err(format!("begins with `{host}`, which is `{canonical}` in names"));
+    }
+    match rest {
+        None => fails("names a registry and no image: `HOST/**` is for all of its images"),
+        Some(rest) if host == "docker.io" && !rest.contains('/') && !rest.contains("**") => {
+            fails("is for no image of Docker Hub, whose names have two parts, as in `docker.io/library/debian`")
+        }
+        Some(_) => Ok(()),
     }
 }
 
@@ -115,6 +173,42 @@ mod tests {
 
     #[test]
     fn what_other_tools_read_otherwise_is_refused() {
+        for text in [
+            "debian",
+            "debian:*",
+            "library/*",
+            "*",
+            "index.docker.io/**",
+            "Docker.io/**",
+            "docker.io:443/**",
+            "docker.io/debian",
+            "docker.io/*",
+            "docker://127.0.0.1:5999/**",
+            "https://a.example/**",
+            "127.0.0.1:5999",
+            "127.0.0.1:05999/**",
+            "a.example/b/",
+            "a.example/B/*",
+            "[::0:1]:5000/**",
+            "oci:layout",
+        ] {
+            assert!(Pattern::new(text).is_err(), "{text:?}");
+        }
+        for text in [
+            "**",
+            "*/app:1.*",
+            "*.corp/app:1.*",
+            "docker.io/library/*",
+            "docker.io/**",
+            "docker.io/library/debian:12-Slim",
+            "localhost/a",
+            "127.0.0.1:5999/team/app@sha256:*",
+            "[::1]:5000/**",
+            "oci:/a/B:*",
+            "oci:**",
+        ] {
+            assert!(Pattern::new(text).is_ok(), "{:?}", Pattern::new(text));
+        }
         for text in ["", "a?", "a[b]", "{a,b}", "a b", "!a", "^a$", "é"] {
             assert!(Pattern::new(text).is_err(), "{text:?}");
         }

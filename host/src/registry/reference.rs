@@ -53,9 +53,10 @@ impl FromStr for RegistryHost {
             // In front of a repository it would be taken for a part of that, on Docker Hub.
             return Err(invalid(text, "a host without a dot needs its port, such as `host:443`"));
         }
-        Ok(match lower.as_str() {
+        let one = canonical(&lower);
+        Ok(match one.as_str() {
             "index.docker.io" | "registry-1.docker.io" => Self::docker_hub(),
-            _ => Self(lower),
+            _ => Self(one),
         })
     }
 }
@@ -205,6 +206,18 @@ impl<'a> Parts<'a> {
     }
 }
 
+/// One spelling for each host and port that [`check_host`] lets through: no zeros in front of the port, and an IPv6 address in
+/// its short form (RFC 5952). What goes by names, such as a policy, must not be stepped around by another spelling.
+fn canonical(host: &str) -> String {
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => (name, port.parse::<u16>().ok()),
+        _ => (host, None),
+    };
+    let address = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')?.parse::<Ipv6Addr>().ok());
+    let name = address.map_or_else(|| name.to_owned(), |address| format!("[{address}]"));
+    port.map_or(name.clone(), |port| format!("{name}:{port}"))
+}
+
 fn is_host(first: &str) -> bool {
     first == "localhost" || first.contains(['.', ':', '[']) || first.bytes().any(|b| b.is_ascii_uppercase())
 }
@@ -310,6 +323,8 @@ mod tests {
             ("127.0.0.1:5000/a", "127.0.0.1:5000/a:latest"),
             ("[::1]:5000/a:1", "[::1]:5000/a:1"),
             ("[2001:db8::1]/a", "[2001:db8::1]/a:latest"),
+            ("[2001:0DB8:0:0::1]:05000/a", "[2001:db8::1]:5000/a:latest"),
+            ("localhost:05000/a", "localhost:5000/a:latest"),
             ("Registry.Example/a", "registry.example/a:latest"),
             ("test.com:5000", "docker.io/library/test.com:5000"),
             ("foo_bar.com:8080", "docker.io/library/foo_bar.com:8080"),

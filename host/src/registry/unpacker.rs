@@ -103,7 +103,9 @@ impl StreamUnpacker for Unpacker {
 
 /// A stream as the layer that its descriptor says it is.
 fn streamed(blob: Box<dyn Read + Send>, layer: &LayerDescriptor, watch: &Watch) -> Result<Layer> {
-    let source = described(Layer::new(blob), layer)?.with_progress(Some(layer.digest.clone()), watch.progress.clone());
+    let source = described(Layer::new(blob), layer)?
+        .with_cancel(watch.cancel.clone())
+        .with_progress(Some(layer.digest.clone()), watch.progress.clone());
     Ok(match layer.size {
         Some(size) => source.with_size(size),
         None => source,

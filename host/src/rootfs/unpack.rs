@@ -14,7 +14,7 @@ use super::stage::{After, StagedRoot};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
-use crate::store::{Cancellable, ImageObject, LayerDescriptor, Tree, Watch, described};
+use crate::store::{ImageObject, LayerDescriptor, Tree, Watch, described};
 use crate::tree::{LayerRecord, Mode, TreeWriter, WriterOptions};
 use crate::unpack::{Layer, Unpacker};
 
@@ -204,8 +204,9 @@ fn apply_layer(
     let blob = layers.blob(descriptor)?;
     let size = blob.metadata().map_err(|e| Error::io("look at", descriptor.digest.hex().as_bytes(), e))?.len();
     check_size(descriptor, size)?;
-    let layer = described(Layer::new(Cancellable::new(blob, options.cancel.clone())), descriptor)?
+    let layer = described(Layer::new(blob), descriptor)?
         .with_size(size)
+        .with_cancel(options.cancel.clone())
         .hashing_blob(descriptor.digest.algorithm())
         .with_progress(Some(descriptor.digest.clone()), options.progress.clone());
     let (outcome, mut writer) = unpacker.extract(layer, writer);

@@ -107,6 +107,10 @@ impl Inspection {
     /// Ends the inspection of a whole layer. Gives the report, which may be empty.
     pub fn finish(mut self) -> Result<Vec<u8>> {
         let finish = self.finish;
+        if let Some(run) = &mut self.run {
+            // So that a report is measured by its own limit, and not by what one call may carry otherwise.
+            run.carry(usize::try_from(self.limits.report_bytes).unwrap_or(usize::MAX).saturating_add(1 << 16));
+        }
         let report = self.call(0, finish, ())?;
         if report.len() as u64 > self.limits.report_bytes {
             return Err(Error::Limit {

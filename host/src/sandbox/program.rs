@@ -11,6 +11,7 @@ use wasmtime::component::types::ComponentItem;
 use super::engine::Sandbox;
 use super::failure::one_line;
 use super::powers::Context;
+use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, GuestFailure, Result};
 use crate::limits::Limits;
@@ -87,6 +88,15 @@ impl Program {
         Self(Arc::new(parts))
     }
 
+    /// The same program, for somebody who may give up.
+    #[must_use]
+    pub(crate) fn given_up_by(&self, cancel: &Cancel) -> Self {
+        match &self.0.plugin {
+            None => self.clone(),
+            Some(plugin) => self.in_context(Context { cancel: cancel.clone(), ..plugin.context.clone() }),
+        }
+    }
+
     pub(crate) fn context(&self) -> &Context {
         static NONE: LazyLock<Context> = LazyLock::new(Context::default);
         self.0.plugin.as_ref().map_or(&NONE, |plugin| &plugin.context)
@@ -110,11 +120,11 @@ impl fmt::Debug for Program {
 
 impl Sandbox {
     /// Makes a plugin ready to run, with what it asks for *and* was granted. `name` is what it is called here, which need
-    /// not be what it calls itself. `settings` go before those of its manifest.
+    /// not be what it calls itself. `settings` go before those of its manifest, which declares all that there are.
     ///
     /// # Errors
     ///
-    /// [`Error::Denied`] if it imports what it does not hold; [`Error::Guest`] if it is not of the world that it says, or
+    /// [`Error::Usage`] for a setting that its manifest does not declare; [`Error::Denied`] if it imports what it does not hold; [`Error::Guest`] if it is not of the world that it says, or
     /// cannot be compiled.
     pub fn plugin(
         &self,
@@ -125,6 +135,15 @@ impl Sandbox {
         settings: &BTreeMap<String, String>,
     ) -> Result<Program> {
         let failed = |reason: String| Error::Guest { guest: name.to_owned(), failure: GuestFailure::Load(reason) };
+        if let Some(unknown) = settings.keys().find(|key| !manifest.settings.contains_key(*key)) {
+            return Err(Error::Usage {
+                reason: format!("the plugin `{name}` has no setting {unknown:?}"),
+                hint: Some(match &*manifest.settings.keys().map(String::as_str).collect::<Vec<_>>().join(", ") {
+                    "" => "its manifest declares none".into(),
+                    names => format!("its manifest declares {names}"),
+                }),
+            });
+        }
         let mut all = manifest.settings.clone();
         all.extend(settings.clone());
         let digest = Digest::of(component);
@@ -141,7 +160,7 @@ impl Sandbox {
         let needed: Vec<_> = doors.iter().map(|door| door.needs(manifest.world)).collect();
         check_held(name, manifest, &capabilities, &needed)?;
         let identity = identity(&digest, &all, &capabilities);
-        let repeats = Capabilities { runtime: false, write: false, ..capabilities.clone() }.is_empty();
+        let repeats = Capabilities { runtime: false, ..capabilities.clone() }.is_empty();
         let report_key = if repeats {
             identity.clone()
         } else {

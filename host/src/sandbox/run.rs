@@ -1,5 +1,9 @@
 //! One run of a program: its store, its instance and its calls.
 
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{self, Poll, Wake, Waker};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
@@ -15,7 +19,7 @@ use super::program::Program;
 use crate::cancel::Cancel;
 use crate::error::{Error, GuestFailure, Result};
 use crate::limits::Limits;
-use crate::plugin::{PluginManifest, World};
+use crate::plugin::World;
 
 /// A program in its store. Dropping it ends it.
 pub(crate) struct Run<H: 'static> {
@@ -100,6 +104,12 @@ impl<H: Send + 'static> Run<H> {
         }
     }
 
+    /// Lets one call carry this many bytes.
+    pub(crate) fn carry(&mut self, bytes: usize) {
+        let more = self.store.hostcall_fuel().max(bytes);
+        self.store.set_hostcall_fuel(more);
+    }
+
     pub(crate) fn state(&mut self) -> &mut Confined<H> {
         self.store.data_mut()
     }
@@ -153,10 +163,9 @@ fn because(plugin: &str, error: Error, denials: &[Denial]) -> Error {
     }
 }
 
-/// How long a program may wait. One that reads layers waits for nobody but us: it can hold neither a clock nor requests.
-fn patience(program: &Program, limits: &Limits) -> Duration {
-    let reads = |manifest: &PluginManifest| matches!(manifest.world, World::Decoder | World::Extractor);
-    if program.manifest().is_some_and(reads) { Duration::MAX } else { limits.plugin_wait }
+/// Whether a program reads layers: then it waits for us, and for files at most, since it can hold neither a clock nor requests.
+fn reads(program: &Program) -> bool {
+    program.manifest().is_some_and(|manifest| matches!(manifest.world, World::Decoder | World::Extractor))
 }
 
 type Prepared = (Option<Box<Powers>>, Option<Waits>);
@@ -164,15 +173,20 @@ type Prepared = (Option<Box<Powers>>, Option<Waits>);
 fn prepare(program: &Program, limits: &Limits, context: &Context) -> Result<Prepared> {
     let Some(held) = program.capabilities() else { return Ok((None, None)) };
     let powers = Powers::new(program, held, limits, context)?;
-    let waits = Waits::new(patience(program, limits), context.cancel.clone())?;
+    let waits = Waits::new(limits.plugin_wait, !reads(program), context.cancel.clone())?;
     Ok((Some(Box::new(powers)), Some(waits)))
 }
 
 /// Where a program waits, and how much longer it may.
+///
+/// What it waits for is done on the runtime's own threads. The program runs on its caller's, which is not made part of the
+/// runtime: a host call of one program may run another one, and a runtime cannot be run within a runtime.
 struct Waits {
     /// Nothing once it is dropped.
     runtime: Option<Runtime>,
     left: Duration,
+    /// Whether the time counts in which the program runs.
+    all_counts: bool,
     cancel: Cancel,
 }
 
@@ -185,31 +199,54 @@ enum Over {
 }
 
 impl Waits {
-    fn new(left: Duration, cancel: Cancel) -> Result<Self> {
+    fn new(left: Duration, all_counts: bool, cancel: Cancel) -> Result<Self> {
         /// Threads for what would block: files and names.
         const BLOCKING: usize = 8;
-        let runtime = Builder::new_current_thread()
-            .enable_all()
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
             .max_blocking_threads(BLOCKING)
+            .thread_name("cofferdam-waits")
+            .enable_all()
             .build()
             .map_err(|source| Error::Io { action: "set up what a plugin waits on".into(), source })?;
-        Ok(Self { runtime: Some(runtime), left, cancel })
+        Ok(Self { runtime: Some(runtime), left, all_counts, cancel })
     }
 
     /// Runs `work` for as long as is left, or until that is given up.
     fn within<T>(&mut self, work: impl Future<Output = T>) -> std::result::Result<T, Over> {
-        let begin = Instant::now();
-        let left = self.left;
-        let runtime = self.runtime.as_ref().ok_or(Over::Late)?;
-        let done = runtime.block_on(async {
-            tokio::select! {
-                biased;
-                () = self.cancel.cancelled() => Err(Over::GivenUp),
-                done = tokio::time::timeout(left, work) => done.map_err(|_| Over::Late),
+        let Self { runtime, left, all_counts, cancel } = self;
+        let _entered = runtime.as_ref().ok_or(Over::Late)?.enter();
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut context = task::Context::from_waker(&waker);
+        let (mut work, mut given_up) = (pin!(work), pin!(cancel.cancelled()));
+        loop {
+            if given_up.as_mut().poll(&mut context).is_ready() {
+                return Err(Over::GivenUp);
             }
-        });
-        self.left = left.saturating_sub(begin.elapsed());
-        done
+            let begin = Instant::now();
+            let done = work.as_mut().poll(&mut context);
+            if *all_counts {
+                *left = left.saturating_sub(begin.elapsed());
+            }
+            if let Poll::Ready(done) = done {
+                return Ok(done);
+            }
+            if left.is_zero() {
+                return Err(Over::Late);
+            }
+            let begin = Instant::now();
+            thread::park_timeout(*left);
+            *left = left.saturating_sub(begin.elapsed());
+        }
+    }
+}
+
+/// Wakes a thread that is parked.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }
 

@@ -1,10 +1,13 @@
 //! Guests that misbehave, each written in the text format, and how they end.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{DecoderHost, ExtractorHost, Guest, InputHost, Sandbox, SandboxOptions, claim};
+use crate::cancel::Cancel;
 use crate::error::{Error, ErrorKind, GuestFailure, Result};
 use crate::limits::Limits;
+use crate::plugin::{Capabilities, PluginManifest};
 
 /// A decoder whose `decode` has this body. It may call `$read`, `$write` and `$message`; memory begins with 64 KiB.
 fn decoder(body: &str) -> Vec<u8> {
@@ -111,6 +114,40 @@ fn a_trap_is_named() {
 #[test]
 fn an_endless_loop_runs_out_of_time() {
     assert_eq!(stopped("(loop (br 0)) (i32.const 64)"), GuestFailure::TimeOut);
+}
+
+/// Gives up when it is read from.
+struct Impatient(Cancel);
+
+impl InputHost for Impatient {
+    fn read(&mut self, _skip: u64, max: usize) -> Result<Vec<u8>> {
+        self.0.cancel();
+        Ok(vec![b'x'; max])
+    }
+}
+
+impl DecoderHost for Impatient {
+    fn buffer(&mut self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn write(&mut self, _bytes: Vec<u8>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A plugin that holds nothing waits for nobody: it is ended where it computes.
+#[test]
+fn a_plugin_that_is_given_up_is_ended_while_it_computes() {
+    let text = "name = 'p'\nversion = '1'\nworld = 'decoder'\n[decoder]\nmedia-types = ['application/x']";
+    let manifest = PluginManifest::parse(text).unwrap();
+    let component = decoder("(call $read (i64.const 0) (i32.const 1) (i32.const 16)) (loop (br 0)) (i32.const 64)");
+    let sandbox = Sandbox::new(&SandboxOptions::default()).unwrap();
+    let program = sandbox.plugin("p", &manifest, &component, &Capabilities::default(), &BTreeMap::new()).unwrap();
+    let cancel = Cancel::new();
+    let limits = Limits { guest_time: Duration::from_hours(1), ..Limits::default() };
+    let (outcome, _) = sandbox.decode(&program.given_up_by(&cancel), &limits, Impatient(cancel.clone()));
+    assert!(matches!(outcome, Err(Error::Interrupted)), "{outcome:?}");
 }
 
 #[test]

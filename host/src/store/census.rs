@@ -91,8 +91,9 @@ pub(super) struct Thing {
     pub(super) bytes: u64,
     /// Of a note: the path of what it is about.
     pub(super) about: Option<String>,
-    /// Of staging: whether nobody is at work on it; of a guest: when it was last used, in seconds since 1970.
+    /// Of staging: whether nobody is at work on it; of a plugin's component: whether no note names it.
     pub(super) dead: bool,
+    /// Of a guest: when it was last used, in seconds since 1970.
     pub(super) used_at: u64,
 }
 
@@ -189,9 +190,15 @@ impl Census<'_> {
 
     fn plugins(&mut self, dir: &Arc<Dir>) -> Result<()> {
         self.directory(dir, plugins::ROOM);
+        let plugins = self.storage.plugins()?;
+        let unnamed = if plugins.is_busy() { None } else { plugins.unnamed()?.ok() };
         for name in layout::names(dir, plugins::ROOM)? {
             let kind = if plugins::is_known(&name) { Kind::Plugin } else { Kind::Other };
-            let thing = self.file(dir, plugins::ROOM, &name, kind);
+            let mut thing = self.file(dir, plugins::ROOM, &name, kind);
+            if kind == Kind::Plugin {
+                let digest = plugins::component_digest(&name);
+                thing.dead = digest.is_some_and(|digest| unnamed.as_ref().is_some_and(|all| all.contains(&digest)));
+            }
             self.add(thing);
         }
         Ok(())

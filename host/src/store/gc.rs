@@ -162,7 +162,7 @@ pub(super) struct Before {
 
 impl ImageStorage {
     /// Frees what neither a reference nor a lease needs: blobs, documents, trees, also those of local layouts, what the dead left in
-    /// staging, compiled guests that nobody uses; and removes the images that the options name, but none that is leased. Others
+    /// staging, compiled guests that nobody uses, components that no plugin has; and removes the images that the options name, but none that is leased. Others
     /// may work on the store meanwhile: what they rely on stays. Blocks the thread.
     pub fn gc(&self, options: &GcOptions) -> Result<Collected> {
         if !options.dry_run {
@@ -179,13 +179,16 @@ impl ImageStorage {
     pub(super) fn rehearse(&self, before: &Before, options: &GcOptions) -> Result<Collected> {
         let mut done = Collected { dry_run: true, ..Collected::default() };
         let mut gone: BTreeSet<String> = before.left_over().map(|thing| thing.path.clone()).collect();
+        let components = self.components_kept()?;
         if self.locks().is_shared() {
             done.kept.push(Kept { what: "everything".into(), why: IN_USE.into() });
+            done.kept.extend(components);
             return Ok(before.report(done, &gone));
         }
         let leased = Leased::read(self.locks(), false)?;
         let plan = self.plan(before, &self.refs().list()?, &leased, options, &mut Known::default())?;
         done.kept = plan.kept;
+        done.kept.extend(components);
         for image in &plan.images {
             gone.insert(refs::path(&image.reference)?);
         }
@@ -224,6 +227,7 @@ impl ImageStorage {
         let mut done = Collected::default();
         // One bad entry keeps nothing else; what stays is not reported as gone.
         let _ = self.sweep();
+        let _ = self.plugins().and_then(|plugins| plugins.sweep());
         let mut known = Known::default();
         // What images need is read before the gate is taken: there it is only looked up.
         let _ = self.needed(&self.refs().list()?, &mut known);
@@ -246,6 +250,7 @@ impl ImageStorage {
             done.kept.push(Kept { what: "everything".into(), why: IN_USE.into() });
         }
         self.discard(&taken)?;
+        done.kept.extend(self.components_kept()?);
         let local = self.free_local(None)?;
         done.kept.extend(local.kept.into_iter().map(|(what, why)| Kept { what, why: why.into() }));
         for thing in before.left_over().filter(|thing| thing.kind == Kind::Guest) {
@@ -263,6 +268,12 @@ impl ImageStorage {
         let left = before.left_over().filter(|thing| self.rooms().root.symlink_metadata(&thing.path).is_err());
         gone.extend(left.map(|thing| thing.path.clone()));
         Ok(before.report(done, &gone))
+    }
+
+    /// The components of plugins, if it is not known which of them are needed.
+    fn components_kept(&self) -> Result<Option<Kept>> {
+        let culprit = self.plugins()?.unnamed()?.err();
+        Ok(culprit.map(|why| Kept { what: "components that no other plugin has".into(), why }))
     }
 
     /// Which images go, and what else: with the gate held, so that it stays right until it is done.
@@ -385,7 +396,7 @@ impl Before {
     fn left_over(&self) -> impl Iterator<Item = &Thing> {
         let paths: BTreeSet<&str> = self.things.iter().map(|thing| thing.path.as_str()).collect();
         self.things.iter().filter(move |thing| match thing.kind {
-            Kind::Staging => thing.dead,
+            Kind::Staging | Kind::Plugin => thing.dead,
             Kind::Note => thing.about.as_deref().is_some_and(|about| !paths.contains(about)),
             Kind::Guest => self.taken_at.saturating_sub(thing.used_at) > GUESTS.as_secs(),
             _ => false,

@@ -21,6 +21,8 @@
 //!   overlay/extracted/…, records/…          trees that are made for overlayfs                (overlay.rs)
 //!   <dir>/<name>.<uuid>.damaged             what was found under a name and is not what that says    (file.rs)
 //!   guests/                                 compiled guests, of the store's own unpacker     (sandboxed.rs)
+//!   plugins/<name>.json                     what was added under a name, and its grants      (plugins.rs)
+//!   plugins/sha256-<hex>.wasm               the component of a plugin                        (plugins.rs, components.rs)
 //! ```
 //!
 //! # Invariants
@@ -42,6 +44,7 @@
 mod bundle;
 mod census;
 mod collect;
+mod components;
 mod config;
 mod costs;
 mod decision;
@@ -107,7 +110,7 @@ pub use refs::ImageRef;
 pub(crate) use refs::check_reference;
 pub use remove::Removed;
 pub(crate) use sandboxed::overlay_form;
-pub use sandboxed::{Cancellable, described, preserve};
+pub use sandboxed::{described, preserve};
 pub use stage::{Claim, Committed, Staged, Verified};
 pub use stage_tree::{StagedTree, VerifiedTree};
 pub use storage::ImageStorage;

@@ -2,11 +2,16 @@
 //!
 //! A name stands for one component, by its digest, until a person changes that: what a tag in a registry stands for
 //! later has no influence. Grants belong to that component; another one under the same name begins without any.
+//!
+//! A note is written after its component, and removed before it: who is killed between leaves a component that no note names, which
+//! `components.rs` frees. A note that cannot be read keeps its own plugin from being used and no other.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use cap_std::fs::Dir;
+use rustix::fs::AtFlags;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
@@ -19,6 +24,9 @@ use crate::store::storage::ImageStorage;
 
 /// The directory.
 pub(super) const ROOM: &str = "plugins";
+
+/// The lock of who changes what is in it.
+pub(super) const LOCK: &str = "plugins.lock";
 
 /// The largest note about a plugin that is read, in bytes.
 const LIMIT: u64 = 1 << 20;
@@ -41,6 +49,14 @@ pub struct InstalledPlugin {
     pub added_at: u64,
 }
 
+impl InstalledPlugin {
+    /// How to add it again.
+    pub(super) fn remedy(&self) -> String {
+        let name = if self.name == self.manifest.name { String::new() } else { format!(" --name {}", self.name) };
+        format!("add it again: cofferdam plugin add {}{name}", self.source)
+    }
+}
+
 /// What adding a plugin came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Added {
@@ -55,8 +71,8 @@ pub enum Added {
 /// The plugins of a store.
 #[derive(Debug)]
 pub struct Plugins {
-    dir: Option<Arc<Dir>>,
-    storage: ImageStorage,
+    pub(super) dir: Option<Arc<Dir>>,
+    pub(super) storage: ImageStorage,
 }
 
 impl ImageStorage {
@@ -64,7 +80,7 @@ impl ImageStorage {
     pub fn plugins(&self) -> Result<Plugins> {
         let dir = match layout::open_dir(&self.rooms().root, ROOM) {
             Ok(dir) => Some(Arc::new(dir)),
-            Err(rustix::io::Errno::NOENT) => None,
+            Err(Errno::NOENT) => None,
             Err(error) => return Err(Error::io("open the directory", ROOM.as_bytes(), error)),
         };
         Ok(Plugins { dir, storage: self.clone() })
@@ -78,7 +94,7 @@ impl Plugins {
     }
 
     /// Adds a plugin: its component, which carries its manifest. Without `replace`, a name that stands for another component
-    /// keeps it.
+    /// keeps it; one whose note is damaged stands for nothing.
     ///
     /// # Errors
     ///
@@ -101,8 +117,11 @@ impl Plugins {
         granted.check()?;
         let digest = Digest::of(component);
         let dir = self.room()?;
-        let _lock = self.storage.locks().acquire_unless("plugins.lock", None)?;
-        let before = self.read(&name)?;
+        let _lock = self.storage.locks().acquire(LOCK)?;
+        let before = match self.read(&name) {
+            Err(error) if replace || matches!(error, Error::Damaged { .. }) => None,
+            before => before?,
+        };
         let (granted, added) = match &before {
             Some(before) if before.digest == digest => (before.granted.or(granted), Added::Same),
             Some(before) if !replace => {
@@ -115,32 +134,50 @@ impl Plugins {
             None => (granted.clone(), Added::New),
         };
         let file = component_name(&digest);
-        if !self.is_whole(&digest)? {
+        if !self.is_whole(&digest) {
             file::replace(&dir, &file, component, Flush::Now)?;
         }
         let (source, added_at) = (source.to_owned(), promote::seconds());
         let plugin = InstalledPlugin { name, digest, source, manifest, granted, added_at };
         self.write(&plugin)?;
-        if let Some(before) = before {
-            self.drop_component(&before.digest)?;
-        }
+        self.free_unnamed();
         Ok((plugin, added))
     }
 
     /// All plugins, by name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Damaged`] if one of the notes about them is: see [`Plugins::survey`].
     pub fn list(&self) -> Result<Vec<InstalledPlugin>> {
-        let Some(dir) = &self.dir else { return Ok(Vec::new()) };
-        let mut plugins = Vec::new();
-        for name in layout::names(dir, ROOM)? {
-            if let Some(name) = name.strip_suffix(".json")
-                && check_name(name).is_ok()
-                && let Some(plugin) = self.read(name)?
-            {
-                plugins.push(plugin);
+        let (plugins, damaged) = self.survey()?;
+        damaged.into_iter().next().map_or(Ok(plugins), Err)
+    }
+
+    /// The plugins of which the note can be read, and why those of the others cannot; both by name.
+    ///
+    /// # Errors
+    ///
+    /// Only what keeps their names from being known.
+    pub fn survey(&self) -> Result<(Vec<InstalledPlugin>, Vec<Error>)> {
+        let (mut plugins, mut unreadable) = (Vec::new(), Vec::new());
+        for (_, note) in self.notes()? {
+            match note {
+                Ok(plugin) => plugins.push(plugin),
+                Err(error) => unreadable.push(error),
             }
         }
-        plugins.sort_by(|one, other| one.name.cmp(&other.name));
-        Ok(plugins)
+        Ok((plugins, unreadable))
+    }
+
+    /// All notes, by the names of their plugins.
+    pub(super) fn notes(&self) -> Result<Vec<(String, Result<InstalledPlugin>)>> {
+        let Some(dir) = &self.dir else { return Ok(Vec::new()) };
+        let mut names = layout::names(dir, ROOM)?;
+        names.sort();
+        let names = names.iter().filter_map(|name| name.strip_suffix(".json")).filter(|name| check_name(name).is_ok());
+        // What is gone by now was removed meanwhile.
+        Ok(names.filter_map(|name| Some((name.to_owned(), self.read(name).transpose()?))).collect())
     }
 
     /// A plugin.
@@ -170,7 +207,7 @@ impl Plugins {
         bytes.filter(|bytes| Digest::of(bytes) == plugin.digest).ok_or_else(|| Error::Damaged {
             subject: format!("the component of the plugin `{}`", plugin.name),
             reason: "it is not what was added".into(),
-            hint: format!("add it again: cofferdam plugin add {}", plugin.source),
+            hint: plugin.remedy(),
         })
     }
 
@@ -181,7 +218,7 @@ impl Plugins {
         change: impl FnOnce(&InstalledPlugin) -> Result<Capabilities>,
     ) -> Result<InstalledPlugin> {
         self.storage.writable()?;
-        let _lock = self.storage.locks().acquire_unless("plugins.lock", None)?;
+        let _lock = self.storage.locks().acquire(LOCK)?;
         let mut plugin = self.get(name)?;
         plugin.granted = change(&plugin)?;
         plugin.granted.check()?;
@@ -189,14 +226,20 @@ impl Plugins {
         Ok(plugin)
     }
 
-    /// Removes a plugin. Its reports stay with the layers.
-    pub fn remove(&mut self, name: &str) -> Result<InstalledPlugin> {
+    /// Removes a plugin, and says what it was, if its note could be read. Its reports stay with the layers.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] if there is none of this name.
+    pub fn remove(&mut self, name: &str) -> Result<Option<InstalledPlugin>> {
         self.storage.writable()?;
-        let _lock = self.storage.locks().acquire_unless("plugins.lock", None)?;
-        let plugin = self.get(name)?;
-        let dir = self.room()?;
-        file::remove(&dir, &format!("{name}.json"))?;
-        self.drop_component(&plugin.digest)?;
+        let _lock = self.storage.locks().acquire(LOCK)?;
+        let plugin = match self.get(name) {
+            Err(error @ (Error::NotFound { .. } | Error::Usage { .. })) => return Err(error),
+            plugin => plugin.ok(),
+        };
+        file::remove(&*self.room()?, &note_name(name))?;
+        self.free_unnamed();
         Ok(plugin)
     }
 
@@ -210,50 +253,62 @@ impl Plugins {
         Ok(dir)
     }
 
-    fn read(&self, name: &str) -> Result<Option<InstalledPlugin>> {
+    /// The note about a plugin, if there is one.
+    pub(super) fn read(&self, name: &str) -> Result<Option<InstalledPlugin>> {
         let Some(dir) = &self.dir else { return Ok(None) };
-        let Some(text) = file::read(dir, &format!("{name}.json"), LIMIT)? else { return Ok(None) };
         let damaged = |reason: String| Error::Damaged {
             subject: format!("the note about the plugin `{name}`"),
             reason,
-            hint: format!("remove `plugins/{name}.json` from the store, and add the plugin again"),
+            hint: format!("add the plugin again, or remove it: cofferdam plugin rm {name}"),
+        };
+        let file = note_name(name);
+        let text = match file::read(dir, &file, LIMIT) {
+            Ok(Some(text)) => text,
+            Ok(None) => match rustix::fs::statat(&**dir, &file, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => return Ok(None),
+                _ => return Err(damaged("it is not a regular file".into())),
+            },
+            Err(Error::Limit { .. }) => return Err(damaged("it is too large".into())),
+            Err(error) => return Err(error),
         };
         let plugin: InstalledPlugin = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
         if plugin.name == name { Ok(Some(plugin)) } else { Err(damaged("it holds another name".into())) }
     }
 
     fn write(&mut self, plugin: &InstalledPlugin) -> Result<()> {
-        let name = format!("{}.json", plugin.name);
+        let name = note_name(&plugin.name);
         let mut text = serde_json::to_vec_pretty(plugin).map_err(|e| Error::io("write", name.as_bytes(), e))?;
         text.push(b'\n');
         file::replace(&self.room()?, &name, &text, Flush::Now)
     }
 
-    fn is_whole(&self, digest: &Digest) -> Result<bool> {
-        let Some(dir) = &self.dir else { return Ok(false) };
+    /// Whether a component is there and right. One that cannot be read to its end is not.
+    pub(super) fn is_whole(&self, digest: &Digest) -> bool {
+        let Some(dir) = &self.dir else { return false };
         let name = component_name(digest);
-        let Some(mut file) = file::open(dir, &name)? else { return Ok(false) };
-        file::hash(&mut file, digest.algorithm(), &name).map(|(actual, _)| actual == *digest)
-    }
-
-    /// Removes a component that no name stands for.
-    fn drop_component(&self, digest: &Digest) -> Result<()> {
-        let Some(dir) = &self.dir else { return Ok(()) };
-        if self.list()?.iter().any(|plugin| plugin.digest == *digest) {
-            return Ok(());
-        }
-        file::remove(dir, &component_name(digest)).map(drop)
+        let Ok(Some(mut file)) = file::open(dir, &name) else { return false };
+        file::hash(&mut file, digest.algorithm(), &name).is_ok_and(|(actual, _)| actual == *digest)
     }
 }
 
-fn component_name(digest: &Digest) -> String {
+/// The name of the note about a plugin.
+pub(super) fn note_name(name: &str) -> String {
+    format!("{name}.json")
+}
+
+/// The name of a component.
+pub(super) fn component_name(digest: &Digest) -> String {
     format!("{}.wasm", digest.file_stem())
+}
+
+/// The digest that a component's name holds.
+pub(super) fn component_digest(name: &str) -> Option<Digest> {
+    Digest::from_file_stem(name.strip_suffix(".wasm")?)
 }
 
 /// Whether a name is one of those that this keeps in its directory.
 pub(super) fn is_known(name: &str) -> bool {
-    let component = name.strip_suffix(".wasm").is_some_and(|stem| Digest::from_file_stem(stem).is_some());
-    component || name.strip_suffix(".json").is_some_and(|name| check_name(name).is_ok())
+    component_digest(name).is_some() || name.strip_suffix(".json").is_some_and(|name| check_name(name).is_ok())
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! The store's own unpacker: the sandboxed pipeline, into a tree writer in preserve mode.
 
 use std::fs::File;
-use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -56,26 +55,6 @@ impl Unpacked {
             .ok_or_else(|| Error::Corrupt { subject: "the layer".into(), reason: "nobody hashed its blob".into() })?;
         let (diff_id, record, reader, reports) = (report.diff_id, record.to_json()?, report.reader, report.reports);
         Ok(Self { blob, blob_bytes: report.blob_bytes, diff_id, record, reader, reports })
-    }
-}
-
-/// A blob that ends in an error when the work is given up: the writer looks between two entries only, and one may be large.
-pub struct Cancellable<R> {
-    blob: R,
-    cancel: Cancel,
-}
-
-impl<R> Cancellable<R> {
-    /// Reads this until `cancel` is set.
-    pub fn new(blob: R, cancel: Cancel) -> Self {
-        Self { blob, cancel }
-    }
-}
-
-impl<R: Read> Read for Cancellable<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.cancel.check().map_err(io::Error::other)?;
-        self.blob.read(buffer)
     }
 }
 
@@ -137,9 +116,9 @@ pub(crate) fn overlay_form(
 /// A layer's blob as a layer of which all is measured and checked.
 fn measured(blob: File, layer: &LayerDescriptor, watch: &Watch) -> Result<Layer> {
     let size = blob.metadata().map_err(|e| Error::io("look at", layer.digest.file_stem().as_bytes(), e))?.len();
-    let blob = Cancellable::new(blob, watch.cancel.clone());
     Ok(described(Layer::new(blob), layer)?
         .with_size(size)
+        .with_cancel(watch.cancel.clone())
         .hashing_blob(layer.digest.algorithm())
         .with_progress(Some(layer.digest.clone()), watch.progress.clone()))
 }

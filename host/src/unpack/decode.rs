@@ -53,7 +53,7 @@ pub(super) fn run(
         Output { pool: Pool::new(), consumers, budget: Budget::new(limits, layer.size, compression), decoded: 0 };
     let host = Host { blob, output };
     let decoder = match (format, compression.guest()) {
-        (Format::Decoder(program), _) => Some(program),
+        (Format::Decoder(program), _) => Some(program.given_up_by(&layer.cancel)),
         (_, Some(guest)) => Some(sandbox.builtin(guest)?),
         (_, None) => None,
     };

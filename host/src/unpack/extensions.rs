@@ -33,6 +33,20 @@ impl Extensions {
         Ok(())
     }
 
+    /// These, behind another one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Extensions::add`].
+    pub fn first(program: Program, others: &Self) -> Result<Self> {
+        let mut all = Self::default();
+        all.add(program)?;
+        all.decoders.extend_from_slice(&others.decoders);
+        all.extractors.extend_from_slice(&others.extractors);
+        all.inspectors.extend_from_slice(&others.inspectors);
+        Ok(all)
+    }
+
     /// Who looks at every layer, in the order in which they were added.
     pub fn inspectors(&self) -> &[Program] {
         &self.inspectors

@@ -17,11 +17,12 @@ use super::inspect::{self, Inspected};
 use super::layer::{Layer, LayerReport};
 use super::listing::Listing;
 use super::stream::DecodedStream;
+use crate::cancel::Cancel;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::progress::{Event, Progress};
-use crate::sandbox::{self, ExtractorHost, Guest, InputHost, Inspection, Sandbox};
+use crate::sandbox::{self, ExtractorHost, Guest, InputHost, Inspection, Program, Sandbox};
 use crate::tree::entry::{Node, Sink};
 
 /// Entries between two events of progress.
@@ -120,9 +121,9 @@ impl Unpacker {
     fn inspections(&self, layer: &Layer) -> Result<Vec<Inspection>> {
         let digest = layer.digest.as_ref().map(Digest::to_string).unwrap_or_default();
         let media_type = layer.media_type.as_deref().unwrap_or_default();
-        let begin = |program| {
+        let begin = |program: &Program| {
             self.sandbox
-                .inspection(program, &self.limits, &digest, media_type)
+                .inspection(&program.given_up_by(&layer.cancel), &self.limits, &digest, media_type)
                 .map_err(|error| error.context(format!("asking the inspector `{}`", program.name())))
         };
         self.extensions.inspectors().iter().map(begin).collect()
@@ -199,7 +200,7 @@ impl Unpacker {
             reported: (0, 0),
         };
         let program = match &facts.format {
-            Some(Format::Extractor(program)) => program.clone(),
+            Some(Format::Extractor(program)) => program.given_up_by(&facts.cancel),
             _ => match self.sandbox.builtin(Guest::Untar) {
                 Ok(program) => program,
                 Err(error) => return (Err(error), host.sink),
@@ -220,17 +221,18 @@ struct LayerFacts {
     format: Option<Format>,
     digest: Option<Digest>,
     progress: Progress,
+    cancel: Cancel,
 }
 
 impl LayerFacts {
     fn of(layer: &Layer, extensions: &Extensions) -> Result<Self> {
-        let Layer { size, read, compression, media_type, digest, progress, .. } = layer;
+        let Layer { size, read, compression, media_type, digest, progress, cancel, .. } = layer;
         let format = match (media_type, compression) {
             (Some(media_type), _) => Some(extensions.of_media_type(media_type)?),
             (None, compression) => compression.map(Format::Known),
         };
-        let (digest, progress) = (digest.clone(), progress.clone());
-        Ok(Self { size: *size, read: Arc::clone(read), format, digest, progress })
+        let (digest, progress, cancel) = (digest.clone(), progress.clone(), cancel.clone());
+        Ok(Self { size: *size, read: Arc::clone(read), format, digest, progress, cancel })
     }
 }
 

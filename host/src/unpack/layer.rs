@@ -1,12 +1,13 @@
 //! A layer on its way in, and what was learned from it.
 
 use std::fmt;
-use std::io::Read;
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use super::compression::Compression;
 use super::inspect::InspectorReport;
+use crate::cancel::Cancel;
 use crate::digest::{Algorithm, Digest};
 use crate::progress::Progress;
 
@@ -24,6 +25,8 @@ pub struct Layer {
     pub(super) blob_algorithm: Option<Algorithm>,
     pub(super) digest: Option<Digest>,
     pub(super) progress: Progress,
+    /// How whoever waits gives up: also the plugins that read the layer, or look on.
+    pub(super) cancel: Cancel,
 }
 
 impl Layer {
@@ -40,6 +43,7 @@ impl Layer {
             blob_algorithm: None,
             digest: None,
             progress: Progress::none(),
+            cancel: Cancel::new(),
         }
     }
 
@@ -79,11 +83,32 @@ impl Layer {
         self
     }
 
+    /// Ends with [`crate::Error::Interrupted`] soon after this was set, whoever is at work then: the guests, which get no more of
+    /// the blob, or a plugin.
+    pub fn with_cancel(mut self, cancel: Cancel) -> Self {
+        self.blob = Box::new(Cancellable { blob: self.blob, cancel: cancel.clone() });
+        self.cancel = cancel;
+        self
+    }
+
     /// Sends [`crate::Event::Extracted`] while the layer is unpacked; `digest` is the blob's, if it is known.
     pub fn with_progress(mut self, digest: Option<Digest>, progress: Progress) -> Self {
         self.digest = digest;
         self.progress = progress;
         self
+    }
+}
+
+/// A blob that ends in an error when the work is given up: a writer looks between two entries only, and one may be large.
+struct Cancellable {
+    blob: Box<dyn Read + Send>,
+    cancel: Cancel,
+}
+
+impl Read for Cancellable {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.cancel.check().map_err(io::Error::other)?;
+        self.blob.read(buffer)
     }
 }
 

@@ -2,5 +2,6 @@
 
 mod moments;
 mod operations;
+mod plugins;
 mod steps;
 mod table;

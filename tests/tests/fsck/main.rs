@@ -4,4 +4,5 @@ mod adoption;
 mod bench;
 mod damage;
 mod migration;
+mod plugins;
 mod trees;

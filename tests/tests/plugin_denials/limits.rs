@@ -1,6 +1,7 @@
 //! Limits of a run, and the capabilities that are no doors to anything.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use cofferdam::{Cancel, Error, GuestFailure};
 
@@ -45,11 +46,14 @@ fn who_gives_up_waits_no_longer() {
         let cancel = Cancel::new();
         let told = cancel.clone();
         let server = Server::new(move |_, stream| {
-            told.cancel();
             if attempts.is_empty() {
+                told.cancel();
                 drain(stream);
             } else {
                 answer(stream, "200 OK", "", b"");
+                // For it to go on to what is tried; it is given up whatever it does by then.
+                std::thread::sleep(Duration::from_millis(200));
+                told.cancel();
             }
         });
         let url = server.at("127.0.0.1");
@@ -66,6 +70,20 @@ fn memory_has_a_wall() {
     let peak = outcome.report.as_ref().map_or(0, |report| report.peak_memory);
     assert!((1 << 20..=16 << 20).contains(&peak), "{peak}");
     assert!(matches!(outcome.error(), Error::Guest { failure: GuestFailure::Memory(limit), .. } if limit == 16 << 20));
+}
+
+/// A plugin may ask for more than guests have, and gets no more than the host allows to plugins.
+#[test]
+fn the_memory_that_a_plugin_asks_for_has_a_wall() {
+    for (asked, allowed, wall) in [("64MiB", "32MiB", 32 << 20), ("24MiB", "32MiB", 24 << 20)] {
+        let trial = Trial::new("grow").memory(asked).limit("guest-memory", "16MiB").limit("plugin-memory", allowed);
+        let error = trial.run().error();
+        assert!(
+            matches!(error, Error::Guest { failure: GuestFailure::Memory(limit), .. } if limit == wall),
+            "{error:?}"
+        );
+        assert!(error.hint().is_some_and(|hint| hint.contains("plugin-memory")), "{:?}", error.hint());
+    }
 }
 
 #[test]
@@ -89,6 +107,9 @@ fn a_report_has_a_size() {
         |size: &str| Trial::new("arguments").setting("report", size).limit("report-bytes", "1000").inspect().0;
     assert_eq!(inspect("1000").expect("a report").len(), 1000);
     assert!(matches!(inspect("1001"), Err(Error::Limit { what: "bytes in a plugin's report", limit: 1000, .. })));
+    // More than one call may carry otherwise.
+    let large = Trial::new("arguments").setting("report", "10000000").inspect().0;
+    assert_eq!(large.expect("a report").len(), 10_000_000);
 }
 
 #[test]

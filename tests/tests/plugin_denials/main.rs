@@ -7,6 +7,7 @@
 mod files;
 mod imports;
 mod limits;
+mod nested;
 mod network;
 mod server;
 mod tls;

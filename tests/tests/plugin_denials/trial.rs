@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use cofferdam::plugin::{Capabilities, PluginManifest};
 use cofferdam::sandbox::{Context, Program, RunReport, RunReports, Sandbox, SandboxOptions, claim, verification};
@@ -23,12 +23,13 @@ static COMPONENT: LazyLock<Vec<u8>> = LazyLock::new(|| {
     std::fs::read(file).expect("the hostile plugin")
 });
 
-static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| {
-    Sandbox::new(&SandboxOptions::default().with_cache(paths::target().join("tmp/plugin-cache"))).expect("a sandbox")
+static SANDBOX: LazyLock<Arc<Sandbox>> = LazyLock::new(|| {
+    let sandbox = Sandbox::new(&SandboxOptions::default().with_cache(paths::target().join("tmp/plugin-cache")));
+    Arc::new(sandbox.expect("a sandbox"))
 });
 
 /// The sandbox of this process.
-pub(crate) fn sandbox() -> &'static Sandbox {
+pub(crate) fn sandbox() -> &'static Arc<Sandbox> {
     &SANDBOX
 }
 
@@ -44,6 +45,7 @@ pub(crate) struct Trial {
     http: Vec<String>,
     settings: BTreeMap<String, String>,
     withheld: Capabilities,
+    memory: Option<&'static str>,
     private: Vec<String>,
     pub(crate) limits: Limits,
     pub(crate) context: Context,
@@ -58,6 +60,7 @@ impl Trial {
             http: vec!["https://unused.invalid".into()],
             settings,
             withheld: Capabilities::default(),
+            memory: None,
             private: Vec::new(),
             limits: Limits::default(),
             context: Context::default(),
@@ -98,15 +101,24 @@ impl Trial {
         self
     }
 
+    /// Its manifest wants this much memory.
+    pub(crate) fn memory(mut self, memory: &'static str) -> Self {
+        self.memory = Some(memory);
+        self
+    }
+
     /// Gives a place for scratch directories.
     pub(crate) fn scratch(mut self, place: &Path) -> Self {
         self.context.scratch = Some(place.to_owned());
         self.asks("write = true")
     }
 
-    fn program(&self, world: &str) -> Result<Program, Error> {
+    /// The plugin, of this world.
+    pub(crate) fn program(&self, world: &str) -> Result<Program, Error> {
         let http: Vec<_> = self.http.iter().map(|rule| format!("{rule:?}")).collect();
-        let manifest = manifest(world, &format!("{}\nhttp = [{}]", self.asks, http.join(", ")));
+        let memory = self.memory.map(|memory| format!("[limits]\nmemory = {memory:?}")).unwrap_or_default();
+        let mut manifest = manifest(world, &format!("{}\nhttp = [{}]\n{memory}", self.asks, http.join(", ")));
+        manifest.settings = self.settings.keys().map(|key| (key.clone(), String::new())).collect();
         let mut granted = manifest.capabilities.without(&self.withheld);
         granted.http_private = self.private.iter().map(|rule| rule.parse().expect("a rule")).collect();
         sandbox().plugin("hostile", &manifest, &COMPONENT, &granted, &self.settings)

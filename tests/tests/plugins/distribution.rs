@@ -158,3 +158,17 @@ fn a_grant_that_nobody_asked_for_is_refused() -> Result<()> {
     bench.cofferdam.fails(exit::NOT_FOUND, ["plugin", "grant", "nobody", "--clock"])?;
     Ok(())
 }
+
+/// What is a path here may be a name that somebody took in a registry: nobody is asked who is meant.
+#[test]
+fn a_path_is_not_asked_for_in_a_registry() -> Result<()> {
+    let bench = Bench::new()?;
+    bench.scratch.dir("out/mine")?;
+    let words = ["plugin", "add", "out/mine"];
+    let run = bench.cofferdam.spawn_with(words, |command| {
+        command.current_dir(bench.scratch.path());
+    })?;
+    let refused = run.wait()?.expect(exit::USAGE)?.has_hint()?;
+    ensure!(refused.err().contains("./out/mine"), "{}", refused.err());
+    Ok(())
+}

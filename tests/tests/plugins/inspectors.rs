@@ -30,6 +30,31 @@ fn an_inspector_refuses_an_image() -> Result<()> {
     Ok(())
 }
 
+/// Hard links to an allowed file, by every way by which the tree gets them, and what a symbolic link moves elsewhere.
+#[test]
+fn links_do_not_hide_a_setuid_file() -> Result<()> {
+    let mut bench = Bench::new()?;
+    bench.add("setuid-policy")?;
+    let config = bench.config(
+        "[[policy]]\nimages = ['**']\ninspect = ['setuid-policy']\n\
+         [policy.settings.setuid-policy]\nallow = 'usr/bin/su opt/**'\n",
+    )?;
+    let config = config.display().to_string();
+    let su = || setuid("usr/bin/su");
+    for (tag, items, path) in [
+        ("first", [Item::Hardlink("tmp/evil", "usr/bin/su"), Item::Dir("usr/"), su()], "`tmp/evil`"),
+        ("through", [su(), Item::Symlink("l", "usr/bin"), Item::Hardlink("tmp/evil", "l/su")], "`tmp/evil`"),
+        ("moved", [su(), Item::Symlink("opt/l", "/usr/bin"), setuid("opt/l/evil")], "`opt/l/evil`"),
+    ] {
+        let image = bench.image(tag, &items)?;
+        let refused = bench.cofferdam.fails(exit::REFUSED, ["pull", &image, "--config", &config])?;
+        ensure!(refused.err().contains("setuid-policy") && refused.err().contains(path), "{tag}: {}", refused.err());
+    }
+    let image = bench.image("fine", &[su(), setuid("opt/evil"), Item::Symlink("l", "usr/bin")])?;
+    bench.cofferdam.ok(["pull", &image, "--config", &config])?;
+    Ok(())
+}
+
 /// A report is kept beside the tree: made once for a layer, a component and its settings, and again when one of them is new.
 #[test]
 fn reports_are_kept_and_made_again() -> Result<()> {
@@ -113,6 +138,26 @@ fn the_bill_of_materials_of_a_real_image() -> Result<()> {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
+    Ok(())
+}
+
+/// A layer that installs packages on another has no `os-release`: a person says which distribution it is.
+#[test]
+fn the_distribution_of_a_layer_without_os_release() -> Result<()> {
+    let mut bench = Bench::new()?;
+    bench.add("sbom")?;
+    let status = "Package: curl\nStatus: install ok installed\nArchitecture: amd64\nVersion: 8.5.0-2\n";
+    let image = bench.image("v1", &[Item::File("var/lib/dpkg/status", status.as_bytes().to_vec())])?;
+    bench.cofferdam.ok(["pull", &image, "--inspect", "sbom"])?;
+    let component = bench.report(&image, "sbom")?["components"][0].clone();
+    ensure!(component["name"] == "curl" && component["purl"] == Value::Null, "{component}");
+    let config = bench.config(
+        "[[policy]]\nimages = ['**']\ninspect = ['sbom']\n[policy.settings.sbom]\ndistribution = 'ubuntu-24.04'\n",
+    )?;
+    bench.cofferdam.ok(["pull", &image, "--config", &config.display().to_string()])?;
+    // The reports of both settings are kept.
+    let reports = bench.inspect(&image)?["reports"].to_string();
+    ensure!(reports.contains("pkg:deb/ubuntu/curl@8.5.0-2?arch=amd64&distro=ubuntu-24.04"), "{reports}");
     Ok(())
 }
 

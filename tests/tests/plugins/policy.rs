@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 use cofferdam_tests::cofferdam::exit;
 use cofferdam_tests::layers::Item;
+use cofferdam_tests::{Cofferdam, require};
 use serde_json::json;
 
 use crate::bench::{Bench, setuid};
@@ -103,6 +104,8 @@ fn a_policy_that_cannot_be_read_stops_everything() -> Result<()> {
     for text in [
         "[[policy]]\nimages = []\n",
         "[[policy]]\nimages = ['a[']\n",
+        "[[policy]]\nimages = ['debian']\nrefuse = 'x'\n",
+        "[[policy]]\nimages = ['index.docker.io/**']\nrefuse = 'x'\n",
         "[[policy]]\nimage = ['**']\n",
         "[[policy]]\nimages = ['**']\nverfy = ['cosign']\n",
         "[[policy]]\nimages = ['**']\nrefuse = 'x'\nverify = ['cosign']\n",
@@ -117,7 +120,31 @@ fn a_policy_that_cannot_be_read_stops_everything() -> Result<()> {
         "[[policy]]\nimages = ['**']\nverify = ['c']\n[policy.settings.c]\nkey = { file = '/no/such/file' }\n",
     )?;
     bench.cofferdam.fails(exit::NOT_FOUND, ["pull", &image, "--config", &config.display().to_string()])?;
+    // A setting that nobody reads is one that somebody meant.
+    bench.add("setuid-policy")?;
+    let config = bench.config(&REPORTING.replace("mode =", "mdoe ="))?.display().to_string();
+    let refused = bench.cofferdam.fails(exit::USAGE, ["pull", &image, "--config", &config])?.has_hint()?;
+    ensure!(refused.err().contains("mdoe") && refused.err().contains("mode"), "{}", refused.err());
     ensure!(bench.cofferdam.ok(["images", "--json"])?.json()?["images"] == json!([]), "an image was let in");
+    Ok(())
+}
+
+/// What the machine's configuration closes, no file of the user's opens.
+#[test]
+fn the_rules_of_the_machine_come_first() -> Result<()> {
+    require!("root", "unshare", "mount");
+    let mut bench = Bench::new()?;
+    let image = bench.image("v1", &[Item::File("a", b"a".to_vec())])?;
+    let etc = bench.scratch.dir("etc/cofferdam")?;
+    std::fs::write(etc.join("config.toml"), "[[policy]]\nimages = ['oci:**']\nrefuse = 'by the machine'\n")?;
+    let config = bench.config("[[policy]]\nimages = ['**']\n[limits]\nentries = 5\n")?.display().to_string();
+    bench.cofferdam.ok(["pull", &image, "--config", &config])?;
+    let bind = format!("mount --bind {} /etc && exec \"$@\"", bench.scratch.join("etc").display());
+    let confined = Cofferdam::new(bench.scratch.join("other"))?.by(&["unshare", "--mount", "sh", "-c", &bind, "sh"]);
+    for more in [&["--config", &*config][..], &[]] {
+        let refused = confined.fails(exit::REFUSED, ["pull", &image].iter().chain(more))?;
+        ensure!(refused.err().contains("by the machine"), "{}", refused.err());
+    }
     Ok(())
 }
 

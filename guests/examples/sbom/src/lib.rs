@@ -2,13 +2,20 @@
 //! distroless images have them), of apk, of npm (installed ones and those of lock files), and of Python.
 //!
 //! The same layer gives the same bytes: there is no time and no serial number in the report. It speaks of one layer, and
-//! where a layer changes a database it holds all of that database. What claims to be a package's description and cannot be
-//! read, or is too large, is named as a property `cofferdam:sbom:unread`, so that nothing is left out unsaid.
+//! where a layer changes a database it holds all of that database. What lies where packages are described and cannot be
+//! read, or only in part, or is too large, or is a link, is named as a property `cofferdam:sbom:unread`, so that nothing is
+//! left out unsaid. Databases are found where they are by rights, not through a link to one of the directories on the way.
+//!
+//! The package URLs of dpkg and apk name the distribution: that of the layer's `os-release`, or else that of the setting
+//! `distribution`, since a layer on top of another has no `os-release` of its own. Without both, these packages have no URL,
+//! and a property `cofferdam:sbom:distribution` says `unknown`. A package that a lock file has from a repository or an archive
+//! has a URL that says so, without credentials, and no version if that is not said; one from a file has no URL.
 
 mod apk;
 mod dpkg;
 mod fields;
 mod npm;
+mod origin;
 mod package;
 mod purl;
 mod python;
@@ -16,8 +23,9 @@ mod report;
 
 use std::collections::BTreeMap;
 
-use cofferdam_sdk::{Entry, Failure, Inspector, Interest, Layer, log};
+use cofferdam_sdk::{Entry, Failure, Inspector, Interest, Layer, Node, log, settings};
 use package::Package;
+use purl::Distribution;
 use report::Unread;
 
 cofferdam_sdk::inspector!(Sbom);
@@ -35,6 +43,8 @@ enum Source {
 
 struct Sbom {
     layer: Layer,
+    /// Which it is if the layer does not say.
+    distribution: Distribution,
     /// The file whose content is being read.
     open: Option<(Source, Vec<u8>, Vec<u8>)>,
     found: BTreeMap<Vec<u8>, Vec<Package>>,
@@ -54,8 +64,15 @@ const UNREAD: usize = 128 << 10;
 
 impl Inspector for Sbom {
     fn begin(layer: Layer) -> Result<Self, Failure> {
+        let distribution = match settings::get("distribution").as_deref().map(str::trim) {
+            None | Some("") => Distribution::default(),
+            Some(text) => Distribution::of_setting(text).ok_or_else(|| {
+                format!("the setting `distribution` is `{text}`, not such as `ubuntu-24.04` or `ubuntu`")
+            })?,
+        };
         Ok(Self {
             layer,
+            distribution,
             open: None,
             found: BTreeMap::new(),
             release: BTreeMap::new(),
@@ -71,6 +88,12 @@ impl Inspector for Sbom {
         self.release.remove(&entry.path);
         self.unread.paths.remove(&entry.path);
         if !entry.is_file() {
+            // Directories describe nothing, though some are called as such files are. `/etc/os-release` is a symbolic link by
+            // rights.
+            let usual = source == Source::OsRelease && matches!(entry.node, Node::Symlink { .. });
+            if !entry.is_directory() && !usual {
+                self.leave(entry.path);
+            }
             return Ok(Interest::None);
         }
         if entry.size() > FILE || entry.size() != entry.content_bytes() {
@@ -91,8 +114,8 @@ impl Inspector for Sbom {
 
     fn finish(mut self) -> Result<Vec<u8>, Failure> {
         self.close();
-        let release = self.release.into_values().next().unwrap_or_default();
-        let report = report::Report::new(self.found, &release, &self.unread);
+        let release = self.release.values().find_map(|release| Distribution::of_release(release));
+        let report = report::Report::new(self.found, &release.unwrap_or(self.distribution), &self.unread);
         log::info(format!("{} packages", report.packages()));
         Ok(report.to_json(&self.layer, self.bytes))
     }
@@ -103,30 +126,33 @@ impl Sbom {
     fn close(&mut self) {
         let Some((source, path, content)) = self.open.take() else { return };
         let text = String::from_utf8_lossy(&content);
-        let packages = match source {
-            Source::Dpkg => Some(dpkg::packages(&text)),
-            Source::Apk => Some(apk::packages(&text)),
+        let reading = match source {
+            Source::Dpkg => dpkg::packages(&text),
+            Source::Apk => apk::packages(&text),
             Source::NpmPackage => npm::installed(&text),
             Source::NpmLock => npm::locked(&text),
-            Source::Python => python::package(&text).map(|package| vec![package]),
+            Source::Python => python::packages(&text),
             Source::OsRelease => {
                 self.release.insert(path, fields::assignments(&text));
                 return;
             }
         };
-        let Some(packages) = packages else { return self.leave(path) };
-        let bytes = packages.iter().map(|package| report::bytes(package, &path)).sum::<usize>();
+        if reading.damaged {
+            self.leave(path.clone());
+        }
+        let bytes = reading.packages.iter().map(|package| report::bytes(package, &path)).sum::<usize>();
         if self.bytes + bytes > TOTAL {
             return self.leave(path);
         }
         self.bytes += bytes;
-        self.found.insert(path, packages);
+        self.found.insert(path, reading.packages);
     }
 
-    /// Remembers a file that was not read.
+    /// Remembers a file that was not read, or only in part.
     fn leave(&mut self, path: Vec<u8>) {
-        let named: usize = self.unread.paths.iter().map(Vec::len).sum();
-        if named + path.len() <= UNREAD {
+        // Who is out of room stays so: counting again for each of a million links would take long.
+        let named = || self.unread.paths.iter().map(Vec::len).sum::<usize>();
+        if !self.unread.more && named() + path.len() <= UNREAD {
             self.unread.paths.insert(path);
         } else {
             self.unread.more = true;

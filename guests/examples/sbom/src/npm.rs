@@ -8,7 +8,8 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::package::{Kind, Package, line};
+use crate::origin;
+use crate::package::{Kind, Origin, Package, Reading, line};
 
 #[derive(Deserialize)]
 struct Manifest {
@@ -100,15 +101,17 @@ fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Option<T> {
     serde_json::from_str(text).ok().filter(|_| text.trim_start().starts_with('{'))
 }
 
-/// What an installed package says of itself; nothing if it cannot be read. A manifest without a name or version, such as
-/// those that only say what kind of modules lie there, is no package.
-pub(crate) fn installed(text: &str) -> Option<Vec<Package>> {
-    let manifest: Manifest = object(text)?;
-    let package = |manifest: Manifest| {
-        let package = Package::new(Kind::Npm, &manifest.name?, &manifest.version?)?;
-        Some(Package { license: line(manifest.license.0.as_deref()), ..package })
-    };
-    Some(package(manifest).into_iter().collect())
+/// What an installed package says of itself. A manifest without a name or version, such as those that only say what kind
+/// of modules lie there, is no package.
+pub(crate) fn installed(text: &str) -> Reading {
+    let Some(manifest) = object::<Manifest>(text) else { return Reading::none() };
+    let mut reading = Reading::default();
+    let said = |text: Option<String>| text.filter(|text| !text.is_empty());
+    if let (Some(name), Some(version)) = (said(manifest.name), said(manifest.version)) {
+        let package = Package::new(Kind::Npm, &name, &version);
+        reading.take(package.map(|package| Package { license: line(manifest.license.0.as_deref()), ..package }));
+    }
+    reading
 }
 
 #[derive(Deserialize)]
@@ -125,6 +128,9 @@ struct Lock {
 struct Locked {
     name: Option<String>,
     version: Option<String>,
+    /// Where it was fetched from. Before npm 7 the version says so, if that is no registry.
+    #[serde(default)]
+    resolved: Resolved,
     #[serde(default)]
     license: License,
     #[serde(default)]
@@ -134,33 +140,65 @@ struct Locked {
     dependencies: BTreeMap<String, Either<Box<Locked>>>,
 }
 
-/// What a lock file names; nothing if it cannot be read.
-pub(crate) fn locked(text: &str) -> Option<Vec<Package>> {
-    let lock: Lock = object(text)?;
-    let mut packages = Vec::new();
+/// A URL, or the path that a link leads to; `false` where npm did not write it down.
+#[derive(Default)]
+struct Resolved(Option<String>);
+
+impl<'de> Deserialize<'de> for Resolved {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text: Either<IgnoredAny> = Either::deserialize(deserializer)?;
+        Ok(Self(if let Either::Text(text) = text { Some(text) } else { None }))
+    }
+}
+
+/// What a lock file names.
+pub(crate) fn locked(text: &str) -> Reading {
+    let Some(lock) = object::<Lock>(text) else { return Reading::none() };
+    let mut reading = Reading::default();
     if lock.packages.is_empty() {
-        lock.dependencies.into_iter().for_each(|(name, locked)| take(&name, locked, &mut packages));
+        lock.dependencies.into_iter().for_each(|(name, locked)| take(&name, locked, &mut reading));
     } else {
         for (path, locked) in lock.packages {
             if let Some((_, name)) = path.rsplit_once("node_modules/") {
-                packages.extend(package(name, &locked));
+                take_one(name, &locked, &mut reading);
             }
         }
     }
-    Some(packages)
+    reading
 }
 
-fn take(name: &str, locked: Locked, packages: &mut Vec<Package>) {
-    packages.extend(package(name, &locked));
+fn take(name: &str, locked: Locked, reading: &mut Reading) {
+    take_one(name, &locked, reading);
     for (name, nested) in locked.dependencies {
         if let Either::Object(locked) = nested {
-            take(&name, *locked, packages);
+            take(&name, *locked, reading);
         }
     }
 }
 
-fn package(name: &str, locked: &Locked) -> Option<Package> {
-    let name = locked.name.as_deref().unwrap_or(name);
-    let package = Package::new(Kind::Npm, name, locked.version.as_deref()?).filter(|_| !locked.link)?;
+/// Takes what is locked, unless it is a part of the project itself or has no version: what is optional may be unknown.
+fn take_one(name: &str, locked: &Locked, reading: &mut Reading) {
+    if let Some(version) = locked.version.as_deref().filter(|_| !locked.link) {
+        reading.take(package(locked.name.as_deref().unwrap_or(name), version, locked));
+    }
+}
+
+fn package(name: &str, version: &str, locked: &Locked) -> Option<Package> {
+    // An alias in an old lock file: `npm:` and what it stands for, whose name may begin with another `@`.
+    let (name, version) =
+        version.strip_prefix("npm:").and_then(|real| real.rsplit_once('@')).unwrap_or((name, version));
+    let package = if is_version(version) {
+        let repository = |resolved: &&str| matches!(origin::of(resolved), Some(Origin::Repository(_)));
+        let origin = locked.resolved.0.as_deref().filter(repository).and_then(origin::of);
+        Package { origin, ..Package::new(Kind::Npm, name, version)? }
+    } else {
+        Package { origin: origin::of(version), ..Package::unversioned(Kind::Npm, name)? }
+    };
     Some(Package { license: line(locked.license.0.as_deref()), ..package })
+}
+
+/// Whether this is a version, such as a registry has, and not the place of an archive or repository.
+fn is_version(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-+".contains(&byte);
+    text.starts_with(|first: char| first.is_ascii_digit()) && text.bytes().all(plain)
 }

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use cofferdam_sdk::Layer;
 use serde_json::{Value, json};
 
-use crate::package::Package;
-use crate::purl::{Distribution, purl};
+use crate::package::{Kind, Package};
+use crate::purl::{Distribution, Name};
 
 /// How many places are named for one package.
 const PLACES: usize = 20;
@@ -19,21 +19,20 @@ pub(crate) struct Unread {
     pub(crate) more: bool,
 }
 
-/// What was found, by package URL: the package, and the files that name it.
+/// What was found, by name: the package, and the files that name it.
 pub(crate) struct Report {
-    components: BTreeMap<String, (Package, BTreeSet<Vec<u8>>)>,
+    components: BTreeMap<Name, (Package, BTreeSet<Vec<u8>>)>,
     properties: Vec<Value>,
 }
 
 impl Report {
-    pub(crate) fn new(found: BTreeMap<Vec<u8>, Vec<Package>>, release: &[(String, String)], unread: &Unread) -> Self {
-        let distribution = Distribution::new(release);
-        let mut components: BTreeMap<String, (Package, BTreeSet<Vec<u8>>)> = BTreeMap::new();
+    pub(crate) fn new(found: BTreeMap<Vec<u8>, Vec<Package>>, distribution: &Distribution, unread: &Unread) -> Self {
+        let mut components: BTreeMap<Name, (Package, BTreeSet<Vec<u8>>)> = BTreeMap::new();
         for (path, packages) in found {
             for mut package in packages {
                 let license = package.license.take();
-                let (known, places) =
-                    components.entry(purl(&package, &distribution)).or_insert_with(|| (package, BTreeSet::new()));
+                let name = Name::of(&package, distribution);
+                let (known, places) = components.entry(name).or_insert_with(|| (package, BTreeSet::new()));
                 // What is installed says more than what a lock file says.
                 known.license = known.license.take().or(license);
                 if places.len() < PLACES {
@@ -45,6 +44,12 @@ impl Report {
         let mut properties: Vec<_> = unread.paths.iter().map(text).collect();
         if unread.more {
             properties.push(property("unread-more", "true"));
+        }
+        let nowhere = |name: &Name, package: &Package| {
+            matches!(name, Name::Local(_)) && matches!(package.kind, Kind::Deb | Kind::Apk)
+        };
+        if components.iter().any(|(name, (package, _))| nowhere(name, package)) {
+            properties.push(property("distribution", "unknown"));
         }
         Self { components, properties }
     }
@@ -81,35 +86,38 @@ impl Report {
         );
         report.extend_from_slice(metadata.to_string().as_bytes());
         report.extend_from_slice(br#","components":["#);
-        for (number, (purl, (package, places))) in self.components.iter().enumerate() {
+        for (number, (name, (package, places))) in self.components.iter().enumerate() {
             if number > 0 {
                 report.push(b',');
             }
-            report.extend_from_slice(component(purl, package, places.iter()).to_string().as_bytes());
+            report.extend_from_slice(component(name, package, places.iter()).to_string().as_bytes());
         }
         report.extend_from_slice(b"]}");
         report
     }
 }
 
-/// How many bytes of the report a package takes that is found in this one place.
+/// How many bytes of the report a package takes at most that is found in this one place.
 pub(crate) fn bytes(package: &Package, path: &Vec<u8>) -> usize {
-    // The distribution is not known yet; its name is in the URL, which is there twice.
-    let distribution = 2 * (Distribution::LONGEST + "distro=".len());
-    component(&purl(package, &Distribution::default()), package, [path].into_iter()).to_string().len() + distribution
+    // The distribution is not known yet.
+    component(&Name::of(package, &Distribution::longest()), package, [path].into_iter()).to_string().len()
 }
 
-fn component<'a>(purl: &str, package: &Package, places: impl Iterator<Item = &'a Vec<u8>>) -> Value {
+fn component<'a>(name: &Name, package: &Package, places: impl Iterator<Item = &'a Vec<u8>>) -> Value {
     let mut component = json!({
         "type": "library",
-        "bom-ref": purl,
+        "bom-ref": name.text(),
         "name": package.name,
-        "version": package.version,
-        "purl": purl,
         "evidence": {"occurrences": places
             .map(|path| json!({"location": String::from_utf8_lossy(path)}))
             .collect::<Vec<_>>()},
     });
+    if let Some(version) = &package.version {
+        component["version"] = version.as_str().into();
+    }
+    if let Name::Url(url) = name {
+        component["purl"] = url.as_str().into();
+    }
     if let Some(license) = &package.license {
         component["licenses"] = json!([{"license": {"name": license}}]);
     }

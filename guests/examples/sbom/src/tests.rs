@@ -1,4 +1,7 @@
+use std::collections::BTreeSet;
+
 use cofferdam_sdk::testing::{Host, Sample};
+use cofferdam_sdk::{Entry, Node};
 use serde_json::Value;
 
 use super::Sbom;
@@ -63,8 +66,19 @@ fn bom(layer: &Sample) -> Value {
     serde_json::from_str(Host::new().piece(1000).inspect::<Sbom>(layer).report()).expect("JSON")
 }
 
+fn components(bom: &Value) -> &[Value] {
+    bom["components"].as_array().expect("a list")
+}
+
+/// What is named as not read.
+fn unread(bom: &Value) -> Vec<&str> {
+    let properties = bom["metadata"]["properties"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let named = properties.iter().filter(|property| property["name"] == "cofferdam:sbom:unread");
+    named.map(|property| property["value"].as_str().expect("a text")).collect()
+}
+
 fn urls(bom: &Value) -> Vec<&str> {
-    bom["components"].as_array().expect("a list").iter().map(|c| c["purl"].as_str().expect("a text")).collect()
+    components(bom).iter().map(|c| c["purl"].as_str().expect("a text")).collect()
 }
 
 #[test]
@@ -93,16 +107,97 @@ fn packages_of_every_kind_are_found() {
 
 #[test]
 fn packages_of_apk_are_found() {
-    let bom = bom(&Sample::new().file("usr/lib/apk/db/installed", APK).file("package-lock.json", OLD_LOCK));
+    let layer = Sample::new().file("etc/os-release", "ID=alpine\n").file("package-lock.json", OLD_LOCK);
+    for text in [APK.to_owned(), APK.replace('\n', "\r\n"), APK.trim_end().to_owned()] {
+        assert_eq!(
+            urls(&bom(&layer.clone().file("usr/lib/apk/db/installed", text))),
+            [
+                "pkg:apk/alpine/musl@1.2.5-r0?arch=x86_64",
+                "pkg:apk/alpine/zlib@1.3.1-r1",
+                "pkg:npm/a@1.0.0",
+                "pkg:npm/b@1.5.0"
+            ]
+        );
+    }
+}
+
+#[test]
+fn packages_between_two_states_are_there() {
+    let stanza = |state: &str| format!("Package: {state}\nStatus: install ok {state}\nVersion: 1\n\n");
+    let states = [
+        "installed",
+        "unpacked",
+        "half-configured",
+        "half-installed",
+        "triggers-awaited",
+        "triggers-pending",
+        "config-files",
+        "not-installed",
+    ];
+    let bom = bom(&Sample::new().file("var/lib/dpkg/status", states.map(stanza).concat()));
+    let names: BTreeSet<_> = components(&bom).iter().map(|c| c["name"].as_str().expect("a text")).collect();
+    assert_eq!(names, states[..6].iter().copied().collect());
+    assert_eq!(unread(&bom), [""; 0]);
+}
+
+#[test]
+fn the_distribution_is_not_guessed() {
+    let layer = Sample::new().file("var/lib/dpkg/status", STATUS);
+    let bom = |setting: &str, layer: &Sample| -> Value {
+        let run = Host::new().setting("distribution", setting).inspect::<Sbom>(layer);
+        serde_json::from_str(run.report()).expect("JSON")
+    };
+    let unknown = bom("", &layer);
+    let component = &components(&unknown)[0];
+    assert_eq!((&component["name"], &component["version"]), (&"adduser".into(), &"3.134".into()));
+    assert_eq!((&component["bom-ref"], &component["purl"]), (&"deb/adduser@3.134?arch=all".into(), &Value::Null));
+    assert_eq!(unknown["metadata"]["properties"][0]["name"], "cofferdam:sbom:distribution");
+    let noble = bom("ubuntu-24.04", &layer);
+    assert_eq!(urls(&noble)[0], "pkg:deb/ubuntu/adduser@3.134?arch=all&distro=ubuntu-24.04");
+    assert_eq!(noble["metadata"]["properties"], Value::Null);
+    assert_eq!(urls(&bom("ubuntu", &layer))[0], "pkg:deb/ubuntu/adduser@3.134?arch=all");
+    // What the layer says counts more.
+    let layer = layer.file("usr/lib/os-release", "ID=debian\n").symlink("etc/os-release", "../usr/lib/os-release");
+    let said = bom("ubuntu", &layer);
+    assert_eq!(urls(&said)[0], "pkg:deb/debian/adduser@3.134?arch=all");
+    assert_eq!(said["metadata"]["properties"], Value::Null, "a link to os-release is no package's");
+    let run = Host::new().setting("distribution", "Ubuntu 24.04").inspect::<Sbom>(&layer);
+    assert!(run.reason().starts_with("the setting `distribution` is `Ubuntu 24.04`"), "{}", run.reason());
+}
+
+#[test]
+fn old_lock_files_say_where_packages_are_from() {
+    let lock = r#"{"lockfileVersion": 1, "dependencies": {
+        "al": {"version": "npm:real@1.0.0"},
+        "am": {"version": "npm:@scope/real@2.0.0-rc.1+x"},
+        "fi": {"version": "file:../fi"},
+        "gi": {"version": "git+ssh://git@github.com/a/gi.git#12ab", "resolved": false},
+        "hu": {"version": "github:a/hu#34cd"},
+        "ta": {"version": "https://user:key@host/ta-1.0.0.tgz", "integrity": "sha512-x"}}}"#;
+    let bom = bom(&Sample::new().file("package-lock.json", lock));
+    let names: Vec<_> = components(&bom).iter().map(|c| (c["bom-ref"].as_str(), c["version"].as_str())).collect();
     assert_eq!(
-        urls(&bom),
+        names,
         [
-            "pkg:apk/alpine/musl@1.2.5-r0?arch=x86_64",
-            "pkg:apk/alpine/zlib@1.3.1-r1",
-            "pkg:npm/a@1.0.0",
-            "pkg:npm/b@1.5.0"
+            (Some("pkg:npm/%40scope/real@2.0.0-rc.1%2Bx"), Some("2.0.0-rc.1+x")),
+            (Some("pkg:npm/gi?vcs_url=git%2Bssh:%2F%2Fgit%40github.com%2Fa%2Fgi.git%4012ab"), None),
+            (Some("pkg:npm/hu?vcs_url=git%2Bhttps:%2F%2Fgithub.com%2Fa%2Fhu%4034cd"), None),
+            (Some("pkg:npm/real@1.0.0"), Some("1.0.0")),
+            (Some("pkg:npm/ta?download_url=https:%2F%2Fhost%2Fta-1.0.0.tgz"), None),
+            (Some("npm/fi"), None),
         ]
     );
+    assert_eq!(components(&bom)[5]["purl"], Value::Null);
+    assert_eq!(unread(&bom), [""; 0]);
+}
+
+#[test]
+fn new_lock_files_too() {
+    let lock = r#"{"lockfileVersion": 3, "packages": {
+        "node_modules/gi": {"version": "1.0.0", "resolved": "git+ssh://git@github.com/a/gi.git#12ab"},
+        "node_modules/re": {"version": "1.0.0", "resolved": "https://registry.npmjs.org/re/-/re-1.0.0.tgz"}}}"#;
+    let wanted = ["pkg:npm/gi@1.0.0?vcs_url=git%2Bssh:%2F%2Fgit%40github.com%2Fa%2Fgi.git%4012ab", "pkg:npm/re@1.0.0"];
+    assert_eq!(urls(&bom(&Sample::new().file("package-lock.json", lock))), wanted);
 }
 
 #[test]
@@ -116,7 +211,10 @@ fn a_later_file_replaces_an_earlier_one() {
     let layer = Sample::new().file("var/lib/dpkg/status", STATUS).file("var/lib/dpkg/status", "");
     assert_eq!(urls(&bom(&layer)), [""; 0]);
     let layer = Sample::new().file("var/lib/dpkg/status", STATUS).symlink("var/lib/dpkg/status", "x");
-    assert_eq!(urls(&bom(&layer)), [""; 0]);
+    let linked = bom(&layer);
+    assert_eq!((urls(&linked), unread(&linked)), (vec![], vec!["var/lib/dpkg/status"]));
+    let layer = layer.file("var/lib/dpkg/status", "");
+    assert_eq!(unread(&bom(&layer)), [""; 0]);
 }
 
 #[test]
@@ -126,11 +224,47 @@ fn what_cannot_be_read_is_named() {
         .file("package-lock.json", "[]")
         .file("var/lib/dpkg/status", vec![b'\n'; (8 << 20) + 1])
         .file("x.dist-info/METADATA", b"\xff\0\0".to_vec());
-    let bom = bom(&layer);
-    let unread: Vec<_> =
-        bom["metadata"]["properties"].as_array().expect("a list").iter().map(|p| &p["value"]).collect();
     let named = ["a/node_modules/x/package.json", "package-lock.json", "var/lib/dpkg/status", "x.dist-info/METADATA"];
-    assert_eq!(unread, named);
+    assert_eq!(unread(&bom(&layer)), named);
+    for (path, text) in [
+        ("var/lib/dpkg/status", "garbage"),
+        ("var/lib/dpkg/status", "Name: garbage\n"),
+        ("var/lib/dpkg/status", "Package: a\nStatus: install ok installed\n"),
+        ("var/lib/dpkg/status.d/a", "\u{1}"),
+        ("lib/apk/db/installed", "garbage"),
+        ("package-lock.json", r#"{"dependencies": {"": {"version": "1.0.0"}}}"#),
+        ("node_modules/x/package.json", r#"{"name": "x", "version": "1\n"}"#),
+    ] {
+        let bom = bom(&Sample::new().file(path, text));
+        assert_eq!((components(&bom), unread(&bom)), (&[][..], vec![path]), "{text}");
+    }
+    // What is in order beside it is there.
+    let bom = bom(&Sample::new().file("lib/apk/db/installed", format!("{APK}P:nothing\n")));
+    assert_eq!((components(&bom).len(), unread(&bom)), (2, vec!["lib/apk/db/installed"]));
+}
+
+#[test]
+fn links_and_devices_are_named() {
+    let paths = [
+        "node_modules/.pnpm/x@1/node_modules/x/package.json",
+        "node_modules/@s/y/package.json",
+        "package-lock.json",
+        "usr/lib/apk/db/installed",
+        "var/lib/dpkg/status",
+        "x.dist-info/METADATA",
+        "y.egg-info",
+    ];
+    for make in [
+        |layer: Sample, path: &str| layer.hard_link(path, "else/where"),
+        |layer: Sample, path: &str| layer.symlink(path, "/else/where"),
+        |layer: Sample, path: &str| layer.entry(Entry::new(path, Node::Fifo), ""),
+    ] {
+        let bom = bom(&paths.iter().fold(Sample::new(), |layer, path| make(layer, path)));
+        assert_eq!((components(&bom), unread(&bom)), (&[][..], paths.to_vec()));
+    }
+    // Directories are no descriptions, and what only removes is nothing of this layer.
+    let none = paths.iter().fold(Sample::new(), |layer, path| layer.directory(*path).whiteout(*path));
+    assert_eq!(unread(&bom(&none)), [""; 0]);
 }
 
 #[test]

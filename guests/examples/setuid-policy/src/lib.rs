@@ -1,23 +1,41 @@
 //! An inspector that finds what gives who executes it more than they had: set-uid and set-gid files, and files with
-//! capabilities, and hard links to them in the same layer.
+//! capabilities, and hard links to them in the same layer, in whichever order they come.
 //!
 //! With the setting `mode = "refuse"` (the default) such a file refuses the layer, if its path does not match one of the
-//! globs in `allow`. With `mode = "report"` nothing is refused. Either way the report lists them:
+//! globs in `allow`, even if the layer replaces it later. With `mode = "report"` nothing is refused. Either way the report
+//! lists what the layer holds in the end:
 //!
 //! ```json
 //! {"findings": [{"path": "usr/bin/ping", "mode": "0755", "uid": 0, "gid": 0, "setuid": false, "setgid": false,
 //!   "capabilities": "cap_net_raw=ep", "allowed": true}], "complete": true}
 //! ```
 //!
-//! A path that is not UTF-8 is given in `path-hex` too.
+//! A path that is not UTF-8 is given in `path-hex` too. A hard link has a `link-to`.
+//!
+//! Where a link of the layer lies on the way to such a file, or on the way to the target of a hard link, the layer alone
+//! does not say which place that is. `allow` never covers it, and it is listed as `"unclear": true`. Such a target counts as
+//! found if the layer has a finding of the same name anywhere. In doubt a link is taken for one to a finding.
+//!
+//! What is in other layers is not seen: neither that a hard link's target there is set-uid, nor that a directory on the way
+//! is a symbolic link there.
+//!
+//! All links of a layer are remembered. Of more than some ten thousand to hundred thousand, or of too many findings, `refuse`
+//! fails, and `report` says `"complete": false`.
 
 mod capability;
+mod finding;
 mod glob;
+mod links;
+mod paths;
+mod settle;
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use cofferdam_sdk::{Entry, Failure, Inspector, Interest, Layer, Node, log, settings};
+use finding::{Finding, Rights};
 use glob::Glob;
+use links::Links;
 use serde_json::{Value, json};
 
 cofferdam_sdk::inspector!(Policy);
@@ -26,137 +44,137 @@ struct Policy {
     refuse: bool,
     allow: Vec<Glob>,
     found: BTreeMap<Vec<u8>, Finding>,
+    /// Those whose place is not known, and so neither when they are replaced.
+    stray: Vec<(Vec<u8>, Finding)>,
+    /// By name, one of each, also of what was replaced since: a hard link behind a link may have been made before.
+    names: BTreeMap<Vec<u8>, Finding>,
+    links: Links,
     bytes: usize,
     complete: bool,
 }
 
-#[derive(Clone, Debug)]
-struct Finding {
-    setuid: bool,
-    setgid: bool,
-    capabilities: Option<String>,
-    mode: u32,
-    uid: u32,
-    gid: u32,
-    link: Option<Vec<u8>>,
-    allowed: bool,
-}
-
-/// Bounds what is remembered, and so the report: a layer may hold millions of such files.
+/// Bounds what is remembered of findings, and so the report: a layer may hold millions of such files.
 const BYTES: usize = 1 << 20;
-const OVERHEAD: usize = 160;
 
 impl Inspector for Policy {
     fn begin(_: Layer) -> Result<Self, Failure> {
         let refuse = match settings::get("mode").as_deref() {
-            None | Some("refuse") => true,
+            None | Some("" | "refuse") => true,
             Some("report") => false,
             Some(other) => return Err(format!("the setting `mode` is `{other}`: refuse or report").into()),
         };
-        let allow = settings::list("allow").iter().map(|text| Glob::new(text)).collect();
-        Ok(Self { refuse, allow, found: BTreeMap::new(), bytes: 0, complete: true })
+        Ok(Self {
+            refuse,
+            allow: settings::list("allow").iter().map(|text| Glob::new(text)).collect(),
+            found: BTreeMap::new(),
+            stray: Vec::new(),
+            names: BTreeMap::new(),
+            links: Links::default(),
+            bytes: 0,
+            complete: true,
+        })
     }
 
     fn see(&mut self, entry: Entry) -> Result<Interest, Failure> {
-        // What was at this path is replaced, unless this removes something of a lower layer.
-        if !entry.is_removal() && !entry.is_directory() {
-            self.found.remove(&entry.path);
+        // A removal concerns lower layers only.
+        if entry.is_removal() {
+            return Ok(Interest::None);
         }
-        if let Some(finding) = self.judge(&entry) {
-            self.take(entry, finding)?;
+        let behind = self.links.behind(&entry.path);
+        if !behind {
+            // A hard link to itself loses nothing.
+            if matches!(&entry.node, Node::HardLink { target } if *target == entry.path) {
+                return Ok(Interest::None);
+            }
+            self.replace(&entry);
+        }
+        let rights = Rights::of(&entry).map(Rc::new);
+        match entry.node {
+            Node::Symlink { .. } => {
+                let room = self.links.symbolic(entry.path, behind);
+                self.bounded(room, "too many links")?;
+            }
+            Node::HardLink { target } => self.see_hard_link(entry.path, behind, target)?,
+            _ => {
+                if let Some(rights) = rights {
+                    let finding = Finding { rights, link: None, behind, vague: false, allowed: false };
+                    self.take(entry.path, finding)?;
+                }
+            }
         }
         Ok(Interest::None)
     }
 
-    fn finish(self) -> Result<Vec<u8>, Failure> {
-        let findings: Vec<Value> = self.found.iter().map(|(path, finding)| finding.to_json(path)).collect();
+    fn finish(mut self) -> Result<Vec<u8>, Failure> {
+        self.settle()?;
+        let mut all: Vec<_> =
+            self.found.iter().chain(self.stray.iter().map(|(path, finding)| (path, finding))).collect();
+        all.sort_by_key(|(path, _)| *path);
+        let findings: Vec<Value> = all.iter().map(|(path, finding)| finding.to_json(path)).collect();
         log::info(format!("{} files with more rights than who executes them", findings.len()));
         Ok(json!({ "findings": findings, "complete": self.complete }).to_string().into_bytes())
     }
 }
 
 impl Policy {
-    /// What is to be said of an entry, if anything.
-    fn judge(&self, entry: &Entry) -> Option<Finding> {
-        let allowed = self.allow.iter().any(|glob| glob.matches(&entry.path));
-        if let Node::HardLink { target } = &entry.node {
-            let other = self.found.get(target)?;
-            return Some(Finding { link: Some(target.clone()), allowed, ..other.clone() });
+    /// Forgets what an entry replaces: what was at its path, what was below if it is no directory, and what is no directory
+    /// on the way.
+    fn replace(&mut self, entry: &Entry) {
+        self.links.replace(&entry.path, entry.is_directory());
+        if self.found.is_empty() {
+            return;
         }
-        let (setuid, setgid) = (entry.is_setuid(), entry.is_setgid());
-        let capabilities = entry.attribute("security.capability").filter(|_| entry.is_file()).map(capability::describe);
-        (setuid || setgid || capabilities.is_some()).then_some(Finding {
-            setuid,
-            setgid,
-            capabilities,
-            mode: entry.mode,
-            uid: entry.uid,
-            gid: entry.gid,
-            link: None,
-            allowed,
-        })
+        self.found.remove(&entry.path);
+        if !entry.is_directory() {
+            self.found.extract_if(paths::below(&entry.path), |_, _| true).for_each(drop);
+        }
+        for way in paths::ancestors(&entry.path) {
+            self.found.remove(way);
+        }
     }
 
-    fn take(&mut self, entry: Entry, finding: Finding) -> Result<(), Failure> {
-        if self.refuse && !finding.allowed {
-            return Err(Failure::refused_at(entry.path, finding.reason()));
-        }
-        self.bytes += 2 * entry.path.len() + finding.link.as_ref().map_or(0, Vec::len) + OVERHEAD;
-        if self.bytes <= BYTES {
-            self.found.insert(entry.path, finding);
-        } else if self.refuse {
-            // A hard link to a file that was forgotten would go unseen.
-            return Err(Failure::limit("too many set-uid, set-gid or capability files"));
+    /// A hard link is one to what lies at its target now, or to what lies there in the end if nothing does.
+    fn see_hard_link(&mut self, path: Vec<u8>, behind: bool, target: Vec<u8>) -> Result<(), Failure> {
+        if let Some(other) = self.found.get(&target).filter(|_| !self.links.behind(&target)) {
+            let finding = Finding { link: Some(target), behind, ..other.clone() };
+            self.take(path, finding)
         } else {
-            self.complete = false;
+            let room = self.links.hard(path, behind, target);
+            self.bounded(room, "too many links")
+        }
+    }
+
+    /// Remembers a finding, if it does not refuse the layer.
+    fn take(&mut self, path: Vec<u8>, mut finding: Finding) -> Result<(), Failure> {
+        let known = !finding.behind && !finding.vague;
+        finding.allowed = known && self.allow.iter().any(|glob| glob.matches(&path));
+        if self.refuse && !finding.allowed {
+            return Err(Failure::refused_at(path, finding.reason()));
+        }
+        self.bytes += 2 * path.len() + finding.bytes();
+        self.bounded(self.bytes <= BYTES, "too many set-uid, set-gid or capability files")?;
+        if self.bytes > BYTES {
+            return Ok(());
+        }
+        if !self.names.contains_key(paths::name(&path)) {
+            self.names.insert(paths::name(&path).to_vec(), finding.clone());
+        }
+        if finding.behind {
+            self.stray.push((path, finding));
+        } else {
+            self.found.insert(path, finding);
         }
         Ok(())
     }
-}
 
-impl Finding {
-    fn reason(&self) -> String {
-        let mut what = Vec::new();
-        if self.setuid {
-            what.push(format!("is set-uid (owner {})", self.uid));
-        }
-        if self.setgid {
-            what.push(format!("is set-gid (group {})", self.gid));
-        }
-        if let Some(capabilities) = &self.capabilities {
-            what.push(format!("has {capabilities}"));
-        }
-        let link = self.link.as_ref().map(|target| format!("links to `{}`, which ", target.escape_ascii()));
-        format!("{}{}, and `allow` does not name it", link.unwrap_or_default(), what.join(" and "))
-    }
-
-    fn to_json(&self, path: &[u8]) -> Value {
-        let mut value = json!({
-            "path": String::from_utf8_lossy(path),
-            "mode": format!("{:04o}", self.mode),
-            "uid": self.uid,
-            "gid": self.gid,
-            "setuid": self.setuid,
-            "setgid": self.setgid,
-            "allowed": self.allowed,
-        });
-        if str::from_utf8(path).is_err() {
-            value["path-hex"] = hex(path).into();
-        }
-        if let Some(capabilities) = &self.capabilities {
-            value["capabilities"] = capabilities.as_str().into();
-        }
-        if let Some(target) = &self.link {
-            value["link-to"] = String::from_utf8_lossy(target).into();
-        }
-        value
+    /// What was forgotten may be what refuses the layer.
+    fn bounded(&mut self, room: bool, what: &str) -> Result<(), Failure> {
+        self.complete &= room;
+        if room || !self.refuse { Ok(()) } else { Err(Failure::limit(what)) }
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    let digit = |value: u8| char::from_digit(value.into(), 16).unwrap_or_default();
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
-}
-
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

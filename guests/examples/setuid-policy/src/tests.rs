@@ -64,6 +64,12 @@ fn a_slip_in_the_policy_refuses() {
 }
 
 #[test]
+fn an_empty_setting_is_not_set() {
+    let run = Host::new().setting("mode", "").setting("allow", "").inspect::<Policy>(&layer());
+    assert!(run.reason().starts_with("`usr/bin/su`"), "{}", run.reason());
+}
+
+#[test]
 fn a_hard_link_to_an_allowed_file_is_a_file_of_its_own() {
     let layer = layer().hard_link("tmp/innocent", "usr/bin/su");
     let host = || Host::new().setting("allow", "usr/bin/*");
@@ -82,6 +88,109 @@ fn a_hard_link_to_an_allowed_file_is_a_file_of_its_own() {
 fn what_is_replaced_is_not_reported() {
     let layer = Sample::new().file("a", "x").mode(0o4755).file("a", "y").hard_link("b", "a").whiteout("c");
     assert_eq!(report(Host::new().setting("mode", "report"), &layer)["findings"], json!([]));
+}
+
+/// What `refuse` says of this layer, if `su` and what else is named are allowed.
+fn refusal(allow: &str, layer: &Sample) -> String {
+    Host::new().setting("allow", format!("usr/bin/su {allow}")).inspect::<Policy>(layer).reason()
+}
+
+/// The paths that `report` lists, those that are unclear with a question mark.
+fn listed(layer: &Sample) -> Vec<String> {
+    let report = report(Host::new().setting("mode", "report"), layer);
+    let text = |finding: &Value| {
+        let mark = if finding["unclear"] == true { "?" } else { "" };
+        [finding["path"].as_str().expect("a text"), mark].concat()
+    };
+    report["findings"].as_array().expect("a list").iter().map(text).collect()
+}
+
+fn su(layer: Sample) -> Sample {
+    layer.file("usr/bin/su", "su").mode(0o4755)
+}
+
+#[test]
+fn a_hard_link_may_come_first() {
+    let layer = su(Sample::new().hard_link("tmp/evil", "usr/bin/su"));
+    let reason = "`tmp/evil`: links to `usr/bin/su`, which is set-uid (owner 0), and `allow` does not name it";
+    assert_eq!(refusal("", &layer), reason);
+    assert_eq!(refusal("tmp/evil", &layer), "");
+    assert_eq!(listed(&layer), ["tmp/evil", "usr/bin/su"]);
+    // Also a chain of them, in either order.
+    let forth = Sample::new().hard_link("a", "b").hard_link("b", "c").hard_link("c", "usr/bin/su");
+    let back = Sample::new().hard_link("c", "usr/bin/su").hard_link("b", "c").hard_link("a", "b");
+    for chain in [su(forth), su(back)] {
+        assert!(refusal("b c", &chain).starts_with("`a`: "), "{}", refusal("b c", &chain));
+        assert_eq!(listed(&chain), ["a", "b", "c", "usr/bin/su"]);
+    }
+}
+
+#[test]
+fn a_link_that_is_replaced_before_its_target_comes_is_none() {
+    let layer =
+        su(Sample::new().hard_link("a", "usr/bin/su").file("a", "").hard_link("b/c", "usr/bin/su").file("b", ""));
+    assert_eq!((refusal("", &layer), listed(&layer)), (String::new(), vec!["usr/bin/su".to_owned()]));
+    // What was linked to it meanwhile keeps what it was.
+    let layer = su(Sample::new()).symlink("l", "usr/bin").hard_link("a", "l/su").hard_link("b", "a").file("a", "");
+    assert_eq!(listed(&layer), ["b?", "usr/bin/su"]);
+    assert!(refusal("b", &layer).starts_with("`b`: "), "{}", refusal("b", &layer));
+}
+
+#[test]
+fn a_hard_link_may_lead_through_a_symbolic_link() {
+    let behind = |layer: Sample| layer.symlink("l", "usr/bin").hard_link("tmp/evil", "l/su");
+    let ahead = su(Sample::new()).hard_link("tmp/evil", "l/su").symlink("l", "/usr/bin");
+    let gone = behind(su(Sample::new())).directory("l");
+    for layer in [behind(su(Sample::new())), su(behind(Sample::new())), ahead, gone] {
+        let reason = "`tmp/evil`: links to `l/su`, which may be one that is set-uid (owner 0); a link of the layer lies on \
+            the way, so the place is not known, and `allow` does not count";
+        assert_eq!(refusal("tmp/evil", &layer), reason);
+        assert_eq!(listed(&layer), ["tmp/evil?", "usr/bin/su"]);
+    }
+    // The link keeps what its target was, though that is replaced.
+    let replaced = behind(su(Sample::new())).file("usr/bin/su", "");
+    assert!(refusal("**", &replaced).starts_with("`tmp/evil`: "), "{}", refusal("**", &replaced));
+    assert_eq!(listed(&replaced), ["tmp/evil?"]);
+    // Nothing of this name has rights.
+    assert_eq!(refusal("", &su(Sample::new()).symlink("l", "usr/bin").hard_link("tmp/fine", "l/ls")), "");
+}
+
+#[test]
+fn what_lies_behind_a_link_is_never_allowed() {
+    let evil = |layer: Sample, path: &str| layer.file(path, "").mode(0o4755);
+    let link = Sample::new().symlink("opt/lnk", "/usr/bin");
+    for layer in [
+        evil(link.clone(), "opt/lnk/evil"),
+        evil(link.clone().hard_link("opt/hard", "opt/lnk"), "opt/hard/evil"),
+        // The second link lies in usr/bin.
+        evil(link.clone().symlink("opt/lnk/x", "/tmp"), "usr/bin/x/evil"),
+        su(link.clone()).hard_link("opt/lnk/evil", "usr/bin/su"),
+        su(link.clone().hard_link("opt/lnk/evil", "usr/bin/su")),
+    ] {
+        let reason = refusal("**", &layer);
+        assert!(reason.contains("evil`: ") && reason.contains("a link of the layer lies on the way"), "{reason}");
+        assert!(listed(&layer).iter().any(|path| path.ends_with("evil?")), "{:?}", listed(&layer));
+    }
+    // A directory takes the link's place, and what got through it stays where it is.
+    let layer = evil(evil(link, "opt/lnk/evil").directory("opt/lnk"), "opt/lnk/fine");
+    assert_eq!(listed(&layer), ["opt/lnk/evil?", "opt/lnk/fine"]);
+}
+
+#[test]
+fn what_is_replaced_with_its_directory_is_not_reported() {
+    let layer = Sample::new().file("d/e/su", "").mode(0o4755).file("d-", "").mode(0o4755);
+    assert_eq!(listed(&layer.clone().directory("d/e").directory("d")), ["d-", "d/e/su"]);
+    assert_eq!(listed(&layer.clone().whiteout("d").whiteout("d/e/su")), ["d-", "d/e/su"]);
+    for gone in [
+        layer.clone().directory("d/e/su"),
+        layer.clone().file("d/e/su/below", ""),
+        layer.clone().file("d/e", ""),
+        layer.clone().symlink("d", "x"),
+        layer.clone().hard_link("d", "x"),
+    ] {
+        assert_eq!(listed(&gone), ["d-"]);
+    }
+    assert_eq!(listed(&layer.hard_link("d/e/su", "d/e/su")), ["d-", "d/e/su"], "a link to itself");
 }
 
 #[test]
@@ -103,4 +212,28 @@ fn the_report_is_bounded() {
     assert!(run.report().len() < 2 << 20 && run.report().contains(r#""complete":false"#));
     let run = Host::new().setting("allow", "**").inspect::<Policy>(&layer);
     assert!(matches!(run.result, Err(Failure::Limit(_))));
+}
+
+#[test]
+fn the_links_are_bounded() {
+    let target = "x".repeat(4000);
+    let hard = (0..9000).fold(Sample::new(), |layer, number| layer.hard_link(format!("{number}"), target.clone()));
+    let soft = (0..9000).fold(Sample::new(), |layer, number| layer.symlink(format!("{number}{target}"), "y"));
+    for layer in [hard, soft] {
+        let run = Host::new().inspect::<Policy>(&layer);
+        assert_eq!(run.result, Err(Failure::limit("too many links")));
+        let run = Host::new().setting("mode", "report").inspect::<Policy>(&layer);
+        assert!(run.report().contains(r#""complete":false"#), "{}", run.report());
+    }
+}
+
+#[test]
+fn many_links_are_judged_in_time() {
+    // Each name waits for the next, and all of them for one name.
+    let chain =
+        (0..20_000).fold(Sample::new(), |layer, at| layer.hard_link(format!("d{at}/su"), format!("d{}/su", at + 1)));
+    let layer = su(chain.hard_link("d20000/su", "l/su")).symlink("l", "usr/bin");
+    assert!(refusal("**", &layer).starts_with("`d20000/su`: "), "{}", refusal("**", &layer));
+    let run = Host::new().setting("mode", "report").inspect::<Policy>(&layer);
+    assert!(run.report().contains(r#""complete":false"#) && run.report().len() < 2 << 20);
 }

@@ -38,7 +38,8 @@ pub(crate) struct Global {
     /// one place; also `COFFERDAM_LIMITS`, separated by commas)
     #[arg(long, global = true, value_name = "NAME=VALUE")]
     pub(crate) limit: Vec<String>,
-    /// A file that sets limits [default: `$XDG_CONFIG_HOME/cofferdam/config.toml`, if it is there]
+    /// The file that sets limits and the policy [default: `$XDG_CONFIG_HOME/cofferdam/config.toml`, if it is there]; that of the
+    /// machine, `/etc/cofferdam/config.toml`, is read before it in any case
     #[arg(long, global = true, value_name = "FILE", env = "COFFERDAM_CONFIG")]
     pub(crate) config: Option<PathBuf>,
     /// Whether the kernel is to confine this process to what its verb needs (Landlock)

@@ -1,4 +1,6 @@
-//! Where the limits and the policy of a run come from. The policy is the configuration file's; the limits are: the defaults, then the configuration file, then `COFFERDAM_LIMITS`, then `--limit`.
+//! Where the limits and the policy of a run come from. Limits: the defaults, then the machine's configuration, then the user's (or
+//! that of `--config`), then `COFFERDAM_LIMITS`, then `--limit`; the last word counts. The policy: the machine's rules, then those of
+//! the user; the first that fits counts.
 //!
 //! ```toml
 //! [limits]
@@ -16,6 +18,9 @@ use crate::args::Global;
 use crate::environment;
 use crate::failure::{Failure, usage};
 use crate::policy::RawRule;
+
+/// The machine's configuration.
+const SYSTEM: &str = "/etc/cofferdam/config.toml";
 
 /// More than any sensible file has.
 const FILE_BYTES: u64 = 1 << 20;
@@ -39,25 +44,17 @@ pub(crate) struct Configuration {
 /// The limits and the policy of this run.
 pub(crate) fn read_all(global: &Global) -> Result<Configuration, Failure> {
     let mut limits = Limits::default();
-    let mut policy = Vec::new();
-    let mut unread = false;
-    match &global.config {
-        Some(path) => policy = read(path, &mut limits)?,
-        None => {
-            if let Some(path) = environment::config() {
-                match read(&path, &mut limits) {
-                    Err(Failure::Library(error)) if matches!(error.root(), Error::NotFound { .. }) => {}
-                    Ok(rules) => policy = rules,
-                    // The home directory of somebody else, where privileges were given up: nobody asked for this file.
-                    Err(Failure::Library(error)) if is_denied(&error) => {
-                        tracing::warn!("the configuration is left out: {error}");
-                        unread = true;
-                    }
-                    Err(other) => return Err(other),
-                }
-            }
+    let machine = optional(Path::new(SYSTEM), &mut limits)?;
+    let more = match (&global.config, environment::config()) {
+        (Some(path), _) => Some(read(path, &mut limits)?),
+        (None, Some(path)) => optional(&path, &mut limits)?,
+        (None, None) => {
+            tracing::warn!("neither HOME nor XDG_CONFIG_HOME says where the configuration lies: only {SYSTEM} counts");
+            Some(Vec::new())
         }
-    }
+    };
+    // The first rule counts, so nobody opens by a file of their own what the machine's closes.
+    let policy = machine.zip(more).map(|(first, then)| first.into_iter().chain(then).collect());
     if let Some(list) = environment::limits() {
         for setting in list.split(',').filter(|setting| !setting.trim().is_empty()) {
             set(&mut limits, setting.trim(), "COFFERDAM_LIMITS")?;
@@ -70,7 +67,20 @@ pub(crate) fn read_all(global: &Global) -> Result<Configuration, Failure> {
     for setting in &global.limit {
         set(&mut limits, setting, "--limit")?;
     }
-    Ok(Configuration { limits, policy: (!unread).then_some(policy) })
+    Ok(Configuration { limits, policy })
+}
+
+/// Reads a file that need not be there: sets its limits, and gives its rules; nothing if it may not be read.
+fn optional(path: &Path, limits: &mut Limits) -> Result<Option<Vec<RawRule>>, Failure> {
+    match read(path, limits) {
+        Err(Failure::Library(error)) if matches!(error.root(), Error::NotFound { .. }) => Ok(Some(Vec::new())),
+        // The home directory of somebody else, where privileges were given up: nobody asked for this file.
+        Err(Failure::Library(error)) if is_denied(&error) => {
+            tracing::warn!("the configuration is left out: {error}");
+            Ok(None)
+        }
+        other => other.map(Some),
+    }
 }
 
 fn is_denied(error: &Error) -> bool {

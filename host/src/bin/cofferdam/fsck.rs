@@ -47,7 +47,7 @@ fn show(report: &FsckReport) -> Result<(), Failure> {
         let rows: Vec<_> = report.findings.iter().flat_map(rows).collect();
         output::table(&["PROBLEM", "PART", "SUBJECT", "DETAIL"], &rows)?;
     }
-    let Counts { images, manifests, configs, layers, trees, entries, bytes, .. } = report.checked;
+    let Counts { images, manifests, configs, layers, trees, plugins, entries, bytes, .. } = report.checked;
     let damage = report.findings.iter().filter(|finding| finding.damage).count();
     let repaired = report.findings.iter().filter(|finding| finding.damage && finding.repaired).count();
     let verdict = match (damage, repaired) {
@@ -57,8 +57,8 @@ fn show(report: &FsckReport) -> Result<(), Failure> {
         (damage, repaired) => format!("{damage} damaged, {repaired} of them repaired"),
     };
     output::line(&format!(
-        "checked {images} images, {manifests} manifests, {configs} configurations, {layers} layers and {trees} trees \
-({entries} entries), {}: {verdict}",
+        "checked {images} images, {manifests} manifests, {configs} configurations, {layers} layers, {trees} trees \
+({entries} entries) and {plugins} plugins, {}: {verdict}",
         output::bytes(bytes)
     ))
 }

@@ -59,18 +59,17 @@ pub(crate) fn run(session: &Session, name: &str) -> Result<(), Failure> {
     }
     if let Some(decision) = &decision {
         let rule = decision.rule.as_ref().map_or("asked by hand".to_owned(), |rule| format!("policy for {rule}"));
-        rows.push(vec!["let in".into(), rule]);
+        let name =
+            if decision.reference == image.reference { String::new() } else { format!(", as {}", decision.reference) };
+        rows.push(vec!["let in".into(), format!("{rule}{name}")]);
         rows.extend(decision.verdicts.iter().map(|verdict| vec![String::new(), crate::pull::accepted(verdict)]));
     }
     for (layer, report) in &reports {
         let about = format!("{} on {}…", report.plugin, layer.to_string().chars().take(19).collect::<String>());
         rows.push(vec!["report".into(), format!("{about}  {}", output::bytes(report.report.len() as u64))]);
         let text = String::from_utf8_lossy(&report.report);
-        rows.extend(text.lines().take(LINES).map(|line| {
-            let line: String = line.chars().filter(|c| !c.is_control()).take(120).collect();
-            vec![String::new(), line]
-        }));
-        if text.lines().count() > LINES {
+        rows.extend(text.lines().take(LINES).map(|line| vec![String::new(), output::cut(line, WIDTH)]));
+        if text.lines().count() > LINES || text.lines().any(|line| line.chars().count() > WIDTH) {
             rows.push(vec![String::new(), "… (--json shows all of it)".into()]);
         }
     }
@@ -79,6 +78,9 @@ pub(crate) fn run(session: &Session, name: &str) -> Result<(), Failure> {
 
 /// Lines of a report that people are shown.
 const LINES: usize = 12;
+
+/// Characters of such a line.
+const WIDTH: usize = 120;
 
 /// A report as JSON: itself, if it is JSON; else its text, or its bytes as escaped text.
 fn described(layer: &Digest, report: &InspectorReport) -> Value {

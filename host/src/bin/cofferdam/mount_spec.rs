@@ -20,7 +20,7 @@ use crate::session::{Session, shown};
 pub(crate) fn run(session: &Session, args: &MountSpecArgs) -> Result<(), Failure> {
     let name = ImageName::parse(&args.image)?;
     let (policy, asked) = (session.policy()?, AskArgs::default());
-    let wall = session.wall_of_plugins()?;
+    let wall = session.wall_of_plugins(&policy, &asked)?;
     match &name {
         ImageName::Registry(_) => wall.network()?.enforce()?,
         ImageName::Reference(_) | ImageName::Layout(..) => wall.enforce()?,

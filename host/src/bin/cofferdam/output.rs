@@ -48,6 +48,16 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// A line of somebody else's text, without what is no text, up to so many characters.
+pub(crate) fn cut(line: &str, width: usize) -> String {
+    let mut characters = line.chars().filter(|c| !c.is_control());
+    let mut shown: String = characters.by_ref().take(width).collect();
+    if characters.next().is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
 /// Prints a table: columns as wide as they need to be, the last one free.
 pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> Result<(), Failure> {
     let rows: Vec<Vec<Cow<'_, str>>> =

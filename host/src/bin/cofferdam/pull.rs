@@ -25,7 +25,7 @@ pub(crate) fn run(session: &Session, args: &PullArgs) -> Result<(), Failure> {
     options.concurrency = args.parallel;
     let name = ImageName::parse(&args.image)?;
     let policy = session.policy()?;
-    let wall = session.wall_of_plugins()?;
+    let wall = session.wall_of_plugins(&policy, &args.asked)?;
     match &name {
         ImageName::Reference(_) | ImageName::Registry(_) => wall.network()?.enforce()?,
         ImageName::Layout(path, _) => wall.read(path)?.enforce()?,

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use cofferdam::plugin::World;
 use cofferdam::policy::Policy;
 use cofferdam::sandbox::{Sandbox, SandboxOptions};
 use cofferdam::store::{ImageStorage, LayerDescriptor, LayerUnpacker, Unpacked, Watch};
@@ -13,7 +14,7 @@ use cofferdam::unpack::{Extensions, Layer, Unpacker};
 use cofferdam::{Error, Limits, Progress, ambient};
 use tracing_subscriber::EnvFilter;
 
-use crate::args::Global;
+use crate::args::{AskArgs, Global};
 use crate::configure::{self, Configuration};
 use crate::confine::Wall;
 use crate::environment;
@@ -114,11 +115,16 @@ impl Session {
         policy::read(self.policy.as_ref().ok_or_else(unread)?)
     }
 
-    /// The wall around a verb that may run plugins: with all that any of them may read.
-    pub(crate) fn wall_of_plugins(&self) -> Result<Wall, Failure> {
+    /// The wall around a verb that may run plugins: with what those may reach that can be asked.
+    pub(crate) fn wall_of_plugins(&self, policy: &Policy, asked: &AskArgs) -> Result<Wall, Failure> {
         let mut wall = self.wall_of_store()?;
+        let by_hand = || asked.verify.iter().chain(&asked.inspect).map(String::as_str);
         if let Ok(storage) = self.look() {
-            for plugin in storage.plugins()?.list().unwrap_or_default() {
+            for plugin in storage.plugins()?.survey()?.0 {
+                let reads = matches!(plugin.manifest.world, World::Decoder | World::Extractor);
+                if !reads && !policy.plugins().chain(by_hand()).any(|name| name == plugin.name) {
+                    continue;
+                }
                 let held = plugin.manifest.capabilities.effective(&plugin.granted);
                 wall = held.read.iter().try_fold(wall, |wall, path| wall.read(Path::new(path)))?;
                 if !held.http.is_empty() {

@@ -22,7 +22,7 @@ pub(crate) fn run(session: &Session, args: &UnpackArgs) -> Result<(), Failure> {
     let name = ImageName::parse(&args.image)?;
     let (policy, asked) = (session.policy()?, AskArgs::default());
     // The tree is made beside its destination and renamed: that takes the right to write there.
-    let wall = session.wall_of_plugins()?.write(ambient::open_parent(&args.dest)?.0)?;
+    let wall = session.wall_of_plugins(&policy, &asked)?.write(ambient::open_parent(&args.dest)?.0)?;
     match &name {
         ImageName::Reference(_) => wall.enforce()?,
         ImageName::Registry(_) => wall.network()?.enforce()?,

@@ -99,9 +99,10 @@ impl Account {
     pub(super) fn deny(&self, what: &str, flag: Option<&str>) {
         let grant = flag.map(|flag| format!("cofferdam plugin grant {} {flag}", self.plugin));
         let denial = Denial { what: one_line(what), grant };
-        tracing::info!(guest = self.plugin, "denied: {}", denial.what);
         let mut state = lock(&self.state);
+        // Each once, and not all of many: the words are the plugin's.
         if state.denials.len() < DENIALS && !state.denials.contains(&denial) {
+            tracing::info!(guest = self.plugin, "denied: {}", denial.what);
             state.denials.push(denial);
         }
     }

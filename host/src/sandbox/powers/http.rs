@@ -17,7 +17,7 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use super::Context;
 use super::account::Account;
-use super::http_body::{counted_request, counted_response, header_bytes};
+use super::http_body::{counted_request, counted_response, header_bytes, is_empty};
 use super::http_client::{Reach, client, explain};
 use crate::plugin::{Authority, Capabilities, Capability, HttpRule};
 use crate::sandbox::failure::one_line;
@@ -126,7 +126,11 @@ impl Gate {
     ) -> Result<impl Future<Output = Result<Answer, Error>> + Send + use<>, Error> {
         let (parts, body) = request.into_parts();
         let (reach, url) = self.admit(&parts.method, &parts.uri).ok_or(Error::HttpRequestDenied)?;
-        let headers = without_connection(parts.headers);
+        let mut headers = without_connection(parts.headers);
+        if is_empty(&body) {
+            // A length that no body follows would be taken from whatever is sent next.
+            headers.remove(header::CONTENT_LENGTH);
+        }
         if !self.account.request() || !self.account.bytes(url.as_str().len() + header_bytes(&headers)) {
             return Err(Error::HttpRequestDenied);
         }

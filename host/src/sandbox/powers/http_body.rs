@@ -81,7 +81,7 @@ pub(super) fn counted_response(body: reqwest::Body, account: &Arc<Account>, betw
 }
 
 /// Whether a body has ended before it began.
-fn is_empty(body: &impl BodyExt) -> bool {
+pub(super) fn is_empty(body: &impl BodyExt) -> bool {
     body.is_end_stream()
 }
 

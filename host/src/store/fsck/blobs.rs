@@ -13,7 +13,7 @@ use crate::store::layout::{self, BlobKind};
 use crate::store::names::{self, Staging};
 use crate::store::sweep::Sweep;
 use crate::store::trees::Trees;
-use crate::store::{lock, promote};
+use crate::store::{lock, plugins, promote};
 
 /// Bytes that are read at a time.
 const CHUNK: usize = 256 << 10;
@@ -78,8 +78,15 @@ impl Check<'_> {
 
     /// Reads a blob to its end.
     pub(super) fn judge(&self, kind: BlobKind, digest: &Digest) -> Result<Judged> {
-        let (dir, name) = (self.storage.rooms().blobs(kind), kind.file_name(digest));
-        let mut file = match open(dir, &name) {
+        let judged = self.judge_file(self.storage.rooms().blobs(kind), &kind.file_name(digest), digest)?;
+        let as_saved =
+            matches!(judged, Judged::Bad(_)) && kind == BlobKind::Manifest && self.storage.is_as_saved(digest)?;
+        Ok(if as_saved { Judged::Good } else { judged })
+    }
+
+    /// Reads a file to its end.
+    pub(super) fn judge_file(&self, dir: &Dir, name: &str, digest: &Digest) -> Result<Judged> {
+        let mut file = match open(dir, name) {
             Ok(Opened::File(file)) => file,
             Ok(Opened::Gone) => return Ok(Judged::Gone),
             Ok(Opened::Other(kind)) => return Ok(Judged::Bad(format!("it is {}, not a file", noun(kind)))),
@@ -102,7 +109,7 @@ impl Check<'_> {
             }
         }
         let actual = hasher.finish();
-        if actual == *digest || (kind == BlobKind::Manifest && self.storage.is_as_saved(digest)?) {
+        if actual == *digest {
             return Ok(Judged::Good);
         }
         Ok(Judged::Bad(match total {
@@ -118,6 +125,9 @@ impl Check<'_> {
             self.look_through(rooms.blobs(kind), kind.directory(), None, &|name| blob_digest(kind, name).is_some())?;
         }
         self.look_through(&rooms.refs, "refs", None, &|name| name.strip_suffix(".json").is_some())?;
+        if let Some(dir) = &self.plugins.dir {
+            self.look_through(dir, plugins::ROOM, None, &plugins::is_known)?;
+        }
         // Others may keep what they like in the root.
         self.look_through(&rooms.root, "", None, &|_| true)?;
         for place in &self.trees {

@@ -3,7 +3,7 @@
 //! The check goes from names to content: references to the manifests and indexes that they name, those to configurations and
 //! layers. Every blob is hashed, whether an image needs it or not; every tree that counts is compared with its list, or with what its
 //! layer gives when it is extracted once more. The store is in use meanwhile, so that nothing is freed; others may read it and
-//! add to it, and what they are at work on is left alone.
+//! add to it, and what they are at work on is left alone. Plugins are checked in the same way: their notes, and what those name.
 //!
 //! A repair takes away what does not count anyway, so that it is made or fetched again: a blob that does not hash to its name, a tree
 //! that is not as it was extracted. It never takes something for damaged that was replaced meanwhile: each is judged again
@@ -14,6 +14,7 @@
 mod blobs;
 mod images;
 mod open;
+mod plugins;
 mod repair;
 mod report;
 mod trees;
@@ -29,6 +30,7 @@ use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
 use crate::store::bundle;
 use crate::store::layout::BlobKind;
+use crate::store::plugins::{InstalledPlugin, Plugins};
 use crate::store::storage::ImageStorage;
 use crate::store::trees::Trees;
 use images::Needs;
@@ -68,6 +70,8 @@ enum Item {
     Blob(BlobKind, Digest),
     /// A tree, by the number of its directory.
     Tree(usize, Digest),
+    /// The component of a plugin.
+    Component(Digest),
 }
 
 /// A directory of trees, by its path in the store.
@@ -91,6 +95,9 @@ struct Check<'a> {
     /// All directories of trees, the registry's first. Opened when they are looked at: local layouts may be many.
     trees: Vec<Place>,
     needs: Needs,
+    plugins: Plugins,
+    /// The plugins of which the note can be read.
+    installed: Vec<InstalledPlugin>,
     findings: Mutex<Vec<Finding>>,
     counts: Mutex<Counts>,
     /// Blobs that are there and right.
@@ -131,6 +138,8 @@ impl ImageStorage {
             progress,
             trees,
             needs: Needs::default(),
+            plugins: self.plugins()?,
+            installed: Vec::new(),
             findings: Mutex::default(),
             counts: Mutex::default(),
             good: Mutex::default(),
@@ -140,6 +149,7 @@ impl ImageStorage {
             bytes: AtomicU64::new(0),
         };
         check.needs = check.references()?;
+        check.installed = check.notes()?;
         let items = check.items()?;
         check.items = items.len() as u64;
         check.run(&items)?;
@@ -148,6 +158,7 @@ impl ImageStorage {
             check.repair()?;
         }
         check.incomplete();
+        check.incomplete_plugins();
         Ok(check.finish())
     }
 }
@@ -164,6 +175,7 @@ impl Check<'_> {
         for kind in [BlobKind::Layer, BlobKind::Config, BlobKind::Manifest] {
             items.extend(self.blobs(kind)?.into_iter().map(|digest| Item::Blob(kind, digest)));
         }
+        items.extend(self.plugins.components()?.into_iter().map(Item::Component));
         Ok(items)
     }
 
@@ -191,6 +203,7 @@ impl Check<'_> {
                 let outcome = self.options.cancel.check().and_then(|()| match item {
                     Item::Blob(kind, digest) => self.blob(*kind, digest),
                     Item::Tree(index, digest) => self.tree_or_why(*index, digest),
+                    Item::Component(digest) => self.component(digest),
                 });
                 if let Err(error) = outcome {
                     next.store(items.len(), Ordering::Relaxed);

@@ -27,6 +27,8 @@ impl Check<'_> {
                 Part::Manifest | Part::Config | Part::Layer => self.repair_blob(finding),
                 Part::Record | Part::LayerRecord | Part::Tree => self.repair_tree(finding),
                 Part::TreeList => self.repair_list(finding),
+                Part::Plugin => self.repair_note(finding),
+                Part::PluginComponent => self.repair_component(finding),
                 _ => continue,
             };
             match outcome {

@@ -26,6 +26,8 @@ pub struct Counts {
     pub layers: u64,
     /// Trees.
     pub trees: u64,
+    /// Plugins.
+    pub plugins: u64,
     /// Entries of trees.
     pub entries: u64,
     /// Bytes that were read and hashed.
@@ -59,6 +61,10 @@ pub enum Part {
     TreeList,
     /// A layer's tree.
     Tree,
+    /// A plugin: the note about it, and whether it has its component.
+    Plugin,
+    /// The component of a plugin.
+    PluginComponent,
     /// Something else that lies in the store.
     Other,
 }
@@ -78,6 +84,8 @@ impl Part {
             Self::LayerRecord => "layer-record",
             Self::TreeList => "tree-list",
             Self::Tree => "tree",
+            Self::Plugin => "plugin",
+            Self::PluginComponent => "plugin-component",
             Self::Other => "other",
         }
     }
@@ -92,7 +100,7 @@ pub enum Problem {
     Damaged,
     /// It should be there and is not.
     Missing,
-    /// An image lacks a part.
+    /// An image or a plugin lacks a part.
     Incomplete,
     /// The system does not let it be read.
     Unreadable,
@@ -142,7 +150,7 @@ pub struct Finding {
     pub damage: bool,
     /// Whether it was repaired just now.
     pub repaired: bool,
-    /// The image's reference, the blob's digest, or a path in the store.
+    /// The image's reference, the blob's digest, the plugin's name, or a path in the store.
     pub subject: String,
     /// Where it is: a path in the store.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -9,6 +9,7 @@ mod crowd;
 mod documents;
 mod durability;
 mod images;
+mod plugins;
 mod reports;
 mod trees;
 

@@ -53,13 +53,19 @@ pub(crate) fn remove(session: &Session, names: &[String]) -> Result<(), Failure>
     session.wall_of_store()?.enforce()?;
     let storage = session.storage()?;
     let mut plugins = storage.plugins()?;
-    let removed: Vec<_> = names.iter().map(|name| plugins.remove(name)).collect::<Result<_, _>>()?;
+    let mut removed = Vec::new();
+    for name in names {
+        // Nothing if the note was damaged.
+        removed.push((name, plugins.remove(name)?.map(|plugin| plugin.digest)));
+    }
     if session.json() {
-        let removed: Vec<_> =
-            removed.iter().map(|plugin| json!({ "name": plugin.name, "digest": plugin.digest })).collect();
+        let removed: Vec<_> = removed.iter().map(|(name, digest)| json!({ "name": name, "digest": digest })).collect();
         return output::json(&json!({ "schema": "cofferdam/plugin-rm/v1", "removed": removed }));
     }
-    removed.iter().try_for_each(|plugin| output::line(&format!("{} ({}): removed", plugin.name, plugin.digest)))
+    removed.iter().try_for_each(|(name, digest)| {
+        let what = digest.as_ref().map_or_else(|| "its note was damaged".into(), ToString::to_string);
+        output::line(&format!("{name} ({what}): removed"))
+    })
 }
 
 fn show(session: &Session, plugin: &InstalledPlugin) -> Result<(), Failure> {

@@ -16,14 +16,29 @@ use crate::session::Session;
 
 pub(crate) fn list(session: &Session) -> Result<(), Failure> {
     session.wall_of_look()?.enforce()?;
-    let plugins = match session.look() {
-        Ok(storage) => storage.plugins()?.list()?,
-        Err(Failure::Library(Error::NotFound { .. })) => Vec::new(),
+    let (plugins, damaged) = match session.look() {
+        Ok(storage) => storage.plugins()?.survey()?,
+        Err(Failure::Library(Error::NotFound { .. })) => Default::default(),
         Err(error) => return Err(error),
     };
     if session.json() {
-        return output::json(&json!({ "schema": "cofferdam/plugins/v1", "plugins": plugins }));
+        let damaged: Vec<_> =
+            damaged.iter().map(|error| json!({ "error": error.to_string(), "hint": error.hint() })).collect();
+        output::json(&json!({ "schema": "cofferdam/plugins/v1", "plugins": plugins, "damaged": damaged }))?;
+    } else {
+        show(&plugins)?;
     }
+    for error in &damaged {
+        tracing::warn!("{error}; {}", error.hint().unwrap_or_default());
+    }
+    if damaged.is_empty() {
+        return Ok(());
+    }
+    let reason = format!("the notes about {} of them cannot be read", damaged.len());
+    Err(Error::Damaged { subject: "the plugins".into(), reason, hint: "cofferdam fsck --repair".into() }.into())
+}
+
+fn show(plugins: &[InstalledPlugin]) -> Result<(), Failure> {
     let rows: Vec<Vec<String>> = plugins
         .iter()
         .map(|plugin| {

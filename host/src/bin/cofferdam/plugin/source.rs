@@ -65,7 +65,10 @@ impl Source {
                 access.refuse(&shown(path))?;
                 (from_files(session, path)?, shown(&ambient::absolute(path)?))
             }
-            Self::Artifact(name) => from_artifact(session, name, access)?,
+            Self::Artifact(name) => {
+                is_no_path(name)?;
+                from_artifact(session, name, access)?
+            }
         };
         let manifest = manifest_in(&component)?.ok_or_else(|| {
             let hint = "put a plugin.toml beside it, and give the directory: cofferdam plugin add DIR";
@@ -104,6 +107,16 @@ fn from_files(session: &Session, path: &Path) -> Result<Vec<u8>, Failure> {
 
 fn is_no_directory(error: &Error) -> bool {
     matches!(error.root(), Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotADirectory)
+}
+
+/// Refuses the name of an artifact that is a path here too: somebody in a registry could have taken the name.
+fn is_no_path(name: &str) -> Result<(), Failure> {
+    let relative = Path::new(name);
+    if name.contains(':') || ambient::canonical(relative).is_err() {
+        return Ok(());
+    }
+    let hint = format!("give the path as ./{name}, or the artifact as docker://{name}");
+    Err(usage(format!("`{name}` is a path here, and may be the name of an artifact"), Some(hint)))
 }
 
 fn read(session: &Session, path: &Path) -> cofferdam::Result<Vec<u8>> {

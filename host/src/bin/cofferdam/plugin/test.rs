@@ -10,7 +10,7 @@ use cofferdam::policy::{Admit, Panel};
 use cofferdam::registry::{Admission, NetworkOptions, Registries, RetryPolicy, candidate};
 use cofferdam::sandbox::{Context, Program, RunReport, RunReports};
 use cofferdam::transport::{ImageSource, OciLayout, PlatformChoice};
-use cofferdam::unpack::{Extensions, Layer, Listing, Unpacker};
+use cofferdam::unpack::{Extensions, Layer, Listing};
 use serde_json::{Value, json};
 
 use super::source::Source;
@@ -114,9 +114,10 @@ fn load(session: &Session, source: &Source, args: &PluginTestArgs) -> Result<(Pr
 
 /// Has a decoder or an extractor read a layer, or an inspector look at it.
 fn read(session: &Session, program: &Program, layer: Layer) -> Result<Account, Failure> {
-    let mut extensions = Extensions::default();
-    extensions.add(program.clone())?;
-    let unpacker: Unpacker = session.unpacker()?.with_extensions(extensions);
+    // What it looks at may be for a decoder of the store to read; of two that read the same, it is asked first.
+    let unpacker = session.unpacker_of_layers()?;
+    let extensions = Extensions::first(program.clone(), unpacker.extensions())?;
+    let unpacker = unpacker.with_extensions(extensions);
     let media_type = program.manifest().and_then(|manifest| manifest.media_types().first());
     let layer = match media_type {
         Some(media_type) => layer.with_media_type(media_type),
@@ -176,7 +177,12 @@ fn verify(
 }
 
 fn show(session: &Session, program: &Program, account: &Account, used: &RunReport) -> Result<(), Failure> {
-    let verdict = if account.outcome.is_none() { "accepted" } else { "refused, or failed" };
+    let verdict = match account.outcome.as_ref().map(Error::root) {
+        None => "accepted",
+        Some(Error::Refused { .. }) => "refused",
+        Some(_) => "failed",
+    };
+    let reason = account.outcome.as_ref().map(ToString::to_string);
     let said = account.said.as_deref().filter(|said| !said.is_empty());
     if session.json() {
         let said = said.map(|said| {
@@ -186,6 +192,8 @@ fn show(session: &Session, program: &Program, account: &Account, used: &RunRepor
             "schema": "cofferdam/plugin-test/v1",
             "plugin": program.name(),
             "accepted": account.outcome.is_none(),
+            "verdict": verdict,
+            "reason": reason,
             "entries": account.entries,
             "said": said,
             "peak_memory_bytes": used.peak_memory,
@@ -197,6 +205,7 @@ fn show(session: &Session, program: &Program, account: &Account, used: &RunRepor
         }));
     }
     let mut rows = vec![vec!["plugin".into(), program.name().to_owned()], vec!["verdict".into(), verdict.into()]];
+    rows.extend(reason.map(|reason| vec!["because".into(), reason]));
     if let Some(entries) = account.entries {
         rows.push(vec!["entries".into(), entries.to_string()]);
     }
@@ -212,10 +221,7 @@ fn show(session: &Session, program: &Program, account: &Account, used: &RunRepor
     }
     if let Some(said) = said {
         let text = String::from_utf8_lossy(said);
-        let lines = text
-            .lines()
-            .take(20)
-            .map(|line| vec![String::new(), line.chars().filter(|c| !c.is_control()).take(160).collect()]);
+        let lines = text.lines().take(20).map(|line| vec![String::new(), output::cut(line, 160)]);
         rows.push(vec!["said".into(), output::bytes(said.len() as u64)]);
         rows.extend(lines);
     }
