@@ -115,7 +115,9 @@ fn an_inspector_sees_what_it_asks_for() {
         assert_eq!(run.log, [(log::Level::Info, "sha256:00".to_owned())]);
     }
     assert_eq!(Host::new().inspect::<Sum>(&layer).reason(), "no suffix");
-    let run = Host::new().setting("suffix", "").setting("from", "ten").inspect::<Sum>(&layer);
+    // Declared, and not set.
+    assert_eq!(Host::new().setting("suffix", " ").inspect::<Sum>(&layer).reason(), "no suffix");
+    let run = Host::new().setting("suffix", ".n").setting("from", "ten").inspect::<Sum>(&layer);
     assert_eq!(run.reason(), "the setting `from` cannot be `ten`");
 }
 
