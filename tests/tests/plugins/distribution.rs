@@ -159,6 +159,19 @@ fn a_grant_that_nobody_asked_for_is_refused() -> Result<()> {
     Ok(())
 }
 
+/// What is mistyped changes nothing.
+#[test]
+fn a_grant_is_asked_for_and_a_removal_is_of_what_is_there() -> Result<()> {
+    let bench = Bench::new()?;
+    let dir = plugins::example("setuid-policy")?.display().to_string();
+    let refused = bench.cofferdam.fails(exit::USAGE, ["plugin", "add", &dir, "--http", "https://a.example"])?;
+    ensure!(refused.err().contains("does not ask for --http https://a.example"), "{}", refused.err());
+    bench.cofferdam.ok(["plugin", "add", &dir])?;
+    bench.cofferdam.fails(exit::NOT_FOUND, ["plugin", "rm", "setuid-policy", "nobody"])?;
+    bench.cofferdam.ok(["plugin", "inspect", "setuid-policy"])?;
+    Ok(())
+}
+
 /// What is a path here may be a name that somebody took in a registry: nobody is asked who is meant.
 #[test]
 fn a_path_is_not_asked_for_in_a_registry() -> Result<()> {

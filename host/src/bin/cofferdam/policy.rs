@@ -47,7 +47,7 @@ pub(crate) struct RawRule {
 }
 
 #[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a setting is text in quotes, or { file = \"PATH\" }")]
 enum RawSetting {
     Text(String),
     File(RawFile),

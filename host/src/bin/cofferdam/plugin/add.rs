@@ -4,6 +4,7 @@ use cofferdam::plugin::{Capabilities, Capability};
 use cofferdam::store::{Added, InstalledPlugin};
 use serde_json::json;
 
+use super::grant::is_asked;
 use super::source::Source;
 use crate::args::PluginAddArgs;
 use crate::failure::Failure;
@@ -22,6 +23,7 @@ pub(crate) fn run(session: &Session, args: &PluginAddArgs) -> Result<(), Failure
     wall.enforce()?;
     let found = source.read(session, &args.access)?;
     let granted = args.grants.capabilities(&found.manifest.capabilities);
+    is_asked(&found.manifest.name, &granted, &found.manifest.capabilities)?;
     // Compiled and checked before it is kept: what cannot run is not added. What it lacks can be granted later.
     session.unpacker()?.sandbox().plugin(
         &found.manifest.name,

@@ -18,20 +18,25 @@ pub(crate) fn grant(session: &Session, args: &PluginGrantArgs) -> Result<(), Fai
     let plugin = plugins.change_grants(&args.name, |plugin| {
         let asked = &plugin.manifest.capabilities;
         let granted = args.grants.capabilities(asked);
-        let wrong = |reason: String, hint: String| Err(Error::Usage { reason, hint: Some(hint) });
         if granted.is_empty() {
-            return wrong("nothing is granted".into(), "cofferdam plugin grant --help lists what can be".into());
+            let hint = "cofferdam plugin grant --help lists what can be".to_owned();
+            return Err(Error::Usage { reason: "nothing is granted".into(), hint: Some(hint) });
         }
-        // A grant that nobody asked for changes nothing now, and might surprise later.
-        match granted.beyond(asked).first() {
-            Some(unasked) => {
-                let reason = format!("`{}` does not ask for {}", plugin.name, unasked.flag());
-                wrong(reason, format!("cofferdam plugin inspect {}", plugin.name))
-            }
-            None => Ok(plugin.granted.or(&granted)),
-        }
+        is_asked(&plugin.name, &granted, asked)?;
+        Ok(plugin.granted.or(&granted))
     })?;
     show(session, &plugin)
+}
+
+/// Refuses a grant that nobody asked for: it changes nothing now, and might surprise later.
+pub(super) fn is_asked(name: &str, granted: &Capabilities, asked: &Capabilities) -> Result<(), Error> {
+    match granted.beyond(asked).first() {
+        None => Ok(()),
+        Some(unasked) => Err(Error::Usage {
+            reason: format!("`{name}` does not ask for {}", unasked.flag()),
+            hint: Some("`cofferdam plugin inspect` shows what a plugin asks for".into()),
+        }),
+    }
 }
 
 pub(crate) fn revoke(session: &Session, args: &PluginRevokeArgs) -> Result<(), Failure> {
@@ -53,6 +58,12 @@ pub(crate) fn remove(session: &Session, names: &[String]) -> Result<(), Failure>
     session.wall_of_store()?.enforce()?;
     let storage = session.storage()?;
     let mut plugins = storage.plugins()?;
+    // All of them, or none for a name that was mistyped.
+    for name in names {
+        if let Err(error @ (Error::NotFound { .. } | Error::Usage { .. })) = plugins.get(name) {
+            return Err(error.into());
+        }
+    }
     let mut removed = Vec::new();
     for name in names {
         // Nothing if the note was damaged.
