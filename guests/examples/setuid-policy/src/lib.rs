@@ -125,7 +125,7 @@ impl Policy {
             return;
         }
         self.found.remove(&entry.path);
-        if !entry.is_directory() {
+        if !entry.is_directory() && paths::have_prefix(&self.found, &entry.path) {
             self.found.extract_if(paths::below(&entry.path), |_, _| true).for_each(drop);
         }
         for way in paths::ancestors(&entry.path) {
@@ -135,7 +135,9 @@ impl Policy {
 
     /// A hard link is one to what lies at its target now, or to what lies there in the end if nothing does.
     fn see_hard_link(&mut self, path: Vec<u8>, behind: bool, target: Vec<u8>) -> Result<(), Failure> {
-        if let Some(other) = self.found.get(&target).filter(|_| !self.links.behind(&target)) {
+        if !self.links.behind(&target)
+            && let Some(other) = self.found.get(&target)
+        {
             let finding = Finding { link: Some(target), behind, ..other.clone() };
             self.take(path, finding)
         } else {

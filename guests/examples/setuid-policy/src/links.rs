@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 
-use crate::paths::{ancestors, below, name};
+use crate::paths::{ancestors, below, have_prefix, name, parent};
 
 /// Where a link lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub(crate) struct Links {
     stray: BTreeSet<Vec<u8>>,
     hard: Vec<Hard>,
     bytes: usize,
+    /// The directory that was asked about last, and whether it is behind a link: entries come directory by directory.
+    last: Option<(Vec<u8>, bool)>,
 }
 
 /// Bounds what links take, with what it takes to judge them, in half of the memory that the host gives a plugin.
@@ -47,13 +49,26 @@ const HARD: usize = 320;
 
 impl Links {
     /// Whether a link lies, or may lie, on the way to a path. A hard link counts, since it may be one to a symbolic link.
-    pub(crate) fn behind(&self, path: &[u8]) -> bool {
+    pub(crate) fn behind(&mut self, path: &[u8]) -> bool {
+        if self.places.is_empty() && self.stray.is_empty() {
+            return false;
+        }
+        let parent = parent(path);
+        if let Some((_, behind)) = self.last.as_ref().filter(|(last, _)| last == parent) {
+            return *behind;
+        }
         let leads = |way: &[u8]| self.places.contains_key(way) || self.stray.contains(name(way));
-        !(self.places.is_empty() && self.stray.is_empty()) && ancestors(path).any(leads)
+        let behind = ancestors(path).any(leads);
+        self.last = Some((parent.to_vec(), behind));
+        behind
     }
 
     /// Forgets what was at a place, and also what was below unless a directory comes there.
     pub(crate) fn replace(&mut self, path: &[u8], directory: bool) {
+        if !have_prefix(&self.places, path) {
+            return;
+        }
+        self.last = None;
         let own = self.places.remove_entry(path);
         let below = (!directory).then(|| self.places.extract_if(below(path), |_, _| true));
         for (path, number) in own.into_iter().chain(below.into_iter().flatten()) {
@@ -69,6 +84,7 @@ impl Links {
         if !self.pay(path.len() + SYMBOLIC) {
             return false;
         }
+        self.last = None;
         if behind {
             self.stray.insert(name(&path).to_vec());
         } else {
@@ -84,6 +100,7 @@ impl Links {
             return false;
         }
         let vague = self.behind(&target);
+        self.last = None;
         let to = self.places.get(&target).copied().flatten().filter(|_| !vague);
         let (path, place) = if behind {
             self.stray.insert(name(&path).to_vec());
