@@ -84,8 +84,6 @@ pub(crate) fn wasmtime() -> Result<()> {
     let (tools, build) = (wasi::tools(), wasi::tools().join("build"));
     let mut install = sh::cargo(["install", "wasmtime-cli", "--version", wasi::VERSION, "--locked", "--force"]);
     install.args(["--no-default-features", "--features", FEATURES, "--root"]).arg(&tools);
-    // It runs each test once: what it gains from more is less than what compiling it so takes.
-    install.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
     let installed = sh::run(install.env("CARGO_TARGET_DIR", &build));
     // A GiB that nobody needs again.
     let _ = fs::remove_dir_all(&build);
