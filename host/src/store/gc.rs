@@ -162,7 +162,8 @@ pub(super) struct Before {
 
 impl ImageStorage {
     /// Frees what neither a reference nor a lease needs: blobs, documents, trees, also those of local layouts, what the dead left in
-    /// staging, compiled guests that nobody uses, components that no plugin has; and removes the images that the options name, but none that is leased. Others
+    /// staging, compiled guests that nobody uses, components that no plugin has; and removes the images that the options name, but none that
+    /// is leased. Others
     /// may work on the store meanwhile: what they rely on stays. Blocks the thread.
     pub fn gc(&self, options: &GcOptions) -> Result<Collected> {
         if !options.dry_run {

@@ -129,7 +129,8 @@ fn read(session: &Session, program: &Program, layer: Layer) -> Result<Account, F
         counter.fetch_add(1, Ordering::Relaxed);
         Ok(())
     });
-    let (outcome, _) = unpacker.extract(layer, listing);
+    // Given up, it still ends its run, and takes the plugin's scratch directory with it.
+    let (outcome, _) = unpacker.extract(layer.with_cancel(interrupt::cancel()?), listing);
     let entries = Some(seen.load(Ordering::Relaxed));
     Ok(match outcome {
         Ok(report) => {
