@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -246,6 +246,17 @@ pub fn boot_id() -> Option<String> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let id = text.trim();
     (!id.is_empty()).then(|| id.to_owned())
+}
+
+/// The mounts that this thread sees, as `proc_pid_mountinfo(5)` tells them, if the system does.
+pub(crate) fn mount_table() -> Option<Vec<u8>> {
+    // A thread may have a name space of its own. Where only the process's table may be read, that is the thread's too.
+    ["/proc/thread-self/mountinfo", "/proc/self/mountinfo"].into_iter().find_map(|path| {
+        let table = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        let mut text = Vec::new();
+        File::from(table).read_to_end(&mut text).ok()?;
+        Some(text)
+    })
 }
 
 /// The time of day.

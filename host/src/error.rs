@@ -134,6 +134,14 @@ pub enum Error {
         /// The rule.
         reason: String,
     },
+    /// Something is mounted inside of what was to be changed, removed or merged: that is outside.
+    #[error("{mount} is a mount point: what is mounted inside of {what} is not touched")]
+    Mounted {
+        /// What it is inside of, escaped.
+        what: String,
+        /// Where something is mounted, escaped.
+        mount: String,
+    },
     /// A limit was crossed.
     #[error("{subject} crosses the limit of {limit} {what}")]
     Limit {
@@ -295,6 +303,7 @@ impl Error {
             }
             Self::InvalidDigest { .. }
             | Self::Refused { .. }
+            | Self::Mounted { .. }
             | Self::Limit { .. }
             | Self::Guest { .. }
             | Self::Denied { .. }
@@ -344,6 +353,7 @@ impl Error {
             },
             Self::Authentication { host, .. } => Some(format!("give a user name and a password that {host} accepts")),
             Self::Network { .. } => Some("check the network and the name, then try again".into()),
+            Self::Mounted { .. } => Some("unmount it, then try again".into()),
             Self::Busy { .. } => Some("wait for the other process, or stop it".into()),
             Self::NoSpace { .. } => Some(ROOM.into()),
             Self::Io { source, .. } => hint_of_system(source).map(str::to_owned),

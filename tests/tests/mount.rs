@@ -1,10 +1,12 @@
-//! What `mount-spec` names, mounted, is what `unpack` makes; and the program that shows how to embed the library.
+//! What `mount-spec` names, mounted, is what `unpack` makes; what is mounted in a tree stays as it is; and the program that shows
+//! how to embed the library.
 
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
+use cofferdam_tests::cofferdam::exit;
 use cofferdam_tests::layers::{self, Item};
 use cofferdam_tests::mounted::Mounted;
 use cofferdam_tests::tree::{self, Field, Snapshot};
@@ -56,6 +58,123 @@ fn only_images_in_the_store_can_be_mounted() -> Result<()> {
     ensure!(spec["lower"].as_array().is_some_and(|lower| lower.len() == 2), "a mount wants two: {spec}");
     let options = spec["options"].as_str().context("no options")?;
     ensure!(options.starts_with("lowerdir=/"), "{options}");
+    Ok(())
+}
+
+/// A command that sees `outside` mounted at `place`, in a mount name space of its own.
+fn with_mount(cofferdam: Cofferdam, outside: &Path, place: &Path) -> Cofferdam {
+    let bind = format!("mount --bind '{}' '{}' && exec \"$@\"", outside.display(), place.display());
+    cofferdam.by(&["unshare", "--mount", "sh", "-c", &bind, "sh"])
+}
+
+/// Point 47 of the faults: a whiteout of a directory emptied what was mounted in it. A bind mount of the same file system has the
+/// same device number, and a file may be a mount point too.
+#[test]
+fn a_layer_changes_nothing_that_is_mounted_in_its_destination() -> Result<()> {
+    require!("root", "unshare", "mount");
+    let scratch = Scratch::new()?;
+    let outside = scratch.dir("outside")?;
+    std::fs::write(outside.join("precious"), "precious")?;
+    std::fs::create_dir(outside.join("sub"))?;
+    let outside_before = Snapshot::read(&outside)?;
+    // Small enough to be looked at one by one, and large enough for the table of mounts.
+    for entries in [1, 600] {
+        let dest = scratch.dir(&format!("dest-{entries}"))?;
+        for dir in ["d/sub/m", "d/other"] {
+            std::fs::create_dir_all(dest.join(dir))?;
+        }
+        std::fs::write(dest.join("d/sub/f"), "lower")?;
+        std::os::unix::fs::symlink("d/sub/m", dest.join("l"))?;
+        for entry in 0..entries {
+            std::fs::write(dest.join(format!("d/other/{entry}")), "lower")?;
+        }
+        let dest_before = Snapshot::read(&dest)?;
+        let (on_dir, on_file) = ((outside.clone(), "d/sub/m"), (outside.join("precious"), "d/sub/f"));
+        let empty = Vec::new;
+        for (mount, what, item) in [
+            (&on_dir, "a whiteout above it", Item::File(".wh.d", empty())),
+            (&on_dir, "a whiteout of it", Item::File("d/sub/.wh.m", empty())),
+            (&on_dir, "an opaque marker above it", Item::File("d/.wh..wh..opq", empty())),
+            (&on_dir, "an opaque marker in it", Item::File("d/sub/m/.wh..wh..opq", empty())),
+            (&on_dir, "a file in place of the directory above it", Item::File("d", b"new".to_vec())),
+            (&on_dir, "a link in its place", Item::Symlink("d/sub/m", "x")),
+            (&on_dir, "the directory itself, listed", Item::Dir("d/sub/m")),
+            (&on_dir, "a file in it", Item::File("d/sub/m/new", b"new".to_vec())),
+            (&on_dir, "a file in place of one in it", Item::File("d/sub/m/precious", b"new".to_vec())),
+            (&on_dir, "a file in it, through a link", Item::File("l/new", b"new".to_vec())),
+            (&on_dir, "a whiteout in it, through a link", Item::File("l/.wh.precious", empty())),
+            (&on_file, "a whiteout above it", Item::File(".wh.d", empty())),
+            (&on_file, "a whiteout of it", Item::File("d/sub/.wh.f", empty())),
+            (&on_file, "an opaque marker above it", Item::File("d/.wh..wh..opq", empty())),
+            (&on_file, "a file in its place", Item::File("d/sub/f", b"new".to_vec())),
+            (&on_file, "a directory in its place", Item::Dir("d/sub/f")),
+            (&on_file, "a hard link to it", Item::Hardlink("d/other/h", "d/sub/f")),
+        ] {
+            if entries > 1 && !what.contains("above it") {
+                continue;
+            }
+            let layer = scratch.join("layer");
+            std::fs::write(&layer, layers::tar(&[item])?)?;
+            let [layer, at] = [&layer, &dest].map(|path| path.display().to_string());
+            let cofferdam = with_mount(Cofferdam::new(scratch.join("store"))?, &mount.0, &dest.join(mount.1));
+            let run = cofferdam.fails(exit::REFUSED, ["layer", "extract", &layer, &at]);
+            let run = run.with_context(|| what.to_owned())?.has_hint()?;
+            ensure!(run.err().contains("is a mount point"), "{what}: {}", run.err());
+            // Where the refused hard link was to be.
+            let ignored = |path: &[u8], field| path == b"d/other/h" || (path == b"d/other" && field == Field::Mtime);
+            tree::ensure_same(("outside", &outside_before), ("then", &Snapshot::read(&outside)?), ignored)
+                .context(what)?;
+            tree::ensure_same(("before", &dest_before), ("after", &Snapshot::read(&dest)?), ignored).context(what)?;
+            let _ = std::fs::remove_file(dest.join("d/other/h"));
+        }
+    }
+    Ok(())
+}
+
+/// The same of the store's own trees: they keep their names, records and content until nothing is mounted in them.
+#[test]
+fn no_removal_from_the_store_crosses_a_mount() -> Result<()> {
+    require!("root", "unshare", "mount");
+    let scratch = Scratch::new()?;
+    let outside = scratch.dir("outside")?;
+    std::fs::write(outside.join("precious"), "precious")?;
+    let mut layout = OciLayout::create(scratch.join("layout"))?;
+    let layer = layout.add_tar(&layers::tar(&[Item::Dir("d/"), Item::File("d/f", b"text".to_vec())])?)?;
+    layout.add_image("v1", &[layer])?;
+    let (source, store, name) = (layout.source("v1"), scratch.join("store"), "example.com/mounted:1");
+    let cofferdam = Cofferdam::new(&store)?;
+    cofferdam.ok(["pull", &source])?;
+    // A layout has trees of its own; by this name it is those of the store.
+    cofferdam.ok(["tag", &source, name])?;
+    cofferdam.ok(["rm", &source])?;
+    let tree = store::trees(&store)?.pop().context("no tree")?;
+    let tree = store.join("extracted").join(tree);
+    let mounted = || Ok::<_, anyhow::Error>(with_mount(Cofferdam::new(&store)?, &outside, &tree.join("d")));
+    let intact = |what: &str| -> Result<()> {
+        ensure!(std::fs::read(outside.join("precious"))? == b"precious", "{what}: emptied what was mounted");
+        ensure!(std::fs::read(tree.join("d/f"))? == b"text", "{what}: took part of the tree");
+        Ok(())
+    };
+    let rootfs = scratch.join("rootfs").display().to_string();
+    mounted()?.fails(exit::REFUSED, ["unpack", name, &rootfs])?.has_hint()?;
+    intact("unpack")?;
+    mounted()?.run(["fsck", "--repair"])?;
+    intact("fsck --repair")?;
+    let removed = mounted()?.ok(["rm", name])?;
+    ensure!(removed.err().contains("something is mounted in it"), "{}", removed.err());
+    intact("rm")?;
+    let collected = mounted()?.ok(["gc", "--json"])?.json()?;
+    ensure!(collected["kept"].to_string().contains("something is mounted in it"), "{collected}");
+    intact("gc")?;
+    // What a dead process left beside a destination.
+    let left = scratch.dir(&format!(".rootfs.{}.staging/d", "0".repeat(32)))?;
+    std::fs::write(left.join("f"), "text")?;
+    cofferdam.ok(["pull", &source])?;
+    with_mount(Cofferdam::new(&store)?, &outside, &left).ok(["unpack", &source, &rootfs])?;
+    ensure!(left.join("f").exists());
+    intact("a sweep of staging")?;
+    cofferdam.ok(["rm", &source])?;
+    ensure!(!tree.exists(), "without the mount it goes");
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use crate::tree::Explain as _;
 const BUFFER: usize = 128 << 10;
 
 /// Bytes that the kernel is asked to copy at a time: between two, the work can be given up.
-const STEP: usize = 64 << 20;
+const STEP: usize = 16 << 20;
 
 /// What was learned about the file systems so far.
 #[derive(Debug)]

@@ -17,7 +17,8 @@ use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
 use crate::tree::entry::TreePath;
 use crate::tree::{
-    Explain as _, LayerRecord, Marker, SafeRoot, TreeWriter, WriterOptions, ambiguous, is_marker_name, join, kind_of,
+    Explain as _, LayerRecord, Marker, SafeRoot, TreeWriter, WriterOptions, ambiguous, check_tree, is_marker_name,
+    join, kind_of,
 };
 
 /// A layer as the store keeps it.
@@ -61,6 +62,13 @@ impl Merge {
     /// Puts the next layer on top.
     pub(super) fn add(&mut self, layer: PreservedLayer<'_>) -> Result<()> {
         self.layers += 1;
+        still_there(layer.tree)?;
+        check_tree(layer.tree, b".", Some(&self.options.cancel)).map_err(|error| match error {
+            Error::Mounted { mount, .. } => {
+                Error::Mounted { what: format!("the tree of layer {}", self.layers), mount }
+            }
+            error => error,
+        })?;
         let tree = layer.tree.try_clone_to_owned().map_err(|source| Error::io("hold", b"/", source))?;
         let merging = Merging {
             writer: &mut self.writer,
@@ -109,11 +117,13 @@ impl<'a> Merging<'a> {
     fn run(mut self, record: &'a LayerRecord) -> Result<()> {
         self.unlisted.extend(record.marker_dirs.iter().map(|path| (path.as_bytes(), false)));
         for path in &record.late {
+            self.options.cancel.check()?;
             if self.writer.is_link(path.as_bytes())? {
                 return Err(ambiguous(path.as_bytes()));
             }
         }
         for marker in &record.markers {
+            self.options.cancel.check()?;
             match marker {
                 Marker::Whiteout(path) => self.writer.put_whiteout(path)?,
                 Marker::Opaque(path) => self.writer.put_opaque(path)?,

@@ -131,7 +131,7 @@ impl ImageStorage {
                 take_tree(&trees, &digest, &mut taken)?;
             }
             drop((collecting, alone));
-            self.discard(&taken)?;
+            self.discard(&taken, cancel)?;
             bundle::remove_empty(self, &key)?;
             local.freed.extend(taken.trees.into_iter().map(|tree| (tree.path(), tree.digest)));
             local.kept.extend(taken.kept.into_iter().map(|(digest, why)| (digest.to_string(), why)));
@@ -165,13 +165,15 @@ impl ImageStorage {
         match rustix::fs::renameat(&**dir, &name, &**dir, &aside) {
             Ok(()) => taken.blobs.push(TakenBlob { kind, digest: digest.clone(), size, aside }),
             Err(Errno::NOENT) => {}
+            Err(Errno::BUSY) => taken.kept.push((digest.clone(), "something is mounted on it")),
             Err(error) => return Err(Error::io("set aside", name.as_bytes(), error)),
         }
         Ok(())
     }
 
-    /// Removes the content of what lost its name. May take long; nobody waits for it.
-    pub(super) fn discard(&self, taken: &Taken) -> Result<()> {
+    /// Removes the content of what lost its name. May take long; nobody waits for it. When it is given up, the next sweep
+    /// removes the rest.
+    pub(super) fn discard(&self, taken: &Taken, cancel: Option<&Cancel>) -> Result<()> {
         // The names go for good before the content does.
         if !taken.trees.is_empty() {
             file::sync_dir(&self.rooms().records)?;
@@ -191,7 +193,7 @@ impl ImageStorage {
             unlink(self.rooms().blobs(*kind), aside)?;
         }
         for TakenTree { trees, aside, .. } in &taken.trees {
-            trees.discard(aside)?;
+            trees.discard_unless(aside, cancel)?;
         }
         Ok(())
     }

@@ -36,7 +36,7 @@ pub struct GcOptions {
     pub keep_storage: Option<u64>,
     /// What time it is, for the age of images; the system's time if none.
     pub now: Option<SystemTime>,
-    /// How the caller gives up, before anything is freed.
+    /// How the caller gives up. What has lost its name by then is swept later.
     pub cancel: Cancel,
 }
 
@@ -227,7 +227,8 @@ impl ImageStorage {
     fn perform(&self, before: &Before, options: &GcOptions) -> Result<Collected> {
         let mut done = Collected::default();
         // One bad entry keeps nothing else; what stays is not reported as gone.
-        let _ = self.sweep();
+        let _ = self.sweep_unless(&options.cancel);
+        options.cancel.check()?;
         let _ = self.plugins().and_then(|plugins| plugins.sweep());
         let mut known = Known::default();
         // What images need is read before the gate is taken: there it is only looked up.
@@ -243,16 +244,16 @@ impl ImageStorage {
             drop(collecting);
             if let Err(error) = took {
                 // What has lost its name goes, whatever keeps the rest.
-                let _ = self.discard(&taken);
+                let _ = self.discard(&taken, Some(&options.cancel));
                 return Err(error);
             }
             (done.images, done.kept) = (plan.images, plan.kept);
         } else {
             done.kept.push(Kept { what: "everything".into(), why: IN_USE.into() });
         }
-        self.discard(&taken)?;
+        self.discard(&taken, Some(&options.cancel))?;
         done.kept.extend(self.components_kept()?);
-        let local = self.free_local(None)?;
+        let local = self.free_local(Some(&options.cancel))?;
         done.kept.extend(local.kept.into_iter().map(|(what, why)| Kept { what, why: why.into() }));
         for thing in before.left_over().filter(|thing| thing.kind == Kind::Guest) {
             // Made again when it is needed; whoever has it open keeps it.

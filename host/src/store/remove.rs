@@ -89,7 +89,7 @@ impl ImageStorage {
         // What has lost its name goes, whatever keeps the rest.
         let took = self.take(&unneeded, &mut taken);
         drop(collecting);
-        took.and(self.discard(&taken))?;
+        took.and(self.discard(&taken, None))?;
         let incomplete = incomplete.filter(|_| self.keeps_unreferenced());
         let why = if leased { Some("somebody leases some of it") } else { incomplete };
         Ok(Removed::of(taken, why.map(Into::into)))

@@ -10,7 +10,7 @@ use cap_std::fs::Dir;
 use crate::error::{Error, Result};
 use crate::store::sweep::Sweep;
 use crate::store::{ImageStorage, layout, lock};
-use crate::tree::remove_tree;
+use crate::tree::remove_tree_unless;
 
 /// The directory.
 pub(super) const ROOM: &str = "scratch";
@@ -26,7 +26,7 @@ impl ImageStorage {
         let Ok(room) = layout::open_dir(&self.rooms().root, ROOM) else { return };
         for name in sweep.list(layout::names(&room, ROOM)) {
             let swept = match is_dead(&room, &name) {
-                Ok(Some(_locked)) => remove_tree(&room, name.as_bytes()),
+                Ok(Some(_locked)) => remove_tree_unless(&room, name.as_bytes(), sweep.cancel()),
                 Ok(None) => Ok(()),
                 Err(error) => Err(error),
             };

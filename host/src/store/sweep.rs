@@ -13,6 +13,7 @@ use cap_std::fs::Dir;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::store::layout::{self, BlobKind};
 use crate::store::names::{self, Staging};
@@ -29,15 +30,26 @@ pub(super) struct Sweep {
     now: u64,
     /// The first thing that could not be swept.
     failed: Option<Error>,
+    /// How the caller gives up.
+    cancel: Option<Cancel>,
 }
 
 impl Sweep {
     pub(super) fn new(now: u64) -> Self {
-        Self { now, failed: None }
+        Self { now, failed: None, cancel: None }
+    }
+
+    /// How the caller gives up, if it can.
+    pub(super) fn cancel(&self) -> Option<&Cancel> {
+        self.cancel.as_ref()
     }
 
     pub(super) fn note(&mut self, outcome: Result<()>) {
         if let Err(error) = outcome {
+            if matches!(error.root(), Error::Interrupted) {
+                self.failed = Some(error);
+                return;
+            }
             tracing::warn!(%error, cause = std::error::Error::source(&error), "cannot sweep part of the store");
             self.failed.get_or_insert(error);
         }
@@ -68,9 +80,17 @@ impl ImageStorage {
         self.sweep_at(promote::seconds())
     }
 
+    /// Does the same until it is given up. What is left is swept the next time.
+    pub(super) fn sweep_unless(&self, cancel: &Cancel) -> Result<()> {
+        self.sweep_with(Sweep { cancel: Some(cancel.clone()), ..Sweep::new(promote::seconds()) })
+    }
+
     pub(super) fn sweep_at(&self, now: u64) -> Result<()> {
+        self.sweep_with(Sweep::new(now))
+    }
+
+    fn sweep_with(&self, mut sweep: Sweep) -> Result<()> {
         self.writable()?;
-        let mut sweep = Sweep::new(now);
         let rooms = self.rooms();
         let blobs = BlobKind::ALL.into_iter().map(|kind| rooms.blobs(kind));
         self.sweep_scratch(&mut sweep);

@@ -16,6 +16,7 @@ use cap_std::fs::Dir;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::store::file::{self, Flush};
@@ -28,7 +29,7 @@ use crate::store::record::{self, Identity, TreeRecord};
 use crate::store::reports::{self, reports_name};
 use crate::store::sweep::Sweep;
 use crate::store::tree_list::{self, list_name};
-use crate::tree::remove_tree;
+use crate::tree::{check_tree, remove_tree_unless};
 
 /// A directory of trees: the registry's, or one local layout's.
 #[derive(Clone, Debug)]
@@ -51,6 +52,9 @@ pub(super) struct Inner {
 /// How often a tree that is being looked at by a collector is tried again, and how long after.
 const TRIES: u32 = 200;
 const PAUSE: Duration = Duration::from_millis(1);
+
+/// Why a tree is kept in which something is mounted.
+const MOUNTED: &str = "something is mounted in it";
 
 /// What became of an attempt to take a tree's name away.
 pub(super) enum Take {
@@ -183,6 +187,9 @@ impl Trees {
             self.forget(digest)?;
             return Ok(Take::Absent);
         }
+        if self.is_mounted_in(&name)? {
+            return Ok(Take::Kept(MOUNTED));
+        }
         let Some(_alone) = self.alone(&name)? else { return Ok(Take::Kept("it is being read")) };
         self.forget(digest)?;
         self.set_aside(digest).map(|aside| aside.map_or(Take::Absent, Take::Taken))
@@ -203,7 +210,18 @@ impl Trees {
         if self.0.locks.is_held(&self.lock_name(digest)) {
             return Some("it is being extracted");
         }
+        if self.is_mounted_in(&digest.file_stem()).unwrap_or(true) {
+            return Some(MOUNTED);
+        }
         matches!(self.alone(&digest.file_stem()), Ok(None)).then_some("it is being read")
+    }
+
+    /// Whether something is mounted on or in a tree: then it keeps its name, its record and its content.
+    fn is_mounted_in(&self, name: &str) -> Result<bool> {
+        match check_tree(&*self.0.extracted, name.as_bytes(), None) {
+            Err(Error::Mounted { .. }) => Ok(true),
+            other => other.map(|()| false),
+        }
     }
 
     /// The lock of a tree's directory for us alone; nothing if somebody reads the tree.
@@ -271,11 +289,11 @@ impl Trees {
         let (Staging::Tree, Some(digest)) = (staged.staging, &staged.digest) else { return Ok(()) };
         if staged.ours {
             match self.0.locks.try_acquire(&self.lock_name(digest))? {
-                Some(_lock) => self.discard(name).map(drop),
+                Some(_lock) => self.discard_unless(name, sweep.cancel()).map(drop),
                 None => Ok(()),
             }
         } else if sweep.is_abandoned(&self.0.extracted, name) {
-            remove_tree(&*self.0.extracted, name.as_bytes())
+            remove_tree_unless(&*self.0.extracted, name.as_bytes(), sweep.cancel())
         } else {
             Ok(())
         }
@@ -353,7 +371,12 @@ impl Trees {
     }
 
     /// Removes the record, then whatever is under the tree's name. The lock is held.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Mounted`] if something is mounted in the tree; then nothing was removed.
     pub(super) fn clear(&self, digest: &Digest) -> Result<()> {
+        check_tree(&*self.0.extracted, digest.file_stem().as_bytes(), None)?;
         file::remove(&self.0.records, &record_name(digest))?;
         file::remove(&self.0.records, &layer_name(digest))?;
         file::remove(&self.0.records, &list_name(digest))?;
@@ -385,8 +408,13 @@ impl Trees {
 
     /// Removes a staging directory or a tree that was set aside, unless somebody still reads it; then the next sweep does.
     pub(super) fn discard(&self, name: &str) -> Result<bool> {
+        self.discard_unless(name, None)
+    }
+
+    /// Does the same until it is given up. The next sweep removes what is left then.
+    pub(super) fn discard_unless(&self, name: &str, cancel: Option<&Cancel>) -> Result<bool> {
         let Some(_alone) = self.alone(name)? else { return Ok(false) };
-        remove_tree(&*self.0.extracted, name.as_bytes()).map(|()| true)
+        remove_tree_unless(&*self.0.extracted, name.as_bytes(), cancel).map(|()| true)
     }
 
     /// Sees to it that a tree counts no more, if it still is this one.

@@ -30,6 +30,6 @@ impl ImageStorage {
             super::collect::take_tree(self.trees(), digest, &mut taken)?;
         }
         drop(collecting);
-        self.discard(&taken)
+        self.discard(&taken, None)
     }
 }

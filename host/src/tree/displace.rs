@@ -23,7 +23,7 @@ impl TreeWriter {
     pub(super) fn take_away(&mut self, spot: &Spot<'_>, kind: FileType) -> Result<()> {
         let mut watch = Watch { own: self.own.as_ref(), links: Vec::new() };
         let watching = self.strict.is_some().then_some(&mut watch);
-        remove(&spot.dir, spot.name, spot.path, &self.ids, spot.id, watching)?;
+        remove(&spot.dir, spot.name, spot.path, &self.ids, spot.id, watching, Some(&self.options.cancel))?;
         let mut links = watch.links;
         if kind == FileType::Symlink {
             links.push(spot.id);

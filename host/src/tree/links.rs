@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::mem;
+use std::os::fd::AsFd as _;
 
 use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
@@ -15,6 +16,7 @@ use super::create::not_root;
 use super::entry::TreePath;
 use super::handle::Spot;
 use super::ids::{IdMap, IdSet, PathId};
+use super::mounts::is_mount_point;
 use super::options::Mode;
 use super::record::Link;
 use super::resolve::{Absent, Found};
@@ -177,6 +179,10 @@ impl TreeWriter {
                     if there.is_some_and(|there| kind_of(&there) == FileType::Directory) {
                         return Ok(false);
                     }
+                    if errno == Errno::XDEV && !is_mount_point(target.dir.as_fd(), target.name).unwrap_or(false) {
+                        // Some file systems say so of files with other quotas.
+                        return Err(Error::io("link", spot.path, errno));
+                    }
                     return Err(sys::failed("link", spot.path, errno));
                 }
             }
@@ -195,6 +201,7 @@ impl TreeWriter {
         let mut waiting: IdMap<Vec<PathId>> = IdMap::default();
         let mut unresolved = Vec::new();
         while let Some(id) = ready.pop_front() {
+            self.options.cancel.check()?;
             let Some(pending) = self.pending.get(&id).cloned() else { continue };
             match self.find_target(&pending.target)? {
                 Target::Waiting(other) | Target::Behind(other) if self.pending.contains_key(&other) && other != id => {
@@ -221,6 +228,7 @@ impl TreeWriter {
     /// Forgets links whose placeholder is gone.
     fn drop_void_links(&mut self) -> Result<()> {
         for id in self.in_order() {
+            self.options.cancel.check()?;
             let Some(Pending { place, placeholder: Some(inode), .. }) = self.pending.get(&id).cloned() else {
                 continue;
             };
@@ -289,6 +297,7 @@ impl TreeWriter {
             return Err(self::unresolved(&cyclic.place, &cyclic.target, "they lead to each other"));
         }
         for (_, Pending { place, target, placeholder, .. }) in left {
+            self.options.cancel.check()?;
             match self.options.mode {
                 Mode::Apply => return Err(self::unresolved(&place, &target, "there is no such file")),
                 Mode::Overlay => {

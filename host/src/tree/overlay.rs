@@ -74,8 +74,12 @@ impl TreeWriter {
                 continue;
             }
             let Some(dir) = self.open_resolved(&path)? else { continue };
-            let Self { ids, opaque, marker_ids, .. } = &*self;
-            Sweep::new(ids, &path).inside(&*dir, id, &mut Clean { opaque, marker_ids, path: &path })?;
+            let Self { ids, opaque, marker_ids, options, .. } = &*self;
+            Sweep::new(ids, &path).unless(Some(&options.cancel)).inside(
+                &*dir,
+                id,
+                &mut Clean { opaque, marker_ids, path: &path },
+            )?;
             if removed && marker_ids.contains(&id) {
                 self.turn_into_whiteout(&path)?;
             }

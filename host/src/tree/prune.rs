@@ -4,7 +4,7 @@
 //! for it or anything inside cost nothing. So the work is linear in what is there, however many markers there are
 //! (CVE-2026-95838).
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
@@ -13,6 +13,7 @@ use super::entry::Metadata;
 use super::handle::Dir;
 use super::ids::{IdSet, PathId};
 use super::metadata::{IMPLIED, Owners, UNLISTED};
+use super::mounts;
 use super::sweep::{Left, Sweep, Visitor};
 use super::sys::{self, Explain as _, join, open_directory};
 use super::times::Budget;
@@ -26,7 +27,9 @@ impl TreeWriter {
             return Ok(());
         }
         self.note(dir)?;
-        let Self { own: Some(own), fresh, ids, owners, budget, strict, .. } = self else { return Ok(()) };
+        let Self { own: Some(own), fresh, ids, owners, budget, strict, options, .. } = self else { return Ok(()) };
+        let cancel = Some(&options.cancel);
+        mounts::check(dir.as_fd(), &dir.path, ids, dir.id, Some(fresh), cancel)?;
         let mut pruning = Prune {
             own,
             fresh,
@@ -39,7 +42,7 @@ impl TreeWriter {
             removed_any: false,
             visited: 0,
         };
-        Sweep::new(ids, &dir.path).inside(dir, dir.id, &mut pruning)?;
+        Sweep::new(ids, &dir.path).unless(cancel).inside(dir, dir.id, &mut pruning)?;
         let Prune { kept, links, removed_any, visited, .. } = pruning;
         self.visited += visited;
         self.watch_links(&links, &dir.path)?;

@@ -6,18 +6,29 @@ use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
 use super::ids::{IdSet, Ids, PathId};
+use super::mounts::{self, open_within};
 use super::strict::ambiguous;
 use super::sweep::{Left, Sweep, Visitor};
 use super::sys::{self, Explain as _};
+use crate::cancel::Cancel;
 use crate::error::Result;
 
 /// Removes `name` in `dir` with all that is in it; a link is removed and not followed. Nothing there is no error.
 ///
 /// Needs neither stack nor path length in the tree's depth, and opens directories that their modes close to the owner.
+///
+/// # Errors
+///
+/// [`Error::Mounted`](crate::Error::Mounted) if something is mounted on it or inside of it; then nothing was touched.
 pub fn remove_tree(dir: impl AsFd, name: &[u8]) -> Result<()> {
+    remove_tree_unless(dir, name, None)
+}
+
+/// Does the same until it is given up, which leaves part of the tree.
+pub(crate) fn remove_tree_unless(dir: impl AsFd, name: &[u8], cancel: Option<&Cancel>) -> Result<()> {
     let ids = Ids::default();
     let root = ids.root();
-    remove(dir, name, name, &ids, root, None)
+    remove(dir, name, name, &ids, root, None, cancel)
 }
 
 /// Removes what lies at a place. A merge watches what that is.
@@ -28,6 +39,7 @@ pub(super) fn remove(
     ids: &Ids,
     id: PathId,
     mut watch: Option<&mut Watch<'_>>,
+    cancel: Option<&Cancel>,
 ) -> Result<()> {
     let dir = dir.as_fd();
     for _ in 0..sys::RETRIES {
@@ -44,7 +56,7 @@ pub(super) fn remove(
             Err(Errno::NOTDIR) => continue,
             Err(errno) => return Err(sys::failed("remove", path, errno)),
         }
-        empty(dir, name, path, ids, id, watch.as_deref_mut())?;
+        empty(dir, name, path, ids, id, watch.as_deref_mut(), cancel)?;
     }
     Err(sys::contended(path))
 }
@@ -56,17 +68,22 @@ fn empty(
     ids: &Ids,
     id: PathId,
     watch: Option<&mut Watch<'_>>,
+    cancel: Option<&Cancel>,
 ) -> Result<()> {
     let opened = match sys::open_directory(dir, name) {
         Err(Errno::ACCESS) => {
-            let held = rustix::fs::openat(dir, name, sys::HOLD, rustix::fs::Mode::empty()).explain("hold", path)?;
+            let held = open_within(dir, name, sys::HOLD).explain("hold", path)?;
             rustix::fs::chmod(sys::through_proc(held), rustix::fs::Mode::RWXU).explain("open up", path)?;
             sys::open_directory(dir, name)
         }
         other => other,
     };
     match opened {
-        Ok(fd) => Sweep::new(ids, path).inside(fd, id, &mut Remove { path, watch }),
+        Ok(fd) => {
+            // All of it before the first thing goes.
+            mounts::check(fd.as_fd(), path, ids, id, None, cancel)?;
+            Sweep::new(ids, path).unless(cancel).inside(fd, id, &mut Remove { path, watch })
+        }
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
         Err(errno) => Err(sys::failed("open", path, errno)),
     }

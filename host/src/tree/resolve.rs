@@ -1,6 +1,6 @@
 //! Finds the directory that a path leads to, as a `chroot` would see it, and makes what is missing on the way.
 //!
-//! A way without links is opened in one call: `openat2` with every link, `/proc` magic and way out forbidden. A way with
+//! A way without links is opened in one call: `openat2` with every link, `/proc` magic, mount point and way out forbidden. A way with
 //! links is walked name by name. At each step a handle leads to one name inside of it, not followed, without `..`; links are
 //! read and followed here: absolute targets begin at the root, `..` goes to the parent that the walk itself knows, and
 //! the root is its own parent. So no state of the file system, and nobody who changes it meanwhile, can lead out.
@@ -165,7 +165,8 @@ impl TreeWriter {
         let opened = if single {
             open_directory(start, rest)
         } else if self.openat2 && rest.len() < PATH_MAX {
-            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+            let links = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | links;
             rustix::io::retry_on_intr(|| rustix::fs::openat2(start, rest, DIRECTORY, Mode::empty(), resolve))
         } else {
             return Ok(Jump::Unclear);
@@ -184,7 +185,7 @@ impl TreeWriter {
                 self.openat2 = false;
                 Ok(Jump::Unclear)
             }
-            // A link, no directory, a race: the walk tells.
+            // A link, no directory, a mount point, a race: the walk tells.
             Err(_) => Ok(Jump::Unclear),
         }
     }

@@ -12,7 +12,9 @@ use rustix::fs::{FileType, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
 use super::ids::{Ids, PathId};
+use super::mounts::open_within;
 use super::sys::{self, DIRECTORY, Explain as _, HOLD, inode_of, kind_of, open_directory, through_proc};
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 
 /// Directories that are open at a time.
@@ -34,6 +36,20 @@ pub(super) trait Visitor {
 
     /// Whether the walk may make directories accessible that their modes close.
     fn may_widen(&self) -> bool {
+        false
+    }
+
+    /// A directory `name` in `dir` that cannot be opened, or must not be since something is mounted there
+    /// ([`Errno::XDEV`]). `path` is where the walk began.
+    fn unopened(&mut self, _dir: BorrowedFd<'_>, _name: &[u8], errno: Errno, path: &[u8]) -> Result<()> {
+        Err(match errno {
+            Errno::NOTDIR | Errno::LOOP => sys::contended(path),
+            errno => sys::failed("open a directory in", path, errno),
+        })
+    }
+
+    /// Whether the walk may end here.
+    fn is_done(&self) -> bool {
         false
     }
 }
@@ -81,11 +97,18 @@ pub(super) struct Sweep<'a> {
     open: VecDeque<OwnedFd>,
     /// For messages: where the walk began.
     path: &'a [u8],
+    cancel: Option<&'a Cancel>,
 }
 
 impl<'a> Sweep<'a> {
     pub(super) fn new(ids: &'a Ids, path: &'a [u8]) -> Self {
-        Self { ids, buffer: vec![MaybeUninit::uninit(); BUFFER], frames: Vec::new(), open: VecDeque::new(), path }
+        let buffer = vec![MaybeUninit::uninit(); BUFFER];
+        Self { ids, buffer, frames: Vec::new(), open: VecDeque::new(), path, cancel: None }
+    }
+
+    /// Ends the walk with [`Error::Interrupted`] when it is given up.
+    pub(super) fn unless(self, cancel: Option<&'a Cancel>) -> Self {
+        Self { cancel, ..self }
     }
 
     /// Visits what lies inside of a directory, but not itself.
@@ -97,6 +120,9 @@ impl<'a> Sweep<'a> {
 
     fn run(&mut self, visitor: &mut impl Visitor) -> Result<()> {
         while let Some(frame) = self.frames.last_mut() {
+            if visitor.is_done() {
+                return Ok(());
+            }
             let parent_id = frame.id;
             if let Some(name) = frame.next_subdir() {
                 let id = self.ids.child(parent_id, &name);
@@ -105,8 +131,7 @@ impl<'a> Sweep<'a> {
                         Ok(fd) => self.push(fd, name, id, visitor)?,
                         // It went away, or is no directory any more.
                         Err(Errno::NOENT) => {}
-                        Err(Errno::NOTDIR | Errno::LOOP) => return Err(sys::contended(self.path)),
-                        Err(errno) => return Err(sys::failed("open a directory in", self.path, errno)),
+                        Err(errno) => visitor.unopened(self.innermost()?, &name, errno, self.path)?,
                     }
                 } else {
                     let parent = self.innermost()?;
@@ -140,7 +165,7 @@ impl<'a> Sweep<'a> {
         let parent = self.open.back().ok_or(Errno::BADF)?;
         match open_directory(parent, name) {
             Err(Errno::ACCESS) if widen => {
-                let held = rustix::fs::openat(parent, name, HOLD | OFlags::DIRECTORY, Mode::empty())?;
+                let held = open_within(parent, name, HOLD | OFlags::DIRECTORY)?;
                 rustix::fs::chmod(through_proc(held), Mode::RWXU)?;
                 open_directory(parent, name)
             }
@@ -159,6 +184,10 @@ impl<'a> Sweep<'a> {
         let mut entries = RawDir::new(&fd, &mut self.buffer);
         while let Some(entry) = entries.next() {
             let entry = entry.map_err(|errno| Error::io("list a directory in", self.path, errno))?;
+            self.cancel.map_or(Ok(()), Cancel::check)?;
+            if visitor.is_done() {
+                break;
+            }
             let child = entry.file_name().to_bytes();
             if matches!(child, b"." | b"..") {
                 continue;

@@ -4,10 +4,11 @@ use std::fmt::Write as _;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::entry::Timestamp;
+use super::mounts::{mounted, open_within};
 use crate::error::{Error, Result};
 
 /// How a directory is opened: for reading, itself and not what a link in its place points at.
@@ -25,9 +26,9 @@ pub(crate) fn is_marker_name(name: &[u8]) -> bool {
     name.starts_with(b".wh.")
 }
 
-/// Opens the directory `name` in `dir`; a link is not followed.
+/// Opens the directory `name` in `dir`; a link is not followed, and what is mounted there not entered.
 pub(super) fn open_directory(dir: impl AsFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
-    rustix::io::retry_on_intr(|| rustix::fs::openat(dir.as_fd(), name, DIRECTORY, Mode::empty()))
+    open_within(dir, name, DIRECTORY)
 }
 
 /// What is at `name` in `dir`; a link is not followed. Nothing if there is nothing.
@@ -75,6 +76,8 @@ pub(super) fn failed(verb: &str, path: &[u8], errno: Errno) -> Error {
         Errno::FBIG => Error::refused(path, "the file system takes no file this large"),
         Errno::ILSEQ => Error::refused(path, "the file system does not take this name"),
         Errno::MLINK => Error::refused(path, "the file system takes no further links to this file"),
+        // How the kernel keeps mount points from being entered, replaced and removed.
+        Errno::XDEV | Errno::BUSY => mounted(path, path),
         _ => Error::io(verb, path, errno),
     }
 }

@@ -81,6 +81,7 @@ impl TreeWriter {
         let mut all: Vec<Due> = std::mem::take(&mut self.times.0).into_values().collect();
         all.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         for due in all {
+            self.options.cancel.check()?;
             // Nothing there, or no directory: it was replaced, and its time went with it.
             if let Some(dir) = self.open_resolved(&due.path)? {
                 super::metadata::set_times(&dir.fd, due.mtime).explain("set the times of", &due.path)?;

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{AtFlags, FileType, Mode, Stat};
+use rustix::io::Errno;
 
 use super::ids::{Ids, PathId};
 use super::sweep::{Left, Sweep, Visitor};
@@ -63,6 +64,11 @@ impl Visitor for Measure {
 
     fn leave(&mut self, left: Left<'_>) -> Result<()> {
         self.add(left.parent, left.name);
+        Ok(())
+    }
+
+    /// What is mounted in a tree is not of it.
+    fn unopened(&mut self, _dir: BorrowedFd<'_>, _name: &[u8], _errno: Errno, _path: &[u8]) -> Result<()> {
         Ok(())
     }
 }

@@ -11,7 +11,8 @@ use crate::environment;
 use crate::failure::Failure;
 
 /// What the C library, the runtime and the store want to know of the machine.
-const MACHINE: &[&str] = &["/proc/self/cgroup", "/proc/sys/kernel/random/boot_id", "/sys/fs/cgroup"];
+const MACHINE: &[&str] =
+    &["/proc/self/cgroup", "/proc/self/mountinfo", "/proc/sys/kernel/random/boot_id", "/sys/fs/cgroup"];
 
 /// What it takes to find a host by its name, and to know whom it may be.
 const NETWORK: &[&str] = &[
