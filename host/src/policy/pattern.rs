@@ -96,7 +96,9 @@ fn fits_names(text: &str) -> std::result::Result<(), String> {
     }
     let canonical = match host.parse::<RegistryHost>() {
         Ok(canonical) => canonical.to_string(),
-        Err(_) if host.contains(':') => return fails("begins with no host"),
+        Err(Error::InvalidReference { reason, .. }) if host.contains(['.', ':']) => {
+            return Err(format!("begins with no host that names have: {reason}"));
+        }
         Err(_) => return fails("begins with no host, and names are in full, as in `docker.io/library/debian`"),
     };
     let canonical = canonical.strip_suffix(":443").unwrap_or(&canonical);
@@ -190,6 +192,14 @@ mod tests {
             "a.example/b/",
             "a.example/B/*",
             "[::0:1]:5000/**",
+            "[::ffff:127.0.0.1]:5000/**",
+            "0.0.0.0:5000/**",
+            "127.1/**",
+            "0x7f.1:5000/**",
+            "2130706433:5000/**",
+            "127.0.0.01/**",
+            "docker.io./**",
+            "registry-1.docker.io:443/**",
             "oci:layout",
         ] {
             assert!(Pattern::new(text).is_err(), "{text:?}");

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::pattern::Pattern;
 use crate::error::{Error, Result};
+use crate::registry::RegistryHost;
 
 /// Rules in order. The first that has a pattern for an image's name is the one that counts.
 #[derive(Clone, Debug, Default)]
@@ -87,8 +88,8 @@ impl Policy {
     ///
     /// [`Error::Refused`] if the rule lets no such image in.
     pub fn rule(&self, reference: &str) -> Result<Option<&Rule>> {
-        let plain = without_standard_port(reference);
-        let rule = self.rules.iter().find(|rule| rule.is_for(reference) || rule.is_for(&plain));
+        let spellings = spellings(reference);
+        let rule = self.rules.iter().find(|rule| spellings.iter().any(|name| rule.is_for(name)));
         match rule.and_then(|rule| rule.refuse.as_ref()) {
             Some(reason) => Err(Error::Refused {
                 subject: format!("`{reference}`"),
@@ -99,17 +100,32 @@ impl Policy {
     }
 }
 
-/// The name without a port that says nothing: `registry.corp:443/app` is `registry.corp/app`, however the port is written.
-fn without_standard_port(reference: &str) -> String {
-    let parts = reference.split_once('/').and_then(|(host, rest)| Some((host.rsplit_once(':')?, rest)));
-    match parts {
-        Some(((host, port), rest)) if port.parse() == Ok(443_u16) => match host {
-            "index.docker.io" | "registry-1.docker.io" => format!("docker.io/{rest}"),
-            _ => format!("{host}/{rest}"),
-        },
-        _ => reference.to_owned(),
-    }
+/// Ports that are left out of a name: that of HTTPS, and that of HTTP. A name does not say by which of them its registry is
+/// reached, so one without a port is held to the rules for both.
+const DEFAULT_PORTS: [&str; 2] = ["443", "80"];
+
+/// Returns the names under which rules know an image, its own first: all that reach the same registry have the same.
+fn spellings(reference: &str) -> Vec<String> {
+    let own = vec![reference.to_owned()];
+    let Some((host, rest)) = reference.split_once('/').filter(|_| !reference.starts_with("oci:")) else { return own };
+    let Some(registry) = RegistryHost::reached_by(host) else { return own };
+    let names = match registry.parts() {
+        (host, port) if port.is_none_or(|port| DEFAULT_PORTS.contains(&port)) => {
+            let hub = HUB_NAMES.contains(&host);
+            let host = if hub { "docker.io" } else { host };
+            // A name in full has it already.
+            let official = hub && !rest.contains('/') && !reference.starts_with("docker.io/");
+            let rest = if official { format!("library/{rest}") } else { rest.to_owned() };
+            let ports = DEFAULT_PORTS.iter().map(|port| format!("{host}:{port}/{rest}"));
+            std::iter::once(format!("{host}/{rest}")).chain(ports).collect()
+        }
+        _ => vec![format!("{registry}/{rest}")],
+    };
+    own.into_iter().chain(names).collect()
 }
+
+/// Hosts that serve Docker Hub's images.
+const HUB_NAMES: [&str; 4] = ["docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"];
 
 #[cfg(test)]
 mod tests {
@@ -149,6 +165,64 @@ mod tests {
         }
         assert!(policy.rule("anything/else:1").is_err());
         assert!(Policy::default().rule("anything").unwrap().is_none());
+    }
+
+    /// Whatever name an image goes by, the same rule counts for all that reach the same registry.
+    #[test]
+    fn every_spelling_of_a_registry_meets_its_rule() {
+        for (pattern, names) in [
+            (
+                "docker.io/library/*",
+                &[
+                    "docker.io/library/a:1",
+                    "DOCKER.io/a",
+                    "index.docker.io:443/library/a",
+                    "registry-1.docker.io:80/library/a",
+                    "registry-1.docker.io:80/a:1",
+                    "docker.io./a",
+                    "registry.hub.docker.com/library/a@sha256:00",
+                ][..],
+            ),
+            (
+                "127.0.0.1:5000/**",
+                &[
+                    "127.0.0.1:5000/a",
+                    "127.1:5000/a",
+                    "0x7f.1:5000/a",
+                    "2130706433:5000/a",
+                    "127.0.0.01:5000/a",
+                    "0177.0.0.1:5000/a",
+                    "[::ffff:127.0.0.1]:5000/a",
+                    "127.0.0.1.:5000/a",
+                    "127.0.0.1:05000/a",
+                    "0.0.0.0:5000/a",
+                ],
+            ),
+            ("a.corp/**", &["a.corp/x", "a.corp:80/x", "a.corp:443/x", "a.corp:0080/x", "A.Corp./x", "a.corp.:80/x"]),
+            ("a.corp:80/**", &["a.corp/x", "a.corp:80/x", "a.corp:443/x"]),
+            ("a.corp:*/x", &["a.corp/x", "a.corp:80/x", "a.corp:5000/x:1"]),
+            ("*.corp/app:1.*", &["a.corp:80/app:1.2", "a.corp:443/app:1.2", "A.CORP/app:1.2"]),
+            ("[::1]/**", &["[::1]/a", "[::1]:80/a", "[0:0::1]:443/a", "[::]/a"]),
+            ("oci:**", &["oci:/a/b:c"]),
+        ] {
+            let policy = Policy::new(vec![rule(&[pattern], "it")]);
+            for name in names {
+                assert!(policy.rule(name).unwrap().is_some(), "{pattern} {name}");
+            }
+        }
+        let policy = Policy::new(vec![rule(&["docker.io/library/*", "127.0.0.1:5000/**", "a.corp/**"], "it")]);
+        for name in [
+            "docker.io:5000/library/a",
+            "127.0.0.1:5001/a",
+            "127.0.0.2:5000/a",
+            "b.a.corp/x",
+            "a.corp:8080/x",
+            "a.corp.evil/x",
+            "oci:/a.corp/x",
+            "a/b",
+        ] {
+            assert!(policy.rule(name).unwrap().is_none(), "{name}");
+        }
     }
 
     #[test]

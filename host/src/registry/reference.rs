@@ -12,17 +12,20 @@
 //! that the registry room makes addresses from: no text of a manifest or a user reaches a URL unparsed.
 
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
+
+use reqwest::Url;
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 
 const HUB: &str = "docker.io";
+const HUB_REGISTRY: &str = "registry-1.docker.io";
 const NAME_BYTES: usize = 255;
 const TAG_BYTES: usize = 128;
 
-/// A registry: a host in lower case and perhaps a port.
+/// A registry: a host in lower case and perhaps a port, in the one spelling that it has.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RegistryHost(String);
 
@@ -39,7 +42,21 @@ impl RegistryHost {
 
     /// Host and port to connect to: Docker Hub's registry is not where its name says.
     pub(super) fn authority(&self) -> &str {
-        if self.0 == HUB { "registry-1.docker.io" } else { &self.0 }
+        if self.0 == HUB { HUB_REGISTRY } else { &self.0 }
+    }
+
+    /// Returns the host and the port, if one is written.
+    pub(crate) fn parts(&self) -> (&str, Option<&str>) {
+        split_port(&self.0)
+    }
+
+    /// Returns the registry that a client would reach by this text, in spellings too that are refused as a name today.
+    /// Names in a store may be older than this grammar, and rules must hold for them.
+    pub(crate) fn reached_by(text: &str) -> Option<Self> {
+        let (name, port) = split_port(text);
+        let url = Url::parse(&format!("https://{name}/")).ok()?;
+        let name = url.host_str()?.trim_end_matches('.');
+        port.map_or(name.to_owned(), |port| format!("{name}:{port}")).parse().ok()
     }
 }
 
@@ -53,9 +70,9 @@ impl FromStr for RegistryHost {
             // In front of a repository it would be taken for a part of that, on Docker Hub.
             return Err(invalid(text, "a host without a dot needs its port, such as `host:443`"));
         }
-        let one = canonical(&lower);
-        Ok(match one.as_str() {
-            "index.docker.io" | "registry-1.docker.io" => Self::docker_hub(),
+        let one = canonical(&lower).map_err(|reason| invalid(text, reason))?;
+        Ok(match one.strip_suffix(":443").unwrap_or(&one) {
+            HUB | HUB_REGISTRY | "index.docker.io" => Self::docker_hub(),
             _ => Self(one),
         })
     }
@@ -206,16 +223,40 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// One spelling for each host and port that [`check_host`] lets through: no zeros in front of the port, and an IPv6 address in
-/// its short form (RFC 5952). What goes by names, such as a policy, must not be stepped around by another spelling.
-fn canonical(host: &str) -> String {
-    let (name, port) = match host.rsplit_once(':') {
-        Some((name, port)) if !port.ends_with(']') => (name, port.parse::<u16>().ok()),
-        _ => (host, None),
+/// Returns the one spelling of a host and port that [`check_host`] accepts, so that a policy that goes by names cannot be
+/// stepped around by another spelling: no zeros in front of the port, an IPv6 address in its short form (RFC 5952), an
+/// IPv4 address that is mapped into IPv6 as itself, and the address of "any host", which connects to this one, as this one.
+///
+/// # Errors
+/// The reason, if the client would connect to something else than the text says, such as `127.0.0.1` for `0x7f.1`.
+fn canonical(host: &str) -> std::result::Result<String, String> {
+    let (name, port) = split_port(host);
+    let port = port.and_then(|port| port.parse::<u16>().ok());
+    let v6 = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')?.parse::<Ipv6Addr>().ok());
+    let v4 = v6.map_or_else(|| name.parse().ok(), |v6| v6.to_ipv4_mapped());
+    let name = match (v4, v6) {
+        (Some(Ipv4Addr::UNSPECIFIED), _) => Ipv4Addr::LOCALHOST.to_string(),
+        (Some(v4), _) => v4.to_string(),
+        (None, Some(Ipv6Addr::UNSPECIFIED)) => format!("[{}]", Ipv6Addr::LOCALHOST),
+        (None, Some(v6)) => format!("[{v6}]"),
+        (None, None) => {
+            let url = Url::parse(&format!("https://{name}/"));
+            match url.as_ref().ok().and_then(Url::host_str) {
+                Some(read) if read == name => name.to_owned(),
+                Some(read) => return Err(format!("`{name}` is another spelling of `{read}`; write that")),
+                None => return Err(format!("`{name}` is neither a host name nor an address in its usual form")),
+            }
+        }
     };
-    let address = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')?.parse::<Ipv6Addr>().ok());
-    let name = address.map_or_else(|| name.to_owned(), |address| format!("[{address}]"));
-    port.map_or(name.clone(), |port| format!("{name}:{port}"))
+    Ok(port.map_or(name.clone(), |port| format!("{name}:{port}")))
+}
+
+/// Splits a port from what is in front of it; the colons of an IPv6 address in brackets are none of its.
+fn split_port(host: &str) -> (&str, Option<&str>) {
+    match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
+        _ => (host, None),
+    }
 }
 
 fn is_host(first: &str) -> bool {
@@ -299,8 +340,8 @@ fn check_tag(tag: &str) -> Result<(), &'static str> {
     }
 }
 
-fn invalid(text: &str, reason: &'static str) -> Error {
-    Error::InvalidReference { text: text.chars().take(200).collect(), reason: reason.to_owned() }
+fn invalid(text: &str, reason: impl Into<String>) -> Error {
+    Error::InvalidReference { text: text.chars().take(200).collect(), reason: reason.into() }
 }
 
 #[cfg(test)]
@@ -326,6 +367,14 @@ mod tests {
             ("[2001:0DB8:0:0::1]:05000/a", "[2001:db8::1]:5000/a:latest"),
             ("localhost:05000/a", "localhost:5000/a:latest"),
             ("Registry.Example/a", "registry.example/a:latest"),
+            ("REGISTRY-1.docker.io:443/debian", "docker.io/library/debian:latest"),
+            ("docker.io:0443/a/b", "docker.io/a/b:latest"),
+            ("[::ffff:127.0.0.1]:5000/a", "127.0.0.1:5000/a:latest"),
+            ("[::FFFF:7f00:1]/a", "127.0.0.1/a:latest"),
+            ("0.0.0.0:5000/a", "127.0.0.1:5000/a:latest"),
+            ("[::]:5000/a", "[::1]:5000/a:latest"),
+            ("[::ffff:0:0]:5000/a", "127.0.0.1:5000/a:latest"),
+            ("xn--bcher-kva.example/a", "xn--bcher-kva.example/a:latest"),
             ("test.com:5000", "docker.io/library/test.com:5000"),
             ("foo_bar.com:8080", "docker.io/library/foo_bar.com:8080"),
             ("x/a.b-c__d_e---f/x0:V_1.-", "docker.io/x/a.b-c__d_e---f/x0:V_1.-"),
@@ -405,6 +454,56 @@ mod tests {
         ] {
             let Err(error) = text.parse::<Reference>() else { panic!("{text:?} was taken for a reference") };
             assert_eq!(error.kind(), ErrorKind::Usage, "{text:?}");
+        }
+    }
+
+    /// An address that clients read as another one would step around the rules for that one.
+    #[test]
+    fn an_address_has_one_spelling() {
+        for text in [
+            "127.1",
+            "127.1:5000",
+            "0x7f.1",
+            "0X7F.0.0.1",
+            "127.0.0.0x1",
+            "127.0.0.01",
+            "127.0.0.1.",
+            "0177.0.0.1",
+            "2130706433:5000",
+            "017700000001:5000",
+            "0x7f000001:5000",
+            "0:5000",
+            "0.0",
+            "127.0.0.256",
+            "1.2.3.4.5",
+            "a.1",
+            "a.0x",
+            "localhost.",
+            "localhost.:5000",
+            "docker.io.",
+            "xn--a.example",
+            "b\u{fc}cher.example",
+            "\u{ff11}27.0.0.1",
+            "127.0.0.1\u{3002}",
+            "[fe80::1%lo]",
+            "[fe80::1%25lo]:5000",
+            "[127.0.0.1]",
+        ] {
+            for text in [text.to_owned(), format!("{text}/a")] {
+                let error = if text.contains('/') {
+                    text.parse::<Reference>().unwrap_err()
+                } else {
+                    text.parse::<RegistryHost>().unwrap_err()
+                };
+                assert_eq!(error.kind(), ErrorKind::Usage, "{text}");
+            }
+        }
+        let error = "127.1:5000/a".parse::<Reference>().unwrap_err();
+        assert!(error.to_string().contains("`127.0.0.1`"), "{error}");
+        for (text, reached) in
+            [("0x7f.1:5000", "127.0.0.1:5000"), ("docker.io.", "docker.io"), ("[::FFFF:127.0.0.1]:80", "127.0.0.1:80")]
+        {
+            assert_eq!(RegistryHost::reached_by(text).unwrap().as_str(), reached);
         }
     }
 
