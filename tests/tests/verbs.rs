@@ -175,15 +175,43 @@ fn the_environments_proxies_are_used() -> Result<()> {
         ensure!(line.starts_with("GET http://registry.test/v2/a/manifests/1 "), "{variable}: {line}{}", run.err());
     }
     // What is excepted is reached without one.
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let host = listener.local_addr()?.to_string();
-    let registry = answer_one(listener);
-    let run = cofferdam.spawn_with(["pull", &format!("{host}/a:1"), "--plain-http", &host], |command| {
-        command.env("http_proxy", "http://127.0.0.1:9").env("no_proxy", "127.0.0.1");
-    })?;
-    run.wait()?.expect(exit::NOT_FOUND)?;
-    let line = registry.join().map_err(|_| anyhow::anyhow!("the registry panicked"))??;
-    ensure!(line.starts_with("GET /v2/a/manifests/1 "), "{line}");
+    let exceptions: [fn(&str) -> String; 3] = [str::to_owned, |_| "127.0.0.0/8".to_owned(), |_| "x.test, *".to_owned()];
+    for exception in exceptions {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let host = listener.local_addr()?.to_string();
+        let registry = answer_one(listener);
+        let run = cofferdam.spawn_with(["pull", &format!("{host}/a:1"), "--plain-http", &host], |command| {
+            command.env("http_proxy", "http://127.0.0.1:9").env("no_proxy", exception(&host));
+        })?;
+        run.wait()?.expect(exit::NOT_FOUND)?;
+        let line = registry.join().map_err(|_| anyhow::anyhow!("the registry panicked"))??;
+        ensure!(line.starts_with("GET /v2/a/manifests/1 "), "{line}");
+    }
+    // What cannot be used is said before anything is asked.
+    for variable in ["all_proxy", "HTTPS_PROXY", "http_proxy"] {
+        let run = cofferdam.spawn_with(["pull", "registry.test/a:1"], |command| {
+            command.env(variable, "socks5h://me:hunter2@127.0.0.1:9");
+        })?;
+        let run = run.wait()?.expect(exit::USAGE)?.has_hint()?;
+        let said = run.err();
+        ensure!(said.contains(variable) && said.contains("socks5h") && !said.contains("hunter2"), "{said}");
+    }
+    Ok(())
+}
+
+/// A host that was mistyped is one line and a hint, at once, and not a row of attempts.
+#[test]
+fn a_mistyped_host_is_said_at_once() -> Result<()> {
+    let (_scratch, cofferdam) = bench(&[])?;
+    // Held, so that nobody else gets the port, and not listened on.
+    let taken = std::net::TcpStream::connect(TcpListener::bind("127.0.0.1:0")?.local_addr()?)?;
+    for host in ["there-is-no-such-host.invalid".to_owned(), taken.local_addr()?.to_string()] {
+        let run = cofferdam.fails(exit::NETWORK, ["pull", &format!("{host}/a:1"), "--plain-http", &host])?;
+        let said = run.err();
+        ensure!(said.lines().count() == 2 && said.contains(&host) && said.contains("hint:"), "{said}");
+    }
+    let run = cofferdam.fails(exit::USAGE, ["pull", "127.1:5000/a:1"])?;
+    ensure!(run.err().contains("127.0.0.1"), "{}", run.err());
     Ok(())
 }
 

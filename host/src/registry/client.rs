@@ -8,21 +8,25 @@
 //! * Every body has a bound, those of errors too.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION};
-use reqwest::{Response, StatusCode, Url, redirect};
+use reqwest::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, LOCATION, TRANSFER_ENCODING,
+};
+use reqwest::{Response, StatusCode, Url, Version, redirect};
 
 use super::access::{AccessList, Transport};
-use super::reference::Reference;
+use super::proxy::Proxies;
+use super::reference::{Reference, RegistryHost};
 use super::source::RegistrySource;
 use crate::error::{Error, Escaped, Result};
 use crate::limits::Limits;
 use crate::transport::Failure;
 
 /// Redirects in a row.
-const HOPS: usize = 10;
+pub(super) const HOPS: usize = 10;
 
 /// How the network is used.
 #[derive(Clone)]
@@ -109,7 +113,7 @@ impl Registries {
         &self.0.limits
     }
 
-    /// One request and the redirects that follow from it. `what` is what it is for, for messages.
+    /// Sends a request, and those to which its answers redirect. `what` is what it is for, for messages.
     pub(super) async fn get(
         &self,
         origin: &Origin,
@@ -118,28 +122,50 @@ impl Registries {
         what: &str,
     ) -> Result<Response, Failure> {
         let (mut url, mut headers) = (url, headers);
-        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         for _ in 0..=HOPS {
             if !origin.is_of(&url) {
                 headers.remove(AUTHORIZATION);
             }
-            let client = if origin.lenient && origin.is_of(&url) { &self.0.lenient } else { &self.0.strict };
-            let request = client.get(url.clone()).headers(headers.clone());
-            let response = request.send().await.map_err(|error| self.failed(what, &url, error))?;
+            let response = self.send(origin, &url, headers.clone(), what).await?;
             if !is_redirect(response.status()) {
                 return Ok(response);
             }
             url = redirected(&url, response.headers()).map_err(|reason| network(what, reason))?;
         }
-        Err(network(what, format!("more than {HOPS} redirects")).into())
+        Err(too_many_redirects(what).into())
+    }
+
+    /// Sends one request and returns its answer, whatever it is. Certificates are checked unless `url` is of a lenient
+    /// `origin`.
+    pub(super) async fn send(
+        &self,
+        origin: &Origin,
+        url: &Url,
+        mut headers: HeaderMap,
+        what: &str,
+    ) -> Result<Response, Failure> {
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let client = if origin.lenient && origin.is_of(url) { &self.0.lenient } else { &self.0.strict };
+        let answer = client.get(url.clone()).headers(headers).send().await;
+        if answer.is_ok() {
+            origin.answered.store(true, Ordering::Relaxed);
+        }
+        answer.map_err(|error| {
+            // A name or a port that never led anywhere is most likely mistyped.
+            let permanent = origin.named && !origin.answered.load(Ordering::Relaxed) && is_unreachable(&error);
+            let failure = self.failed(what, url, error);
+            if permanent { failure.error.into() } else { failure }
+        })
     }
 
     /// A failed exchange. Any may have been bad luck, but for what cannot be sent at all and for a TLS that does not suit.
     pub(super) fn failed(&self, what: &str, url: &Url, error: reqwest::Error) -> Failure {
-        let host = url.host_str().unwrap_or_default();
+        let host = shown_host(url);
         let reason = if error.is_timeout() {
             let limit = if error.is_connect() { self.0.network.connect_timeout } else { self.0.network.read_timeout };
             format!("{host} did not answer within {} s", limit.as_secs_f32())
+        } else if is_unknown_name(&error) {
+            format!("there is no host `{}`: {}", url.host_str().unwrap_or_default(), innermost(&error))
         } else {
             format!("{host}: {}", innermost(&error))
         };
@@ -164,11 +190,16 @@ impl Registries {
         }
         let mut body = BytesMut::new();
         let url = response.url().clone();
+        let ends_with_connection = ends_with_connection(&response);
         while let Some(chunk) = response.chunk().await.map_err(|error| self.failed(what, &url, error))? {
             if (body.len() + chunk.len()) as u64 > limit {
                 return Err(over().into());
             }
             body.extend_from_slice(&chunk);
+        }
+        if ends_with_connection && is_unfinished(&body) {
+            let reason = format!("{}: the connection ended after {} bytes", shown_host(&url), body.len());
+            return Err(Failure::passing(network(what, reason)));
         }
         Ok(body.freeze())
     }
@@ -186,12 +217,16 @@ impl Registries {
     }
 }
 
-/// Where credentials belong: scheme, host and port of one registry.
+/// Where credentials belong: scheme, host and port of one server.
 #[derive(Debug)]
 pub(super) struct Origin {
     base: Url,
     /// Whether its certificate need not be valid.
     lenient: bool,
+    /// Whether the user named it.
+    named: bool,
+    /// Whether it ever answered.
+    answered: AtomicBool,
 }
 
 impl Origin {
@@ -204,7 +239,12 @@ impl Origin {
             text: reference.to_string(),
             reason: format!("the registry makes no URL: {error}"),
         })?;
-        Ok(Self { base, lenient: transport == Transport::InsecureTls })
+        Ok(Self { named: true, ..Self::of(&base, transport == Transport::InsecureTls) })
+    }
+
+    /// The origin of an address that a server gave.
+    pub(super) fn of(url: &Url, lenient: bool) -> Self {
+        Self { base: url.clone(), lenient, named: false, answered: AtomicBool::new(false) }
     }
 
     /// An address below `/v2/`. `path` is made of parsed text only.
@@ -219,13 +259,31 @@ impl Origin {
 
     /// The origin of a token service. A lenient registry's word counts for its own host only.
     pub(super) fn token_service(&self, url: &Url) -> Self {
-        Self { base: url.clone(), lenient: self.lenient && url.host_str() == self.base.host_str() }
+        Self::of(url, self.lenient && url.host_str() == self.base.host_str())
     }
 
     /// Whether what is sent there can be read on the way.
     pub(super) fn is_plain(&self) -> bool {
         self.base.scheme() == "http"
     }
+}
+
+/// The host of an address, with its port unless that is the scheme's, for people.
+pub(super) fn shown_host(url: &Url) -> String {
+    let host = Escaped(url.host_str().unwrap_or_default().as_bytes()).to_string();
+    url.port().map_or(host.clone(), |port| format!("{host}:{port}"))
+}
+
+/// The names under which an address may be known as a registry: without the port of its scheme, and with it.
+pub(super) fn registries_at(url: &Url) -> impl Iterator<Item = RegistryHost> {
+    let host = url.host_str().unwrap_or_default();
+    let port = url.port_or_known_default().map(|port| format!("{host}:{port}"));
+    let bare = url.port().is_none().then(|| host.to_owned());
+    bare.into_iter().chain(port).filter_map(|name| name.parse().ok())
+}
+
+pub(super) fn too_many_redirects(what: &str) -> Error {
+    network(what, format!("more than {HOPS} redirects"))
 }
 
 pub(super) fn network(what: &str, reason: impl Into<String>) -> Error {
@@ -250,14 +308,47 @@ fn build(network: &NetworkOptions, lenient: bool) -> Result<reqwest::Client> {
         .connect_timeout(network.connect_timeout)
         .read_timeout(network.read_timeout)
         .user_agent(&network.user_agent);
-    let except = network.no_proxy.as_deref().and_then(reqwest::NoProxy::from_string);
-    if let Some(url) = &network.https_proxy {
-        client = client.proxy(reqwest::Proxy::https(url).map_err(invalid)?.no_proxy(except.clone()));
-    }
-    if let Some(url) = &network.http_proxy {
-        client = client.proxy(reqwest::Proxy::http(url).map_err(invalid)?.no_proxy(except));
+    if let Some(proxies) = Proxies::new(network)? {
+        client = client.proxy(reqwest::Proxy::custom(move |url| proxies.of(url).cloned()));
     }
     client.build().map_err(invalid)
+}
+
+/// Returns true if the body of an answer ends where its connection does: then a lost connection looks like a short body.
+pub(super) fn ends_with_connection(response: &Response) -> bool {
+    let framed = [CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|name| response.headers().contains_key(name));
+    !framed && response.version() <= Version::HTTP_11
+}
+
+/// Returns true if a document is the beginning of JSON and not all of it.
+fn is_unfinished(document: &[u8]) -> bool {
+    serde_json::from_slice::<serde::de::IgnoredAny>(document).is_err_and(|error| error.is_eof())
+}
+
+/// Returns true if no connection could be made: there is no such name, or nothing at that address and port.
+fn is_unreachable(error: &reqwest::Error) -> bool {
+    use std::io::ErrorKind;
+    let nothing_there = |error: &std::io::Error| {
+        matches!(
+            error.kind(),
+            ErrorKind::ConnectionRefused
+                | ErrorKind::HostUnreachable
+                | ErrorKind::NetworkUnreachable
+                | ErrorKind::AddrNotAvailable
+                | ErrorKind::TimedOut
+        )
+    };
+    let causes = || std::iter::successors(std::error::Error::source(error), |error| error.source());
+    error.is_connect()
+        && (error.is_timeout()
+            || is_unknown_name(error)
+            || causes().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(nothing_there)))
+}
+
+/// Returns true if a host's name has no address. The resolver's error has no type of its own.
+fn is_unknown_name(error: &reqwest::Error) -> bool {
+    let mut causes = std::iter::successors(std::error::Error::source(error), |error| error.source());
+    error.is_connect() && causes.any(|cause| cause.to_string().starts_with("dns error"))
 }
 
 /// Whether the two ends could not agree on TLS: a certificate that is not trusted, or no TLS at all. This is what rustls
@@ -278,11 +369,11 @@ fn is_tls(error: &reqwest::Error) -> bool {
     false
 }
 
-fn is_redirect(status: StatusCode) -> bool {
+pub(super) fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
-fn redirected(from: &Url, headers: &HeaderMap) -> Result<Url, String> {
+pub(super) fn redirected(from: &Url, headers: &HeaderMap) -> Result<Url, String> {
     let location = header(headers, &LOCATION).ok_or("a redirect without an address")?;
     let to = from.join(location).map_err(|error| format!("a redirect to no address: {error}"))?;
     let shown = Escaped(to.host_str().unwrap_or_default().as_bytes()).to_string();

@@ -1,7 +1,7 @@
 //! Registries: what images are called there, how they are asked, and how a pull brings one into a store.
 //!
 //! ```text
-//! reference ─▶ search ─▶ source ─▶ authorize ─▶ client ─▶ network
+//! reference ─▶ search ─▶ source ─▶ authorize ─▶ client ─▶ proxy ─▶ network
 //!                          │
 //!              pull ─▶ layer ─▶ fetch ─▶ tail ─▶ the unpacker
 //! ```
@@ -16,10 +16,12 @@ mod answer;
 mod artifact;
 mod authorize;
 mod candidate;
+mod challenge;
 mod client;
 mod fetch;
 mod layer;
 mod pace;
+mod proxy;
 mod pull;
 mod reference;
 mod retry;
@@ -36,6 +38,7 @@ pub use admission::{Admission, Candidate};
 pub use artifact::{COMPONENT_TYPE, CONFIG_TYPE, PluginArtifact, fetch_plugin};
 pub use candidate::candidate;
 pub use client::{NetworkOptions, Registries};
+pub use proxy::check_proxy;
 pub use pull::{PullOptions, Pulled, pull};
 pub use reference::{Reference, RegistryHost};
 pub use retry::{Attempts, RetryPolicy};

@@ -12,12 +12,12 @@ use tokio::sync::OnceCell;
 
 use super::answer;
 use super::authorize::Authorizer;
-use super::client::{Registries, header, network};
+use super::client::{Registries, ends_with_connection, header, network};
 use super::reference::Reference;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::transport::{
-    Blob, Descriptor, Failure, ImageSource, MediaType, RawDocument, Retry, Server, verify_digest, wrong_size,
+    Blob, Descriptor, Failure, ImageSource, MediaType, RawDocument, Server, verify_digest, wrong_size,
 };
 
 static DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -54,7 +54,11 @@ impl RegistrySource {
     }
 
     async fn failure(&self, response: Response, what: &str) -> Failure {
-        answer::failure(&self.registries, response, what, self.reference.registry().as_str()).await
+        let host = match self.authorizer.get() {
+            Some(authorizer) => authorizer.name_of(response.url()),
+            None => self.reference.registry().to_string(),
+        };
+        answer::failure(&self.registries, response, what, &host).await
     }
 
     /// A document of at most `limit` bytes, with what the registry says of it.
@@ -68,8 +72,9 @@ impl RegistrySource {
             }
             let media_type = header(response.headers(), &CONTENT_TYPE).map(MediaType::new);
             let digest = header(response.headers(), &DOCKER_CONTENT_DIGEST).and_then(|text| text.parse().ok());
+            let cut_is_silent = ends_with_connection(&response);
             let bytes = self.registries.body(response, limit, what).await?;
-            Ok(Received { bytes, media_type, digest })
+            Ok(Received { bytes, media_type, digest, cut_is_silent })
         };
         self.registries.in_time(what, work).await
     }
@@ -81,6 +86,8 @@ struct Received {
     media_type: Option<MediaType>,
     /// What the registry says that it hashes to.
     digest: Option<Digest>,
+    /// Whether a lost connection would have looked like its end.
+    cut_is_silent: bool,
 }
 
 #[async_trait]
@@ -105,15 +112,21 @@ impl ImageSource for RegistrySource {
     async fn resolve(&self) -> Result<RawDocument, Failure> {
         let what = format!("`{}`", self.reference);
         let limit = self.registries.limits().manifest_bytes;
-        let Received { bytes, media_type, digest: said } =
+        let Received { bytes, media_type, digest: said, .. } =
             self.fetch(&self.reference.manifest_key(), limit, &what).await?;
         let subject = format!("the manifest of {what}");
-        // What was asked for decides; what the registry says must not contradict it.
-        for digest in self.reference.digest().into_iter().chain(&said) {
-            verify_digest(&subject, digest, &bytes)?;
+        // A digest that was asked for decides alone. Behind a tag, the registry must not contradict itself.
+        let Some(digest) = self.reference.digest() else {
+            if let Some(said) = &said {
+                verify_digest(&subject, said, &bytes)?;
+            }
+            return Ok(RawDocument { digest: Digest::of(&bytes), bytes, media_type });
+        };
+        verify_digest(&subject, digest, &bytes)?;
+        if let Some(said) = said.filter(|said| verify_digest(&subject, said, &bytes).is_err()) {
+            tracing::warn!("{subject} is right, although its registry says that it hashes to {said}");
         }
-        let digest = self.reference.digest().cloned().unwrap_or_else(|| Digest::of(&bytes));
-        Ok(RawDocument { bytes, digest, media_type })
+        Ok(RawDocument { bytes, digest: digest.clone(), media_type })
     }
 
     async fn document(&self, descriptor: &Descriptor) -> Result<RawDocument, Failure> {
@@ -129,6 +142,9 @@ impl ImageSource for RegistrySource {
             let (expected, actual) = (descriptor.size, limit.saturating_add(1));
             Failure::from(Error::SizeMismatch { subject: what.clone(), expected, actual })
         })?;
+        if received.cut_is_silent && (received.bytes.len() as u64) < descriptor.size {
+            return Err(Failure::passing(lost(&what, received.bytes.len() as u64, descriptor.size)));
+        }
         descriptor.verify(&what, &received.bytes)?;
         let sent = received.media_type.filter(MediaType::is_stated);
         if let Some(sent) = sent.filter(|sent| *sent != descriptor.media_type) {
@@ -175,13 +191,9 @@ impl ImageSource for RegistrySource {
         if let Some(length) = response.content_length().filter(|length| *length != rest) {
             return Err(wrong_size(digest, *size, start.saturating_add(length)).into());
         }
-        let body = Body {
-            response,
-            registries: self.registries.clone(),
-            digest: digest.clone(),
-            size: *size,
-            position: start,
-        };
+        let cut_is_silent = ends_with_connection(&response);
+        let (registries, size) = (self.registries.clone(), *size);
+        let body = Body { response, registries, what, size, position: start, cut_is_silent };
         let chunks = stream::unfold(Some(body), |body| async {
             let mut body = body?;
             match body.next().await {
@@ -198,27 +210,36 @@ impl ImageSource for RegistrySource {
 struct Body {
     response: Response,
     registries: Registries,
-    digest: Digest,
+    /// The blob, for people.
+    what: String,
     size: u64,
     position: u64,
+    /// Whether a lost connection looks like the body's end.
+    cut_is_silent: bool,
 }
 
 impl Body {
     async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
         let chunk = self.response.chunk().await.map_err(|error| self.broken(error))?;
         self.position = self.position.saturating_add(chunk.as_ref().map_or(0, |chunk| chunk.len() as u64));
+        if chunk.is_none() && self.cut_is_silent && self.position < self.size {
+            return Err(Failure::passing(lost(&self.what, self.position, self.size)));
+        }
         Ok(chunk)
     }
 
-    /// A body that broke off. Silence is the network's fault; an end before its time is a blob that was cut short, which
-    /// another attempt may mend.
+    /// The failure of a body that broke off: the network's fault, and not the blob's, of which nothing is known.
     fn broken(&self, error: reqwest::Error) -> Failure {
         if error.is_timeout() {
-            let what = format!("the blob {}", self.digest);
-            return self.registries.failed(&what, self.response.url(), error);
+            return self.registries.failed(&self.what, self.response.url(), error);
         }
-        Failure { error: wrong_size(&self.digest, self.size, self.position), retry: Retry::Soon }
+        Failure::passing(lost(&self.what, self.position, self.size))
     }
+}
+
+/// A connection that ended before what it brought.
+fn lost(what: &str, arrived: u64, size: u64) -> Error {
+    network(what, format!("the connection was lost after {arrived} of {size} bytes"))
 }
 
 /// Whether the answer to a request for a part says anything about the blob: that part, all of it, or a failure that has

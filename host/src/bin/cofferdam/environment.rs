@@ -10,14 +10,14 @@
 //! | `COFFERDAM_LOG` | which messages are shown, in the syntax of `tracing` filters |
 //! | `XDG_DATA_HOME`, `XDG_CACHE_HOME`, `XDG_CONFIG_HOME`, `HOME` | where the defaults lie |
 //! | `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` | proxies for registries; in small letters too, which go first |
-//! | `NO_PROXY` | hosts that are reached without them; in small letters too |
+//! | `NO_PROXY` | hosts, `.suffix`es, `host:port`s and networks that are reached without them, or `*`; in small letters too |
 //! | `SSL_CERT_FILE`, `SSL_CERT_DIR` | certificates, which the TLS library reads: the confinement lets it |
 //! | `NO_COLOR` | no colours |
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use cofferdam::registry::NetworkOptions;
+use cofferdam::registry::{NetworkOptions, check_proxy};
 
 use crate::failure::{Failure, usage};
 
@@ -81,13 +81,23 @@ pub(crate) fn log_filter() -> Result<Option<String>, Failure> {
     text("COFFERDAM_LOG")
 }
 
-/// Adds the proxies. Of the two spellings of a variable the small one goes first, as in other programs.
+/// Adds the proxies. Of the two spellings of a variable the small one goes first, as in other programs. A proxy that cannot be
+/// used is an error that names its variable.
 pub(crate) fn proxies(network: &mut NetworkOptions) -> Result<(), Failure> {
-    let either = |name: &str| Ok::<_, Failure>(text(&name.to_ascii_lowercase())?.or(text(name)?));
+    let either = |name: &str| {
+        let small = name.to_ascii_lowercase();
+        let value = text(&small)?.map(|value| (small, value));
+        Ok::<_, Failure>(value.or(text(name)?.map(|value| (name.to_owned(), value))))
+    };
+    let proxy = |found: Option<(String, String)>| {
+        let Some((variable, value)) = found else { return Ok(None) };
+        check_proxy(&value).map_err(|error| usage(format!("{variable}: {error}"), error.hint()))?;
+        Ok::<_, Failure>(Some(value))
+    };
     let all = either("ALL_PROXY")?;
-    network.https_proxy = either("HTTPS_PROXY")?.or_else(|| all.clone());
-    network.http_proxy = either("HTTP_PROXY")?.or(all);
-    network.no_proxy = either("NO_PROXY")?;
+    network.https_proxy = proxy(either("HTTPS_PROXY")?.or_else(|| all.clone()))?;
+    network.http_proxy = proxy(either("HTTP_PROXY")?.or(all))?;
+    network.no_proxy = either("NO_PROXY")?.map(|(_, value)| value);
     Ok(())
 }
 

@@ -41,6 +41,18 @@ async fn a_registry_that_contradicts_itself_is_refused() {
     assert!(matches!(failure.error, Error::DigestMismatch { .. }), "{}", failure.error);
 }
 
+/// Caching and rewriting registries send the digest of something else.
+#[tokio::test]
+async fn what_was_asked_for_by_digest_goes_by_its_digest() {
+    let image = Image::new(&[b"layer"]);
+    for said in [Digest::of(b"other").to_string(), image.digest().hex().to_owned(), format!("\"{}\"", image.digest())] {
+        let (served, wrong) = (image.clone(), said.clone());
+        let server = Server::new(move |request| served.serve(request).with("Docker-Content-Digest", &wrong));
+        let document = resolve(&server, &format!("a@{}", image.digest())).await.unwrap_or_else(|_| panic!("{said}"));
+        assert_eq!(document.digest, image.digest());
+    }
+}
+
 #[tokio::test]
 async fn a_huge_manifest_is_not_read() {
     let endless = Reply::ok(vec![b' '; 1 << 20]).endless();
@@ -86,16 +98,30 @@ async fn a_manifest_that_never_gets_done_ends_in_time() {
     assert!(failure.error.to_string().contains("1.5 s"), "{}", failure.error);
 }
 
+fn plain(host: &RegistryHost) -> super::super::RegistrySource {
+    let access = HostAccess { transport: Transport::PlainHttp, ..HostAccess::default() };
+    let access = AccessList::new().with(host.clone(), access);
+    let registries = Registries::new(access, NetworkOptions::default(), Limits::default()).unwrap();
+    registries.source(format!("{host}/a").parse().unwrap())
+}
+
+/// A host that was mistyped is said at once; one that answered before may come back.
 #[tokio::test]
 async fn nobody_there_is_a_network_error() {
     // The port of a connection's other end: it is taken, so that nobody else gets it, and nobody listens there.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let host: RegistryHost = taken.local_addr().unwrap().to_string().parse().unwrap();
-    let access = HostAccess { transport: Transport::PlainHttp, ..HostAccess::default() };
-    let access = AccessList::new().with(host.clone(), access);
-    let registries = Registries::new(access, NetworkOptions::default(), Limits::default()).unwrap();
-    let source = registries.source(format!("{host}/a").parse().unwrap());
+    for host in [host, "there-is-no-such-host.invalid".parse().unwrap()] {
+        let failure = plain(&host).resolve().await.unwrap_err();
+        assert_eq!((failure.error.kind(), failure.retry), (ErrorKind::Network, Retry::Never), "{}", failure.error);
+        assert!(failure.error.to_string().contains(host.as_str()), "{}", failure.error);
+    }
+    let image = Image::new(&[b"layer"]);
+    let server = Server::new(move |request| image.serve(request).with("Connection", "close"));
+    let source = plain(&server.host());
+    source.resolve().await.unwrap();
+    drop(server);
     let failure = source.resolve().await.unwrap_err();
     assert_eq!((failure.error.kind(), failure.retry), (ErrorKind::Network, Retry::Soon), "{}", failure.error);
 }
@@ -213,4 +239,67 @@ async fn a_search_goes_on_only_where_the_name_is_unknown() {
 fn options_that_make_no_client_are_an_error() {
     let network = NetworkOptions { https_proxy: Some("not a url".into()), ..NetworkOptions::default() };
     assert!(matches!(Registries::new(AccessList::new(), network, Limits::default()), Err(Error::Usage { .. })));
+}
+
+/// Whatever is sent in place of a manifest: an error, in little time, after few bytes, and never a retry for ever.
+#[tokio::test]
+async fn hostile_answers_are_errors() {
+    let head = |fields: &str| format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n");
+    let fields = |count: usize| "X-Y: z\r\n".repeat(count);
+    let image = Image::new(&[b"layer"]);
+    let manifest = image.manifest.clone();
+    let length = manifest.len();
+    let chunked = head("Transfer-Encoding: chunked");
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gzip, manifest.as_bytes()).unwrap();
+    let gzip = gzip.finish().unwrap();
+    let answers = [
+        ("nothing", Reply::raw("")),
+        ("no HTTP", Reply::raw("SSH-2.0-OpenSSH_9.2\r\n")),
+        ("zeros for ever", Reply::raw([0; 4096]).raw_endless()),
+        ("no end of a line", Reply::raw(vec![b'H'; 4096]).raw_endless()),
+        ("HTTP/0.9", Reply::raw(&manifest)),
+        ("HTTP/2", Reply::raw(b"\0\0\x12\x04\0\0\0\0\0")),
+        ("a status that is none", Reply::raw("HTTP/1.1 099 X\r\nContent-Length: 0\r\n\r\n")),
+        ("a status of four digits", Reply::raw("HTTP/1.1 2000 X\r\nContent-Length: 0\r\n\r\n")),
+        ("fields for ever", Reply::raw(fields(100)).raw_endless()),
+        ("too many fields", Reply::raw(format!("HTTP/1.1 200 OK\r\n{}\r\n{manifest}", fields(20_000)))),
+        ("a field without an end", Reply::raw(format!("HTTP/1.1 200 OK\r\nX: {}", "y".repeat(1 << 20)))),
+        ("a name that is none", Reply::raw(head(&format!("Content-Length: {length}\r\nX\0Y: z")) + &manifest)),
+        ("a length below zero", Reply::raw(head("Content-Length: -1") + &manifest)),
+        ("a length that is none", Reply::raw(head("Content-Length: 0x10") + &manifest)),
+        ("a length that cannot be counted", Reply::raw(head("Content-Length: 99999999999999999999") + &manifest)),
+        ("two lengths", Reply::raw(head(&format!("Content-Length: {length}\r\nContent-Length: 5")) + &manifest)),
+        ("chunks of no size", Reply::raw(format!("{chunked}x\r\n{manifest}"))),
+        ("a chunk that cannot be counted", Reply::raw(format!("{chunked}ffffffffffffffffff\r\n{manifest}"))),
+        ("a chunk that is longer than it says", Reply::raw(format!("{chunked}5\r\n{manifest}\r\n0\r\n\r\n"))),
+        ("a chunk's extension for ever", Reply::raw(format!("{chunked}5;x={}", "y".repeat(1 << 20)))),
+        ("an encoding that was not asked for", Reply::ok(&gzip).with("Content-Encoding", "gzip")),
+        (
+            "another protocol",
+            Reply::raw("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"),
+        ),
+        ("no content", Reply::status(204)),
+        ("a part", Reply::new(206, &manifest).with("Content-Range", "bytes 0-1/2")),
+        ("not modified", Reply::status(304)),
+        ("a choice", Reply::status(300).with("Location", "/v2/")),
+        ("a redirect to nowhere", Reply::status(307)),
+        ("a redirect to itself", Reply::status(308).with("Location", "")),
+        ("a web page", Reply::ok("<html><body>Log in</body></html>").with("Content-Type", "text/html")),
+        ("lists in lists", Reply::ok("[".repeat(1 << 20))),
+        ("a word", Reply::ok("\"manifest\"")),
+    ];
+    for (what, reply) in answers {
+        let server = Server::new(move |_| reply.clone());
+        let mut options = options();
+        options.retry.attempts = 2;
+        let store = Store::new();
+        let source = short_of_time(&server).source(reference(&server, "a"));
+        let pull = tokio::time::timeout(Duration::from_secs(20), store.pull_with(&source, &options));
+        let error = pull.await.unwrap_or_else(|_| panic!("{what}: it takes for ever")).expect_err(what);
+        let kinds = [ErrorKind::Network, ErrorKind::Refused, ErrorKind::Integrity];
+        assert!(kinds.contains(&error.kind()), "{what}: {error}");
+        assert!(server.sent() < 64 << 20, "{what}: {} bytes were taken", server.sent());
+        assert_eq!(store.staged(), [""; 0], "{what}");
+    }
 }

@@ -48,18 +48,104 @@ async fn nobody_is_told_that_credentials_are_wanted() {
         let server = Server::new(move |_| Reply::status(401).with("WWW-Authenticate", challenge));
         let error = pull_as(&server, Auth::Anonymous).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Authentication, "{error}");
-        assert_eq!(server.requests().len(), 1);
+        assert_eq!(server.count("/manifests/"), 1);
     }
 }
 
+/// Nothing is sent to find out, and nothing that was not sent is said to be wrong.
 #[tokio::test]
 async fn a_challenge_that_cannot_be_answered_is_an_error() {
-    for reply in [Reply::status(401), Reply::status(401).with("WWW-Authenticate", "Digest realm=\"x\"")] {
-        let server = Server::new(move |_| reply.clone());
+    for (challenge, reason) in [
+        (None, "does not say of which kind"),
+        (Some("Digest realm=\"x\""), "Digest"),
+        (Some("Bearer service=x"), "names no token service"),
+        (Some("Bearer realm=\"http://127.0.0.1"), "cannot be read"),
+    ] {
+        let server = Server::new(move |_| match challenge {
+            Some(challenge) => Reply::status(401).with("WWW-Authenticate", challenge),
+            None => Reply::status(401),
+        });
         let error = pull_as(&server, me()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Authentication, "{error}");
-        assert_eq!(server.requests().len(), 1, "no credentials were sent to find out");
+        let said = error.to_string();
+        assert!(said.contains(reason) && said.contains("no credentials were sent"), "{said}");
+        assert!(server.requests().iter().all(|request| request.header("authorization").is_none()), "{challenge:?}");
     }
+}
+
+/// Values without the quotes that they need, several schemes in one field and in several, the odd blank.
+#[tokio::test]
+async fn a_challenge_is_answered_in_whatever_spelling() {
+    for fields in [
+        &["Basic realm=/"][..],
+        &["Basic"],
+        &["Negotiate a/b==", "BASIC realm=x,"],
+        &["Digest realm=\"d\", nonce=\"n\", Basic realm=\"x\""],
+        &["Bearer realm=http://HOST/token,service=it"],
+        &["Negotiate, bearer  realm = \"http://HOST/token\" , service=it, Basic realm=x"],
+        &["Basic realm=x", "Bearer realm=http://HOST/token?service=it"],
+    ] {
+        let image = Image::new(&[b"one"]);
+        let server = Server::new(move |request| match request.header("authorization") {
+            Some(ME) if request.path == "/token?service=it&scope=repository%3Aa%3Apull" => {
+                Reply::ok("{\"token\":\"t\"}")
+            }
+            Some("Bearer t" | ME) if !request.path.starts_with("/token") => image.serve(request),
+            _ => fields.iter().fold(Reply::status(401), |reply, field| {
+                reply.with("WWW-Authenticate", &field.replace("HOST", request.header("host").unwrap()))
+            }),
+        });
+        pull_as(&server, me()).await.unwrap_or_else(|error| panic!("{fields:?}: {error}"));
+        let bearer = fields.concat().contains("/token");
+        assert_eq!(server.count("/token"), usize::from(bearer), "{fields:?}");
+    }
+}
+
+/// Some registries answer strangers that there is no such thing, and say at their root only that a login would help.
+#[tokio::test]
+async fn a_login_that_is_asked_for_at_the_root_is_used() {
+    for status in [401, 403, 404] {
+        for bearer in [true, false] {
+            let image = Image::new(&[b"one", b"two"]);
+            let server = Server::new(move |request| match (&*request.path, request.header("authorization")) {
+                ("/v2/", None) => {
+                    let realm = format!("Bearer realm=\"http://{}/token\"", request.header("host").unwrap());
+                    Reply::status(401).with("WWW-Authenticate", if bearer { &realm } else { "Basic realm=x" })
+                }
+                (path, Some(ME)) if path.starts_with("/token") => Reply::ok("{\"token\":\"t\"}"),
+                (_, Some("Bearer t")) if bearer => image.serve(request),
+                (_, Some(ME)) if !bearer => image.serve(request),
+                _ => Reply::status(status),
+            });
+            pull_as(&server, me()).await.unwrap_or_else(|error| panic!("{status}: {error}"));
+            assert_eq!(server.requests().iter().filter(|request| request.path == "/v2/").count(), 1, "{status}");
+            // A stranger is told what a stranger is told.
+            let error = pull_as(&server, Auth::Anonymous).await.unwrap_err();
+            let kind = if status == 404 { ErrorKind::NotFound } else { ErrorKind::Authentication };
+            assert_eq!(error.kind(), kind, "{status} {error}");
+        }
+    }
+}
+
+/// Behind a gateway the registry knows the repository by another name, and says so.
+#[tokio::test]
+async fn what_a_challenge_wants_is_asked_for_beside_what_is_pulled() {
+    let image = Image::new(&[b"one", b"two"]);
+    let server = Server::new(move |request| {
+        if request.path.starts_with("/token") {
+            let scopes = ["scope=repository%3Aa%3Apull", "scope=repository%3Ainner%2Fa%3Apull", "scope=other"];
+            let good = scopes.iter().all(|scope| request.path.split(['?', '&']).any(|part| part == *scope));
+            return Reply::ok(if good { "{\"token\":\"good\"}" } else { "{\"token\":\"bad\"}" });
+        }
+        if request.header("authorization") == Some("Bearer good") {
+            return image.serve(request);
+        }
+        let host = request.header("host").unwrap();
+        let challenge = format!("Bearer realm=\"http://{host}/token\",scope=\"repository:inner/a:pull other\"");
+        Reply::status(401).with("WWW-Authenticate", &challenge)
+    });
+    pull_as(&server, me()).await.unwrap();
+    assert_eq!(server.count("/token"), 1);
 }
 
 /// A registry with a token service of its own. Tokens are numbered; the registry takes those that `valid` says.
@@ -139,7 +225,9 @@ async fn a_given_token_is_sent_at_once_and_not_replaced() {
 
 #[tokio::test]
 async fn token_services_that_talk_nonsense_are_errors() {
-    for answer in ["", "{}", "[]", r#"{"token":""}"#, r#"{"token":"a\nb"}"#] {
+    for answer in
+        ["", "{}", "[]", r#""t""#, r#"{"token":""}"#, r#"{"token":"a\nb"}"#, r#"{"token":7}"#, r#"{"token":null}"#]
+    {
         let server = Server::new(move |request| match request.path.as_str() {
             path if path.starts_with("/token") => Reply::ok(answer),
             _ => {
@@ -149,6 +237,32 @@ async fn token_services_that_talk_nonsense_are_errors() {
         });
         let error = pull_as(&server, Auth::Anonymous).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Network, "{answer}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn any_token_of_an_answer_serves() {
+    for answer in [
+        r#"{"token":"t"}"#,
+        r#"{"access_token":"t"}"#,
+        r#"{"token":"","access_token":"t"}"#,
+        r#"{"token":null,"access_token":"t","expires_in":"soon"}"#,
+        r#"{"token":"t","access_token":null,"expires_in":-1.5e300,"issued_at":0}"#,
+        r#"{"token":7,"access_token":"t","refresh_token":{}}"#,
+        r#"{"token":"a\nb","access_token":"t"}"#,
+        r#"{"token":" t\n"}"#,
+        r#"{"token":"old","token":"t"}"#,
+    ] {
+        let image = Image::new(&[b"one"]);
+        let server = Server::new(move |request| match request.header("authorization") {
+            _ if request.path.starts_with("/token") => Reply::ok(answer),
+            Some("Bearer t") => image.serve(request),
+            _ => {
+                let realm = format!("Bearer realm=\"http://{}/token\"", request.header("host").unwrap());
+                Reply::status(401).with("WWW-Authenticate", &realm)
+            }
+        });
+        pull_as(&server, Auth::Anonymous).await.unwrap_or_else(|error| panic!("{answer}: {error}"));
     }
 }
 
@@ -178,8 +292,74 @@ async fn a_place_that_a_registry_redirects_to_is_not_given_credentials_when_it_a
     let server = Server::new(move |_| Reply::status(302).with("Location", &address));
     let error = pull_as(&server, me()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Authentication, "{error}");
+    assert!(error.to_string().starts_with(elsewhere.host().as_str()), "{error}");
     assert_eq!(elsewhere.requests().len(), 1);
     assert_eq!(elsewhere.requests()[0].header("authorization"), None);
+}
+
+/// A registry in front of another one: that one is answered with what was given for it, or with a token for anybody.
+#[tokio::test]
+async fn a_place_that_a_registry_redirects_to_is_given_its_own_credentials() {
+    const YOU: &str = "Basic eW91OnNlY3JldA==";
+    let you = || Auth::Basic { user: "you".into(), password: "secret".into() };
+    for (bearer, theirs, declared, pulled) in [
+        (true, Auth::Anonymous, true, true),
+        (true, Auth::Anonymous, false, true),
+        (true, you(), true, true),
+        (false, you(), true, true),
+        (false, Auth::Anonymous, true, false),
+        // A password that was given for HTTPS.
+        (false, you(), false, false),
+    ] {
+        let image = Image::new(&[b"one", b"two"]);
+        let elsewhere = Server::new(move |request| match request.header("authorization") {
+            None | Some(YOU) if request.path.starts_with("/token") => {
+                assert_eq!(request.path, "/token?scope=repository%3Aother%3Apull");
+                Reply::ok("{\"token\":\"t\"}")
+            }
+            Some("Bearer t") if bearer => image.serve(request),
+            Some(YOU) if !bearer => image.serve(request),
+            _ => {
+                let realm = format!("Bearer realm=http://{}/token", request.header("host").unwrap());
+                let bearer_too = format!("{realm},scope=repository:other:pull");
+                Reply::status(401).with("WWW-Authenticate", if bearer { &bearer_too } else { "Basic realm=x" })
+            }
+        });
+        let other = elsewhere.host();
+        let server = Server::new(move |request| match request.header("authorization") {
+            Some(ME) => Reply::status(307).with("Location", &format!("http://{other}{}", request.path)),
+            _ => Reply::status(401).with("WWW-Authenticate", "Basic realm=x"),
+        });
+        let transport = if declared { Transport::PlainHttp } else { Transport::Https };
+        let there = HostAccess { transport, auth: theirs, ..HostAccess::default() };
+        let here = HostAccess { transport: Transport::PlainHttp, auth: me(), ..HostAccess::default() };
+        let access = AccessList::new().with(server.host(), here).with(elsewhere.host(), there);
+        let registries = Registries::new(access, NetworkOptions::default(), Limits::default()).unwrap();
+        let result = Store::new().pull(&registries.source(reference(&server, "a"))).await;
+        match result {
+            Ok(_) => assert!(pulled),
+            Err(error) => {
+                assert!(!pulled, "{error}");
+                assert_eq!(error.kind(), ErrorKind::Authentication, "{error}");
+                assert!(error.to_string().starts_with(elsewhere.host().as_str()), "{error}");
+            }
+        }
+        assert!(elsewhere.requests().iter().all(|request| request.header("authorization") != Some(ME)));
+        assert!(server.requests().iter().all(|request| [None, Some(ME)].contains(&request.header("authorization"))));
+    }
+}
+
+/// What is missing is missing at the place that the registry redirected to.
+#[tokio::test]
+async fn errors_name_the_place_that_a_registry_redirects_to() {
+    for status in [403, 404, 500, 400] {
+        let elsewhere = Server::new(move |_| Reply::status(status));
+        let address = format!("http://{}/x", elsewhere.host());
+        let server = Server::new(move |_| Reply::status(302).with("Location", &address));
+        let failure = source(&server).resolve().await.unwrap_err();
+        let (said, host) = (failure.error.to_string(), elsewhere.host());
+        assert!(said.contains(host.as_str()), "{said}");
+    }
 }
 
 /// A registry that names somebody else's address as its token service gets no password sent there, unless the user said

@@ -11,8 +11,7 @@ type Damage = fn(&[u8]) -> Reply;
 async fn bytes_that_are_not_right_leave_nothing() {
     let layer = large(4);
     let image = Image::new(&[&layer, b"good"]);
-    let wrong: [(&str, Damage); 7] = [
-        ("cut, always", |blob| Reply::ok(blob).cut_at(blob.len() / 2)),
+    let wrong: [(&str, Damage); 6] = [
         ("declared too short", |blob| Reply::ok(&blob[..1000])),
         ("declared too long", |blob| Reply::ok([blob, b"x"].concat())),
         ("chunked, too short", |blob| Reply::ok(&blob[..1000]).with("Transfer-Encoding", "chunked")),

@@ -42,6 +42,12 @@ enum Ending {
     Proper,
     /// The connection closes after this many bytes of the body.
     CutAt(usize),
+    /// So does it here, and nothing said how long the body would be.
+    ClosedAt(usize),
+    /// These bytes are all that is sent, and then the connection closes.
+    Raw,
+    /// These bytes are sent for ever.
+    RawEndless,
     /// Nothing more comes after this many bytes of the body.
     SilentAt(usize),
     /// One byte at a time, with this pause between.
@@ -70,6 +76,19 @@ impl Reply {
 
     pub(super) fn cut_at(self, at: usize) -> Self {
         Self { ending: Ending::CutAt(at), ..self }
+    }
+
+    pub(super) fn closed_at(self, at: usize) -> Self {
+        Self { ending: Ending::ClosedAt(at), ..self }
+    }
+
+    /// An answer that need not be HTTP.
+    pub(super) fn raw(bytes: impl AsRef<[u8]>) -> Self {
+        Self { ending: Ending::Raw, ..Self::ok(bytes) }
+    }
+
+    pub(super) fn raw_endless(self) -> Self {
+        Self { ending: Ending::RawEndless, ..self }
     }
 
     pub(super) fn silent_at(self, at: usize) -> Self {
@@ -168,11 +187,13 @@ impl Shared {
         let lengths = ["content-length", "transfer-encoding"];
         let has_length = reply.headers.iter().any(|(name, _)| lengths.contains(&name.to_lowercase().as_str()));
         let chunked = reply.headers.iter().any(|(_, value)| value == "chunked");
-        if !has_length && !matches!(reply.ending, Ending::Endless) {
+        if !has_length && !matches!(reply.ending, Ending::Endless | Ending::ClosedAt(_)) {
             head.push(format!("Content-Length: {}", reply.body.len()));
         }
         let mut out = connection;
-        out.write_all(format!("{}\r\n\r\n", head.join("\r\n")).as_bytes()).ok()?;
+        if !matches!(reply.ending, Ending::Raw | Ending::RawEndless) {
+            out.write_all(format!("{}\r\n\r\n", head.join("\r\n")).as_bytes()).ok()?;
+        }
         let mut send = |bytes: &[u8]| {
             self.sent.fetch_add(bytes.len(), Ordering::SeqCst);
             if chunked {
@@ -192,8 +213,16 @@ impl Shared {
                 }
                 Some(())
             }
-            Ending::CutAt(at) => {
-                send(&reply.body[..at])?;
+            Ending::Raw => {
+                send(&reply.body)?;
+                connection.shutdown(Shutdown::Both).ok()?;
+                None
+            }
+            Ending::CutAt(at) | Ending::ClosedAt(at) => {
+                // An empty chunk would be an end.
+                if at > 0 {
+                    send(&reply.body[..at])?;
+                }
                 connection.shutdown(Shutdown::Both).ok()?;
                 None
             }
@@ -210,7 +239,7 @@ impl Shared {
                 }
                 Some(())
             }
-            Ending::Endless => {
+            Ending::Endless | Ending::RawEndless => {
                 while !self.stopped.load(Ordering::SeqCst) {
                     send(&reply.body)?;
                 }

@@ -104,3 +104,67 @@ async fn a_configuration_that_hardly_moves_ends_in_time() {
     assert_eq!(error.kind(), ErrorKind::Network, "{error}");
     assert!(error.root().to_string().contains("0.3 s"), "{}", error.root());
 }
+
+/// What a connection that ends too soon leaves of an answer.
+type Cut = fn(Reply, usize) -> Reply;
+
+/// Whatever was on its way and however its end was to be known: a lost connection is the network's fault, also when each
+/// attempt ends like that, and the next pull goes through.
+#[tokio::test]
+async fn a_connection_that_is_cut_is_the_networks_fault() {
+    let cuts: [(&str, Cut); 3] = [
+        ("of a known length", Reply::cut_at),
+        ("in chunks", |reply, at| reply.with("Transfer-Encoding", "chunked").cut_at(at)),
+        ("up to the end of the connection", Reply::closed_at),
+    ];
+    let layer = [b'x'; 100];
+    let image = Image::new(&[&layer]);
+    let config = Digest::of(image.config.as_bytes()).to_string();
+    let index = serde_json::json!({
+        "schemaVersion": 2,
+        "manifests": [{
+            "mediaType": MANIFEST, "digest": image.digest(), "size": image.manifest.len(),
+            "platform": {"os": "linux", "architecture": "amd64"},
+        }],
+    })
+    .to_string();
+    let manifest = image.digest().to_string();
+    let blob = Digest::of(&layer).to_string();
+    for (how, cut) in cuts {
+        for part in ["/latest", &manifest, &config, &blob, "/token"] {
+            for at in [0, 40] {
+                let (served, index, key) = (image.clone(), index.clone(), part.to_owned());
+                let healed = Arc::new(std::sync::atomic::AtomicBool::new(false));
+                let heal = Arc::clone(&healed);
+                let server = Server::new(move |request| {
+                    let reply = match (&*request.path, request.header("authorization")) {
+                        (path, _) if path.starts_with("/token") => {
+                            Reply::ok("{\"token\":\"t\",   \"issued_at\":\"2026-01-01T00:00:00Z\"}")
+                        }
+                        (_, None) => {
+                            let realm = format!("Bearer realm=http://{}/token", request.header("host").unwrap());
+                            return Reply::status(401).with("WWW-Authenticate", &realm);
+                        }
+                        (path, _) if path.ends_with("/latest") => {
+                            Reply::ok(&index).with("Content-Type", "application/vnd.oci.image.index.v1+json")
+                        }
+                        _ => served.serve(request),
+                    };
+                    let whole = !request.path.contains(&key) || healed.load(std::sync::atomic::Ordering::SeqCst);
+                    if whole { reply } else { cut(reply, at) }
+                });
+                let store = Store::new();
+                let mut options = options();
+                options.retry.attempts = 2;
+                let error = store.pull_with(&source(&server), &options).await.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Network, "{how}, {part} at {at}: {error}: {}", error.root());
+                assert_eq!(store.staged(), [""; 0], "{how}, {part} at {at}");
+                if at == 0 {
+                    continue;
+                }
+                heal.store(true, std::sync::atomic::Ordering::SeqCst);
+                store.pull(&source(&server)).await.unwrap_or_else(|error| panic!("{how}, {part} at {at}: {error}"));
+            }
+        }
+    }
+}
