@@ -70,7 +70,9 @@ impl Layers<'_> {
         if inspectors.is_empty() {
             return Ok(());
         }
-        let lacking = self.tasks.spawn(move || trees.uninspected(&digest, &inspectors)).join().await?;
+        let reader = self.unpacker.reader(layer.media_type.as_deref())?;
+        let by = reader.clone();
+        let lacking = self.tasks.spawn(move || trees.uninspected(&digest, by.as_ref(), &inspectors)).join().await?;
         if lacking.is_empty() {
             return Ok(());
         }
@@ -85,15 +87,16 @@ impl Layers<'_> {
                 let subject = format!("layer {}", layer.digest);
                 return Err(Error::DigestMismatch { subject, expected: layer.digest, actual });
             }
-            trees.keep_reports(&layer.digest, reports)
+            trees.keep_reports(&layer.digest, reader.as_ref(), reports)
         };
         self.tasks.spawn(work).join().await
     }
 
     async fn attempt(&self, descriptor: &Descriptor, layer: &LayerDescriptor) -> Result<Brought> {
         let mut mended = false;
+        let reader = self.unpacker.reader(layer.media_type.as_deref())?;
         loop {
-            let Claim::Granted(tree) = self.storage.trees().begin_async(layer).await? else {
+            let Claim::Granted(tree) = self.storage.trees().begin_async(layer, reader.as_ref()).await? else {
                 return self.complete(descriptor, layer).await;
             };
             // Noted before it is made: this future may be dropped while a thread commits the tree.

@@ -32,6 +32,16 @@ pub trait StreamUnpacker: Send + Sync {
         false
     }
 
+    /// Returns the identity of the plugin that reads layers of this media type; nothing for the first-party guests. [`Decoded::reader`]
+    /// of such a layer is the same, and only a tree that has it is used again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] for a media type that nobody reads.
+    fn reader(&self, _media_type: Option<&str>) -> Result<Option<Digest>> {
+        Ok(None)
+    }
+
     /// Who inspects layers: the digests by which their reports are found. By default, nobody.
     fn inspectors(&self) -> Vec<Digest> {
         Vec::new()
@@ -85,6 +95,10 @@ impl StreamUnpacker for Unpacker {
 
     fn reads(&self, media_type: &str) -> bool {
         self.extensions().reads(media_type)
+    }
+
+    fn reader(&self, media_type: Option<&str>) -> Result<Option<Digest>> {
+        self.extensions().reader_identity(media_type, &[])
     }
 
     fn inspectors(&self) -> Vec<Digest> {

@@ -20,10 +20,11 @@ use super::merge::{Merge, PreservedLayer};
 use super::provide::LayerProvider as _;
 use super::source;
 use super::unpack::{UnpackOptions, trees, writer_options};
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::store::{
     ImageObject, ImageStorage, LayerDescriptor, StagedTree, Tree, Trees, Unpacked, Watch, merged_name, overlay_form,
-    root_name,
+    overlay_name, readers_of, root_name,
 };
 use crate::tree::entry::TreePath;
 use crate::tree::{Explain as _, LayerRecord, Marker, TreeWriter};
@@ -164,10 +165,13 @@ impl Making<'_> {
     /// A layer with its removals in overlayfs's form.
     fn overlay(&self, index: usize) -> Result<Tree> {
         let layer = self.descriptor(index)?;
+        let reader = self.unpacker.extensions().reader_identity(layer.media_type.as_deref(), &[])?;
+        let name = LayerDescriptor::of(overlay_name(layer));
         self.made
-            .ensure_with(layer, &self.watch(), |staged| {
+            .ensure_with(&name, reader.as_ref(), &self.watch(), |staged| {
                 let blob = self.storage.open_layer(&layer.digest)?;
-                overlay_form(self.unpacker, blob, layer, staged.directory_handle()?, &self.watch())
+                overlay_form(self.unpacker, blob, layer, staged.directory_handle()?, &self.watch())?;
+                Ok(derived(staged, reader.as_ref()))
             })
             .map_err(|error| self.storage.explain(error, layer, &self.image.reference))
     }
@@ -175,9 +179,9 @@ impl Making<'_> {
     /// The layers up to one, made one.
     fn merged(&self, index: usize) -> Result<Tree> {
         let layers = self.layers.get(..=index).unwrap_or_default();
-        let digests: Vec<_> = layers.iter().map(|tree| &tree.record().digest).collect();
-        let name = LayerDescriptor::of(merged_name(&digests));
-        self.made.ensure_with(&name, &self.watch(), |staged| {
+        let name = LayerDescriptor::of(merged_name(self.image.layers.get(..=index).unwrap_or_default()));
+        let reader = readers_of(layers);
+        self.made.ensure_with(&name, reader.as_ref(), &self.watch(), |staged| {
             let options = writer_options(self.unpacker, &self.options.cancel);
             let mut merge = Merge::new(staged.directory_handle()?, options)?;
             for tree in layers {
@@ -186,15 +190,16 @@ impl Making<'_> {
             }
             merge.finish()?;
             layers.iter().try_for_each(Tree::check_whole)?;
-            Ok(derived(staged))
+            Ok(derived(staged, reader.as_ref()))
         })
     }
 
     /// A root directory like that of a layer, without content.
     fn root(&self, index: usize) -> Result<Tree> {
         let tree = self.layers.get(index).ok_or(Error::Interrupted)?;
-        let name = LayerDescriptor::of(root_name(&tree.record().digest));
-        self.made.ensure_with(&name, &self.watch(), |staged| {
+        let name = LayerDescriptor::of(root_name(self.descriptor(index)?));
+        let reader = readers_of(std::slice::from_ref(tree));
+        self.made.ensure_with(&name, reader.as_ref(), &self.watch(), |staged| {
             let from: OwnedFd = tree.directory().try_clone_to_owned().map_err(|e| Error::io("hold", b"/", e))?;
             let options = writer_options(self.unpacker, &self.options.cancel);
             let mut writer = TreeWriter::new(staged.directory_handle()?, options)?;
@@ -202,20 +207,20 @@ impl Making<'_> {
             writer.finish_layer()?;
             writer.finish()?;
             tree.check_whole()?;
-            Ok(derived(staged))
+            Ok(derived(staged, reader.as_ref()))
         })
     }
 }
 
 /// What is said of a tree that was made of trees that were verified.
-fn derived(staged: &StagedTree) -> Unpacked {
+fn derived(staged: &StagedTree, reader: Option<&Digest>) -> Unpacked {
     let digest = staged.layer().digest.clone();
     Unpacked {
         blob: digest.clone(),
         blob_bytes: 0,
         diff_id: digest,
         record: b"{}".to_vec(),
-        reader: None,
+        reader: reader.cloned(),
         reports: Vec::new(),
     }
 }

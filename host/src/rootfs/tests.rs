@@ -186,7 +186,7 @@ fn an_unpack_that_waits_for_another_ends_when_it_is_given_up() {
     let temp = tempfile::tempdir().unwrap();
     let storage = open(&temp.path().join("store"));
     let image = publish(&storage, &["one"]);
-    let staged = storage.trees().begin(&image.layers[0]).unwrap().granted().unwrap();
+    let staged = storage.trees().begin(&image.layers[0], None).unwrap().granted().unwrap();
     let options = UnpackOptions::default();
     let dest = temp.path().join("rootfs");
     std::thread::scope(|scope| {

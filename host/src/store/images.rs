@@ -8,13 +8,14 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::store::durability::Durability;
 use crate::store::file::{self, Flush};
-use crate::store::image::ImageObject;
+use crate::store::image::{ImageObject, LayerDescriptor};
 use crate::store::layout::{self, BlobKind};
 use crate::store::lease::Keeps;
 use crate::store::manifest::not_found;
 use crate::store::refs::ImageRef;
 use crate::store::stage::{Draft, Staged};
 use crate::store::storage::ImageStorage;
+use crate::store::trees::Look;
 
 impl ImageStorage {
     /// Lets a reference stand for an image, last of all: manifest and configuration must be there and right, and each layer
@@ -66,7 +67,7 @@ impl ImageStorage {
             let held = layout::file_size(blobs, &BlobKind::Layer.file_name(&layer.digest));
             let right = held.is_some() && layer.size.is_none_or(|size| held == Some(size));
             if !right || !self.secure(BlobKind::Layer, &layer.digest)? {
-                trees.push(&layer.digest);
+                trees.push(layer);
             }
         }
         if self.durability().flush() == Flush::Now {
@@ -100,15 +101,17 @@ impl ImageStorage {
 
     /// Makes trees durable: all, if that is wanted, and those without a blob of their layer unless nothing is to be durable.
     /// A tree is as good as a blob, if a power cut leaves it.
-    fn secure_trees(&self, alone: &[&Digest]) -> Result<()> {
+    fn secure_trees(&self, alone: &[&LayerDescriptor]) -> Result<()> {
         let promoted = self.durability() == Durability::Layer;
         if promoted {
             self.trees().promote_older(Duration::ZERO)?;
         }
-        for digest in alone {
-            let synced = || match self.durability() {
-                Durability::None => Ok(self.trees().is_ready(digest)),
-                Durability::Image | Durability::Layer => self.trees().is_synced(digest),
+        for layer in alone {
+            let LayerDescriptor { digest, media_type, .. } = layer;
+            let reader = self.unpacker().reader(media_type.as_deref(), &[])?;
+            let synced = || match self.trees().look(layer, reader.as_ref())? {
+                Look::Ready(_, record) => Ok(self.durability() == Durability::None || record.synced),
+                Look::Unmeasured | Look::Otherwise | Look::Absent => Ok::<_, Error>(false),
             };
             if !synced()? && !promoted {
                 self.trees().promote_older(Duration::ZERO)?;

@@ -55,6 +55,7 @@ use crate::store::images::unknown;
 use crate::store::lock::{self, InUse, Locks, waiting};
 use crate::store::storage::ImageStorage;
 use crate::store::sweep::Sweep;
+use crate::store::overlay::Source;
 use crate::store::{file, layout, overlay};
 
 const SUFFIX: &str = ".lease";
@@ -178,8 +179,7 @@ impl ImageStorage {
 /// What an image consists of, and what may be made of it for overlayfs.
 fn digests(image: &ImageObject) -> impl Iterator<Item = Digest> {
     let parts = [&image.manifest_digest, &image.config_digest].into_iter().chain(image.layer_digests()).cloned();
-    let layers: Vec<_> = image.layer_digests().collect();
-    parts.chain(overlay::names(&layers).collect::<Vec<_>>())
+    parts.chain(overlay::names(image.layers.iter().map(Source::from)))
 }
 
 fn lease(locks: &Locks, digests: BTreeSet<Digest>, cancel: Option<&Cancel>) -> Result<Lease> {

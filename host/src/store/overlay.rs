@@ -1,16 +1,18 @@
 //! Trees for overlayfs that are not simply a layer's own: kept in `overlay/`, apart from `extracted/`.
 //!
-//! Of three kinds, each under a name that follows from layers alone, so that it is known what an image may have there:
-//! a layer in the form of an overlay, under the layer's digest; several layers made one, and a root directory without content,
-//! under a hash of what they are made of.
+//! Of three kinds: a layer in the form of an overlay, several layers made one, and a root directory without content. The name of each is
+//! a hash of its kind and of the layers that it is made of, each with its digest and its format, so that it is known from a manifest
+//! what an image may have there. The record says which readers made those layers' trees, and counts for no other ones.
 
 use std::sync::Arc;
 
 use crate::digest::Digest;
 use crate::error::Result;
+use crate::store::image::LayerDescriptor;
 use crate::store::layout;
 use crate::store::storage::ImageStorage;
-use crate::store::trees::Trees;
+use crate::store::trees::{Tree, Trees};
+use crate::unpack::Compression;
 
 const NAME: &str = "overlay";
 
@@ -36,39 +38,129 @@ impl ImageStorage {
     }
 }
 
+/// A layer as the names of trees that are made of it say it: its digest, and the format in which its media type has it read. One
+/// blob in two formats is two layers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Source(String);
+
+impl Source {
+    pub(super) fn new(digest: &Digest, media_type: Option<&str>) -> Self {
+        let media_type = media_type.unwrap_or_default();
+        Self(match Compression::from_media_type(media_type) {
+            // Both specifications have a type for each of these.
+            Ok(compression) => format!("{digest} {compression}"),
+            Err(_) => {
+                let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+                format!("{digest} as {essence}")
+            }
+        })
+    }
+}
+
+impl From<&LayerDescriptor> for Source {
+    fn from(layer: &LayerDescriptor) -> Self {
+        Self::new(&layer.digest, layer.media_type.as_deref())
+    }
+}
+
+/// The name of a layer in the form of an overlay.
+pub(crate) fn overlay_name(layer: &LayerDescriptor) -> Digest {
+    name_of("overlay form", &layer.into())
+}
+
 /// The name of layers that were made one, lowest first.
-pub(crate) fn merged_name(layers: &[&Digest]) -> Digest {
-    let layers: Vec<_> = layers.iter().map(ToString::to_string).collect();
-    Digest::of(format!("cofferdam merged layers\n{}\n", layers.join("\n")).as_bytes())
+pub(crate) fn merged_name(layers: &[LayerDescriptor]) -> Digest {
+    layers.iter().fold(merged_start(), |below, layer| merged_step(&below, &layer.into()))
 }
 
 /// The name of a root directory like that of a layer.
-pub(crate) fn root_name(layer: &Digest) -> Digest {
-    Digest::of(format!("cofferdam root\n{layer}\n").as_bytes())
+pub(crate) fn root_name(layer: &LayerDescriptor) -> Digest {
+    name_of("root", &layer.into())
+}
+
+/// Identity of the readers of several trees, for the record of what is made of them; nothing if the first-party guests made each.
+pub(crate) fn readers_of(trees: &[Tree]) -> Option<Digest> {
+    let readers: Vec<_> = trees.iter().map(|tree| tree.record().reader.as_ref()).collect();
+    match readers.as_slice() {
+        [one] => one.cloned(),
+        many if many.iter().all(Option::is_none) => None,
+        many => {
+            let lines: Vec<_> = many.iter().map(|reader| reader.map_or_else(String::new, Digest::to_string)).collect();
+            Some(Digest::of(format!("cofferdam readers\n{}\n", lines.join("\n")).as_bytes()))
+        }
+    }
+}
+
+fn name_of(kind: &str, layer: &Source) -> Digest {
+    Digest::of(format!("cofferdam {kind}\n{}\n", layer.0).as_bytes())
+}
+
+/// Each name follows from that of the layers below, so that all names of an image cost one hash a layer.
+fn merged_start() -> Digest {
+    Digest::of(b"cofferdam merged layers\n")
+}
+
+fn merged_step(below: &Digest, layer: &Source) -> Digest {
+    Digest::of(format!("{below}\n{}\n", layer.0).as_bytes())
 }
 
 /// All names that trees of an image can have here. `layers` are its layers, lowest first.
-pub(super) fn names(layers: &[&Digest]) -> impl Iterator<Item = Digest> {
-    (0..layers.len())
-        .filter_map(move |top| {
-            let digest = *layers.get(top)?;
-            Some([digest.clone(), root_name(digest), merged_name(layers.get(..=top)?)])
-        })
-        .flatten()
+pub(super) fn names(layers: impl IntoIterator<Item = Source>) -> impl Iterator<Item = Digest> {
+    let mut merged = merged_start();
+    layers.into_iter().flat_map(move |layer| {
+        merged = merged_step(&merged, &layer);
+        [name_of("overlay form", &layer), name_of("root", &layer), merged.clone()]
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
+
+    fn layer(content: &[u8], media_type: &str) -> LayerDescriptor {
+        LayerDescriptor { media_type: Some(media_type.into()), ..LayerDescriptor::of(Digest::of(content)) }
+    }
+
+    fn all(layers: &[LayerDescriptor]) -> Vec<Digest> {
+        names(layers.iter().map(Source::from)).collect()
+    }
+
     #[test]
     fn each_thing_has_a_name_of_its_own() {
-        let digests = [Digest::of(b"a"), Digest::of(b"b")];
-        let [a, b] = &digests;
-        let mut all: Vec<_> = names(&[a, b]).chain(names(&[b, a])).collect();
-        all.sort();
-        all.dedup();
+        let [a, b] = [layer(b"a", TAR), layer(b"b", TAR)];
+        let mut both = [all(&[a.clone(), b.clone()]), all(&[b.clone(), a.clone()])].concat();
+        both.sort();
+        both.dedup();
         // Both orders share the layers and their roots, and nothing else.
-        assert_eq!(all.len(), 2 + 2 + 4);
+        assert_eq!(both.len(), 2 + 2 + 4);
+        for layers in [vec![a.clone()], vec![a.clone(), b.clone()], vec![b.clone(), a.clone()]] {
+            let names = all(&layers);
+            let last = layers.last().unwrap();
+            for name in [overlay_name(last), root_name(last), merged_name(&layers)] {
+                assert!(names.contains(&name), "it is not known that this image may have it");
+            }
+        }
+    }
+
+    /// One blob that two images have read in two ways is two things, in each place where it is part of a name.
+    #[test]
+    fn what_a_layer_is_read_as_is_part_of_the_name() {
+        let (tar, plugin) = (layer(b"a", TAR), layer(b"a", "application/vnd.example.layer"));
+        let top = layer(b"b", TAR);
+        for (one, other) in [
+            (all(&[tar.clone()]), all(&[plugin.clone()])),
+            (all(&[plugin.clone()]), all(&[layer(b"a", "application/vnd.other.layer")])),
+        ] {
+            assert!(one.iter().all(|name| !other.contains(name)));
+        }
+        assert_ne!(merged_name(&[tar.clone(), top.clone()]), merged_name(&[plugin.clone(), top.clone()]));
+        assert_ne!(merged_name(&[top.clone(), tar.clone()]), merged_name(&[top, plugin.clone()]));
+        // The types of both specifications, and their spellings, mean one format.
+        for same in ["application/vnd.docker.image.rootfs.diff.tar", "Application/vnd.OCI.image.layer.v1.tar; x=y"] {
+            assert_eq!(all(&[tar.clone()]), all(&[layer(b"a", same)]));
+        }
+        assert_eq!(all(&[plugin]), all(&[layer(b"a", "application/VND.example.layer;v=1")]));
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::store::layout::{self, BlobKind};
+use crate::store::overlay::Source;
 use crate::store::lease::Leased;
 use crate::store::refs::{ImageRef, Listing};
 use crate::store::storage::ImageStorage;
@@ -182,7 +183,8 @@ fn name_parts(manifest: &[u8], digest: &Digest, parts: &mut Parts) -> bool {
     parts.documents.insert((Document::Config, config));
     let layers: Result<Vec<Digest>> = parsed.layers.iter().map(|layer| layer.digest.parse()).collect();
     let Ok(layers) = layers else { return false };
-    parts.overlay.extend(overlay::names(&layers.iter().collect::<Vec<_>>()));
+    let sources = layers.iter().zip(&parsed.layers).map(|(digest, layer)| Source::new(digest, Some(&layer.media_type)));
+    parts.overlay.extend(overlay::names(sources));
     parts.layers.extend(layers);
     true
 }

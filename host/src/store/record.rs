@@ -9,6 +9,8 @@
 //!   copied here, restored from a backup, or put in the place of ours by another program is another directory;
 //! * and the machine has not been started since (same boot id), or a sync of the whole file system came after the tree
 //!   was written (`synced`, see [`super::Trees::promote`]). After a power cut the files of an unsynced tree may be empty;
+//! * and the same reader made it: a plugin of the same identity (component, settings, grants), or the first-party guests, with the
+//!   owners of files where this process keeps them. A plugin that was replaced gives another tree;
 //! * and what the merge needs to know about the layer is there in the form that this version reads. That may be large and is
 //!   a file of its own, `<digest>.layer.json`, which the record names by its hash.
 //!
@@ -24,7 +26,6 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::store::image::LayerDescriptor;
 use crate::tree::LayerRecord;
-use crate::unpack::Compression;
 
 /// The version of the form below. Another one vouches for nothing.
 const VERSION: u32 = 2;
@@ -64,12 +65,24 @@ pub struct TreeRecord {
     /// The list of all that is in the tree, once there is one. A version that knows no lists ignores it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) list: Option<FilePart>,
-    /// The plugin that decoded or read the layer: its identity. Nothing for the first-party guests.
+    /// Identity of the plugin that decoded or read the layer. Nothing for the first-party guests, whose rules have the version
+    /// `layer_version`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) reader: Option<Digest>,
+    /// Where the owners of files are kept: in the inodes, or in attributes. Nothing in records of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) owners: Option<OwnersIn>,
     /// What inspectors said of the layer, if any did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) reports: Option<FilePart>,
+}
+
+/// Where a tree keeps the owners of its files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum OwnersIn {
+    Inodes,
+    Attributes,
 }
 
 /// Hash and size of a file beside the record.
@@ -134,6 +147,7 @@ impl TreeRecord {
             layer: FilePart { digest: Digest::of(&unpacked.record), bytes: unpacked.record.len() as u64 },
             list: None,
             reader: unpacked.reader.clone(),
+            owners: None,
             reports: None,
         }
     }
@@ -148,11 +162,10 @@ impl TreeRecord {
             && (self.synced || same_boot)
     }
 
-    /// Whether the layer was read as its media type wants it: by a first-party guest, or by a plugin. One blob can be two things to
-    /// two readers.
-    pub(super) fn was_read_as(&self, layer: &LayerDescriptor) -> bool {
-        let of_plugin = |media_type: &String| Compression::from_media_type(media_type).is_err();
-        layer.media_type.as_ref().is_none_or(|media_type| of_plugin(media_type) == self.reader.is_some())
+    /// Returns true if this reader made the tree, and the owners of its files are where this process keeps them. One blob can be
+    /// two things to two readers, and another thing to the next version of a plugin.
+    pub(super) fn was_made_by(&self, reader: Option<&Digest>, owners: OwnersIn) -> bool {
+        self.reader.as_ref() == reader && self.owners.is_none_or(|noted| noted == owners)
     }
 
     /// Whether the tree is what the layer claims; not known if it was measured by other algorithms only.
@@ -167,8 +180,22 @@ impl TreeRecord {
     }
 }
 
+/// Compares what was measured of a layer with what it claims: the blob's digest, its size if declared, the `DiffID` if known.
+pub(super) fn check_claims(layer: &LayerDescriptor, unpacked: &super::Unpacked) -> Result<()> {
+    let LayerDescriptor { digest, size, .. } = layer;
+    let subject = || format!("layer {digest}");
+    if unpacked.blob != *digest {
+        let (expected, actual) = (digest.clone(), unpacked.blob.clone());
+        return Err(Error::DigestMismatch { subject: subject(), expected, actual });
+    }
+    if let Some(expected) = size.filter(|&size| size != unpacked.blob_bytes) {
+        return Err(Error::SizeMismatch { subject: subject(), expected, actual: unpacked.blob_bytes });
+    }
+    check_diff_id(layer, &unpacked.diff_id)
+}
+
 /// Compares a decoded layer's digest with what the layer claims, if it does.
-pub(super) fn check_diff_id(layer: &LayerDescriptor, actual: &Digest) -> Result<()> {
+fn check_diff_id(layer: &LayerDescriptor, actual: &Digest) -> Result<()> {
     match &layer.diff_id {
         Some(expected) if expected != actual => Err(Error::DigestMismatch {
             subject: format!("layer {}, decoded,", layer.digest),

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::store::ensure::reader_of;
 use crate::store::file::{self, Flush};
 use crate::store::image::LayerDescriptor;
 use crate::store::record::{FilePart, TreeRecord};
@@ -82,12 +83,18 @@ impl Trees {
         Ok(())
     }
 
-    /// Which of these inspectors have left no report about a layer whose tree is there.
-    pub(crate) fn uninspected(&self, digest: &Digest, inspectors: &[Digest]) -> Result<Vec<Digest>> {
+    /// Which of these inspectors have left no report about a layer whose tree is there, as this reader gives it: what they said of
+    /// another reading of the same blob does not count.
+    pub(crate) fn uninspected(
+        &self,
+        digest: &Digest,
+        reader: Option<&Digest>,
+        inspectors: &[Digest],
+    ) -> Result<Vec<Digest>> {
         if inspectors.is_empty() {
             return Ok(Vec::new());
         }
-        let reports = match self.vouched(digest)? {
+        let reports = match self.vouched(digest)?.filter(|(_, record)| record.reader.as_ref() == reader) {
             Some((_, record)) => self.reports(&record)?,
             None => Vec::new(),
         };
@@ -95,10 +102,16 @@ impl Trees {
         Ok(inspectors.iter().filter(lacks).cloned().collect())
     }
 
-    /// Keeps reports about a layer whose tree is there.
-    pub(crate) fn keep_reports(&self, digest: &Digest, reports: Vec<InspectorReport>) -> Result<()> {
+    /// Keeps reports about a layer whose tree, made by this reader, is there.
+    pub(crate) fn keep_reports(
+        &self,
+        digest: &Digest,
+        reader: Option<&Digest>,
+        reports: Vec<InspectorReport>,
+    ) -> Result<()> {
         let _lock = self.0.locks.acquire_unless(&self.lock_name(digest), None)?;
-        let Some((_, mut record)) = self.vouched(digest)? else { return Ok(()) };
+        let vouched = self.vouched(digest)?.filter(|(_, record)| record.reader.as_ref() == reader);
+        let Some((_, mut record)) = vouched else { return Ok(()) };
         self.add_reports(&mut record, reports)?;
         self.write_record(&record)
     }
@@ -120,15 +133,20 @@ impl ImageStorage {
     pub(crate) fn ensure_inspected(
         &self,
         layer: &LayerDescriptor,
-        open: impl FnOnce() -> Result<File>,
+        open: impl Fn() -> Result<File>,
         watch: &Watch,
     ) -> Result<()> {
         let unpacker = self.unpacker();
-        if self.trees().uninspected(&layer.digest, &unpacker.inspectors())?.is_empty() {
+        let inspectors = unpacker.inspectors();
+        if inspectors.is_empty() {
+            return Ok(());
+        }
+        let reader = reader_of(unpacker, layer, &open)?;
+        if self.trees().uninspected(&layer.digest, reader.as_ref(), &inspectors)?.is_empty() {
             return Ok(());
         }
         let inspected = open().and_then(|blob| unpacker.inspect(blob, layer, watch));
         let reports = inspected.map_err(|error| error.context(format!("inspecting layer {}", layer.digest)))?;
-        self.trees().keep_reports(&layer.digest, reports)
+        self.trees().keep_reports(&layer.digest, reader.as_ref(), reports)
     }
 }

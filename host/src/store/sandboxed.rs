@@ -12,9 +12,10 @@ use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::sandbox::{Sandbox, SandboxOptions};
 use crate::store::image::LayerDescriptor;
+use crate::store::record::check_claims;
 use crate::store::unpacker::{LayerUnpacker, Unpacked, Watch};
 use crate::tree::{LayerRecord, Mode, TreeWriter, WriterOptions};
-use crate::unpack::{InspectorReport, Layer, LayerReport, Unpacker};
+use crate::unpack::{Extensions, InspectorReport, Layer, LayerReport, Unpacker};
 
 impl LayerUnpacker for Unpacker {
     fn unpack(&self, blob: File, layer: &LayerDescriptor, dest: OwnedFd, watch: &Watch) -> Result<Unpacked> {
@@ -25,6 +26,10 @@ impl LayerUnpacker for Unpacker {
 
     fn reads(&self, media_type: &str) -> bool {
         self.extensions().reads(media_type)
+    }
+
+    fn reader(&self, media_type: Option<&str>, first_bytes: &[u8]) -> Result<Option<Digest>> {
+        self.extensions().reader_identity(media_type, first_bytes)
     }
 
     fn inspectors(&self) -> Vec<Digest> {
@@ -100,17 +105,18 @@ fn alone(
     Ok((report, record))
 }
 
-/// Unpacks a layer alone into the empty directory `dest`, with its removals as overlayfs has them.
+/// Unpacks a layer alone into the empty directory `dest`, with its removals as overlayfs has them. Checks all that the descriptor
+/// claims.
 pub(crate) fn overlay_form(
     unpacker: &Unpacker,
     blob: File,
     layer: &LayerDescriptor,
     dest: OwnedFd,
     watch: &Watch,
-) -> Result<Unpacked> {
+) -> Result<()> {
     let (source, mode) = (measured(blob, layer, watch)?, Mode::Overlay);
     let (report, record) = alone(unpacker, source, dest, mode, &watch.cancel)?;
-    Unpacked::new(report, &record)
+    check_claims(layer, &Unpacked::new(report, &record)?)
 }
 
 /// A layer's blob as a layer of which all is measured and checked.
@@ -155,6 +161,10 @@ impl Deferred {
 impl LayerUnpacker for Deferred {
     fn unpack(&self, blob: File, layer: &LayerDescriptor, dest: OwnedFd, watch: &Watch) -> Result<Unpacked> {
         Unpacker::new(self.sandbox()?, self.limits.clone()).unpack(blob, layer, dest, watch)
+    }
+
+    fn reader(&self, media_type: Option<&str>, first_bytes: &[u8]) -> Result<Option<Digest>> {
+        Extensions::default().reader_identity(media_type, first_bytes)
     }
 
     fn with_limits(self: Arc<Self>, limits: &Limits) -> Arc<dyn LayerUnpacker> {

@@ -15,7 +15,7 @@ use crate::store::layout;
 use crate::store::lock::{Lock, blocking, waiting};
 use crate::store::names::{self, Staging};
 use crate::store::promote;
-use crate::store::record::{self, Identity, TreeRecord, check_diff_id};
+use crate::store::record::{self, Identity, TreeRecord, check_claims};
 use crate::store::stage::Claim;
 use crate::store::trace::step;
 use crate::store::trees::{Look, Tree, Trees};
@@ -49,22 +49,35 @@ impl Trees {
     /// Begins to make a layer's tree, unless it is there: waits for others who make it, then makes an empty staging
     /// directory. A tree that nothing vouches for is removed first. Blocks the thread.
     ///
+    /// `reader` is [`super::LayerUnpacker::reader`] of the unpacker that will make it: a tree that another one made is not taken for
+    /// it, and stays until the new one is committed in its place.
+    ///
     /// Who calls this twice for one layer, without dropping the first, waits for themselves.
-    pub fn begin(&self, layer: &LayerDescriptor) -> Result<Claim<StagedTree>> {
-        self.begin_unless(layer, None)
+    pub fn begin(&self, layer: &LayerDescriptor, reader: Option<&Digest>) -> Result<Claim<StagedTree>> {
+        self.begin_unless(layer, reader, None)
     }
 
     /// As [`Trees::begin`]; waits until that is given up.
-    pub(crate) fn begin_unless(&self, layer: &LayerDescriptor, cancel: Option<&Cancel>) -> Result<Claim<StagedTree>> {
-        match self.wait(layer, cancel)? {
-            Some(lock) => self.begin_locked(layer, lock),
+    pub(crate) fn begin_unless(
+        &self,
+        layer: &LayerDescriptor,
+        reader: Option<&Digest>,
+        cancel: Option<&Cancel>,
+    ) -> Result<Claim<StagedTree>> {
+        match self.wait(layer, reader, cancel)? {
+            Some(lock) => self.begin_locked(layer, reader, lock),
             None => Ok(Claim::Present),
         }
     }
 
     /// Waits until nobody else makes a layer's tree; nothing if it is there before that.
-    fn wait(&self, layer: &LayerDescriptor, cancel: Option<&Cancel>) -> Result<Option<Lock>> {
-        if matches!(self.look(layer)?, Look::Ready(..)) {
+    fn wait(
+        &self,
+        layer: &LayerDescriptor,
+        reader: Option<&Digest>,
+        cancel: Option<&Cancel>,
+    ) -> Result<Option<Lock>> {
+        if matches!(self.look(layer, reader)?, Look::Ready(..)) {
             return Ok(None);
         }
         self.0.access.writable()?;
@@ -72,26 +85,36 @@ impl Trees {
         Ok(Some(lock))
     }
 
-    fn begin_locked(&self, layer: &LayerDescriptor, lock: Lock) -> Result<Claim<StagedTree>> {
-        match self.look(layer)? {
+    fn begin_locked(
+        &self,
+        layer: &LayerDescriptor,
+        reader: Option<&Digest>,
+        lock: Lock,
+    ) -> Result<Claim<StagedTree>> {
+        match self.look(layer, reader)? {
             Look::Ready(..) => return Ok(Claim::Present),
-            // It stays: others may count on it, and the commit will know whether it is right.
-            Look::Unmeasured => {}
+            // It stays: others may count on it, and the commit will know whether it is right. So an image that cannot be read in
+            // another way does no harm to one that can.
+            Look::Unmeasured | Look::Otherwise => {}
             Look::Absent => self.clear(&layer.digest)?,
         }
         self.stage(layer, lock).map(Claim::Granted)
     }
 
     /// As [`Trees::begin`], without blocking the executor. To be given up by dropping the future.
-    pub async fn begin_async(&self, layer: &LayerDescriptor) -> Result<Claim<StagedTree>> {
-        let (trees, layer) = (self.clone(), layer.clone());
+    pub async fn begin_async(
+        &self,
+        layer: &LayerDescriptor,
+        reader: Option<&Digest>,
+    ) -> Result<Claim<StagedTree>> {
+        let (trees, layer, reader) = (self.clone(), layer.clone(), reader.cloned());
         let waited = waiting({
-            let (trees, layer) = (trees.clone(), layer.clone());
-            move || trees.wait(&layer, None)
+            let (trees, layer, reader) = (trees.clone(), layer.clone(), reader.clone());
+            move || trees.wait(&layer, reader.as_ref(), None)
         });
         match waited.await? {
             // Not on the thread that waited, which nobody waits for: a program that ends would leave what was staged.
-            Some(lock) => blocking(move || trees.begin_locked(&layer, lock)).await,
+            Some(lock) => blocking(move || trees.begin_locked(&layer, reader.as_ref(), lock)).await,
             None => Ok(Claim::Present),
         }
     }
@@ -136,16 +159,7 @@ impl StagedTree {
     /// Compares what was measured while the tree was written with what the layer claims: the blob's digest, its size if
     /// declared, the `DiffID` if known. If they differ the tree is gone.
     pub fn verify(self, unpacked: Unpacked) -> Result<VerifiedTree> {
-        let LayerDescriptor { digest, size, .. } = &self.layer;
-        let subject = || format!("layer {digest}");
-        if unpacked.blob != *digest {
-            let (expected, actual) = (digest.clone(), unpacked.blob);
-            return Err(Error::DigestMismatch { subject: subject(), expected, actual });
-        }
-        if let Some(expected) = size.filter(|&size| size != unpacked.blob_bytes) {
-            return Err(Error::SizeMismatch { subject: subject(), expected, actual: unpacked.blob_bytes });
-        }
-        check_diff_id(&self.layer, &unpacked.diff_id)?;
+        check_claims(&self.layer, &unpacked)?;
         Ok(VerifiedTree { staged: self, unpacked })
     }
 }
@@ -191,16 +205,18 @@ impl VerifiedTree {
         let trees = staged.trees.clone();
         let digest = staged.layer.digest.clone();
         if let Some((directory, record)) = trees.vouched(&digest)? {
-            if record.reader != unpacked.reader {
-                // Whoever asked for it looked for one that was read in this way, and found none.
-                return Err(busy(&digest));
+            if record.was_made_by(unpacked.reader.as_ref(), trees.owners()) {
+                return staged.confirm(directory, record, unpacked);
             }
-            return staged.confirm(directory, record, unpacked);
+            // Another reading of the same blob. Whoever has its tree open keeps it.
+            drop(directory);
+            trees.clear(&digest)?;
         }
         let mark = record::mark(&staged.directory)?;
         let mut record = TreeRecord::new(digest.clone(), &unpacked, mark, Identity::of(&staged.directory)?);
         record.boot_id.clone_from(&trees.0.boot_id);
         record.written_at = promote::seconds();
+        record.owners = Some(trees.owners());
         trees.write_layer(&digest, &unpacked.record)?;
         trees.add_reports(&mut record, unpacked.reports.clone())?;
         if record.boot_id.is_none() {

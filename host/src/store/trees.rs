@@ -9,7 +9,7 @@
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use cap_std::fs::Dir;
@@ -25,11 +25,11 @@ use crate::store::layout;
 use crate::store::lock::Locks;
 use crate::store::meta::Access;
 use crate::store::names::{self, Staging, StagingName};
-use crate::store::record::{self, Identity, TreeRecord};
+use crate::store::record::{self, Identity, OwnersIn, TreeRecord};
 use crate::store::reports::{self, reports_name};
 use crate::store::sweep::Sweep;
 use crate::store::tree_list::{self, list_name};
-use crate::tree::{check_tree, remove_tree_unless};
+use crate::tree::{check_tree, keeps_owners, remove_tree_unless};
 
 /// A directory of trees: the registry's, or one local layout's.
 #[derive(Clone, Debug)]
@@ -45,6 +45,8 @@ pub(super) struct Inner {
     scope: String,
     pub(super) boot_id: Option<String>,
     pub(super) access: Access,
+    /// Where trees that are made now keep the owners of files: found out once.
+    owners: OnceLock<OwnersIn>,
     /// The lock of a local layout's directory, shared: nobody collects its trees while somebody has it open.
     _held: Option<File>,
 }
@@ -86,6 +88,8 @@ pub(super) enum Look {
     Ready(File, Box<TreeRecord>),
     /// A tree, of which it is not known whether it is: the claim is of an algorithm by which nobody measured it.
     Unmeasured,
+    /// A tree of the same blob that another reader made, or that keeps the owners of files elsewhere.
+    Otherwise,
     /// Nothing that counts.
     Absent,
 }
@@ -100,7 +104,7 @@ impl Trees {
         boot_id: Option<String>,
         access: Access,
     ) -> Self {
-        Self(Arc::new(Inner { path, extracted, records, locks, scope, boot_id, access, _held: None }))
+        Self(Arc::new(Inner { path, extracted, records, locks, scope, boot_id, access, owners: OnceLock::new(), _held: None }))
     }
 
     /// The same, holding on to a file.
@@ -118,13 +122,21 @@ impl Trees {
         matches!(self.vouched(digest), Ok(Some(_)))
     }
 
-    /// Opens a layer's tree if it is there and vouched for. [`Error::DigestMismatch`] if the layer claims another
-    /// `DiffID` than the one that the tree was verified against.
-    pub fn open(&self, layer: &LayerDescriptor) -> Result<Option<Tree>> {
-        match self.look(layer)? {
+    /// Opens a layer's tree if it is there, vouched for, and made by `reader`: [`super::LayerUnpacker::reader`] of the unpacker that
+    /// would make it now. [`Error::DigestMismatch`] if the layer claims another `DiffID` than the one that the tree was verified
+    /// against.
+    pub fn open(&self, layer: &LayerDescriptor, reader: Option<&Digest>) -> Result<Option<Tree>> {
+        match self.look(layer, reader)? {
             Look::Ready(directory, record) => self.hold(directory, *record),
-            Look::Unmeasured | Look::Absent => Ok(None),
+            Look::Unmeasured | Look::Otherwise | Look::Absent => Ok(None),
         }
+    }
+
+    /// Where trees that this process makes here keep the owners of files.
+    pub(super) fn owners(&self) -> OwnersIn {
+        *self.0.owners.get_or_init(|| {
+            if keeps_owners(&*self.0.extracted) { OwnersIn::Inodes } else { OwnersIn::Attributes }
+        })
     }
 
     /// Takes hold of a tree; nothing if it lost its name since it was looked at.
@@ -147,9 +159,11 @@ impl Trees {
     }
 
     /// What is there of a layer's tree.
-    pub(super) fn look(&self, layer: &LayerDescriptor) -> Result<Look> {
-        let vouched = self.vouched(&layer.digest)?.filter(|(_, record)| record.was_read_as(layer));
-        let Some((directory, record)) = vouched else { return Ok(Look::Absent) };
+    pub(super) fn look(&self, layer: &LayerDescriptor, reader: Option<&Digest>) -> Result<Look> {
+        let Some((directory, record)) = self.vouched(&layer.digest)? else { return Ok(Look::Absent) };
+        if !record.was_made_by(reader, self.owners()) {
+            return Ok(Look::Otherwise);
+        }
         Ok(match record.fits(layer)? {
             Some(_) => Look::Ready(directory, Box::new(record)),
             None => Look::Unmeasured,
@@ -244,7 +258,8 @@ impl Trees {
         noted.unwrap_or_else(|| self.measure(digest))
     }
 
-    /// Whether a layer's tree outlives a power cut.
+    /// Returns true if a layer's tree outlives a power cut.
+    #[cfg(test)]
     pub(super) fn is_synced(&self, digest: &Digest) -> Result<bool> {
         Ok(self.vouched(digest)?.is_some_and(|(_, record)| record.synced))
     }

@@ -27,6 +27,17 @@ pub trait LayerUnpacker: Send + Sync {
         false
     }
 
+    /// Returns the identity of the plugin that reads layers of this media type, or, where that is not known, layers that begin with
+    /// these bytes; nothing for the first-party guests. [`Unpacked::reader`] of such a layer is the same, and only a tree that has
+    /// it is used again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] for a media type that nobody reads.
+    fn reader(&self, _media_type: Option<&str>, _first_bytes: &[u8]) -> Result<Option<Digest>> {
+        Ok(None)
+    }
+
     /// Who inspects the layers that this unpacks: the digests by which their reports are found. By default, nobody.
     fn inspectors(&self) -> Vec<Digest> {
         Vec::new()

@@ -21,6 +21,17 @@ pub(super) const UNLISTED: Timestamp = Timestamp { seconds: 0, nanoseconds: 0 };
 /// The permissions of a directory that is only implied.
 pub(super) const IMPLIED: u16 = 0o755;
 
+/// Returns true if [`Ownership::Auto`] means [`Ownership::Real`] for this process in this directory.
+pub(crate) fn keeps_owners(dir: impl AsFd) -> bool {
+    if !rustix::process::geteuid().is_root() {
+        return false;
+    }
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    let Ok(file) = rustix::fs::openat(dir, ".", flags, Mode::empty()) else { return true };
+    // Root of a user namespace with a single id cannot give files away.
+    rustix::fs::fchown(file, Some(Uid::from_raw(1)), Some(Gid::from_raw(1))).is_ok()
+}
+
 /// Where owners go, decided: [`Ownership`] without `Auto`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Owners {
@@ -32,19 +43,10 @@ impl Owners {
     /// Decides what [`Ownership::Auto`] means here, by giving away a file that has no name.
     pub(super) fn decide(ownership: Ownership, root: &OwnedFd) -> Self {
         match ownership {
-            Ownership::Real => return Self::Real,
-            Ownership::Recorded => return Self::Recorded,
-            Ownership::Auto => {}
-        }
-        if !rustix::process::geteuid().is_root() {
-            return Self::Recorded;
-        }
-        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
-        let Ok(file) = rustix::fs::openat(root, ".", flags, Mode::empty()) else { return Self::Real };
-        // Root of a user namespace with a single id cannot.
-        match rustix::fs::fchown(file, Some(Uid::from_raw(1)), Some(Gid::from_raw(1))) {
-            Ok(()) => Self::Real,
-            Err(_) => Self::Recorded,
+            Ownership::Real => Self::Real,
+            Ownership::Recorded => Self::Recorded,
+            Ownership::Auto if keeps_owners(root) => Self::Real,
+            Ownership::Auto => Self::Recorded,
         }
     }
 

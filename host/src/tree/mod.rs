@@ -36,6 +36,7 @@ mod whiteout;
 mod writer;
 pub(crate) mod xattr;
 
+pub(crate) use metadata::keeps_owners;
 pub(crate) use mounts::check_tree;
 pub use options::{Mode, Ownership, Resolver, WriterOptions};
 pub use override_stat::{OverrideKind, OverrideStat};

@@ -1,6 +1,7 @@
 //! The plugins that a layer may meet, and which of them is for which layer.
 
 use super::compression::Compression;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::plugin::World;
 use crate::sandbox::Program;
@@ -55,6 +56,20 @@ impl Extensions {
     /// Whether a plugin reads layers of this media type.
     pub fn reads(&self, media_type: &str) -> bool {
         self.reader(media_type).is_some()
+    }
+
+    /// Returns the identity of the plugin that reads layers of this media type, or that begin with these bytes where that is not
+    /// known; nothing for the first-party guests.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] if nobody reads it.
+    pub(crate) fn reader_identity(&self, media_type: Option<&str>, first_bytes: &[u8]) -> Result<Option<Digest>> {
+        let format = match media_type {
+            Some(media_type) => self.of_media_type(media_type)?,
+            None => self.of_first_bytes(first_bytes),
+        };
+        Ok(format.plugin().map(|program| program.identity().clone()))
     }
 
     /// How a layer of this media type is read.

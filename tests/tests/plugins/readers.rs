@@ -125,3 +125,29 @@ fn a_tree_is_of_one_reading() -> Result<()> {
     bench.cofferdam.ok(["unpack", &bench.layout.source("xz"), &bench.scratch.join("out").display().to_string()])?;
     Ok(())
 }
+
+/// A plugin that is replaced makes trees of its own: those that the old component made are not used any more.
+#[test]
+fn trees_of_a_plugin_that_was_replaced_are_made_again() -> Result<()> {
+    require!("xz");
+    let mut bench = Bench::new()?;
+    bench.add("xz")?;
+    let tar = layers::tar(&[Item::File("a", b"a".to_vec())])?;
+    let layer = xz(&bench, &tar, &layers::compress("xz", &["-c"], &tar)?)?;
+    bench.layout.add_image("v1", &[layer])?;
+    let image = bench.layout.source("v1");
+    let unpacked = || -> Result<Option<u64>> {
+        Ok(bench.cofferdam.ok(["pull", "--json", &image])?.json()?["unpacked_layers"].as_u64())
+    };
+    bench.cofferdam.ok(["pull", &image])?;
+    ensure!(unpacked()? == Some(0), "the tree is not used");
+    let dir = cofferdam_tests::plugins::example("xz")?;
+    let newer = bench.scratch.dir("newer")?;
+    fs::copy(dir.join("xz.wasm"), newer.join("xz.wasm"))?;
+    let manifest = fs::read_to_string(dir.join("plugin.toml"))?;
+    fs::write(newer.join("plugin.toml"), manifest.replacen("description = \"", "description = \"Newer. ", 1))?;
+    bench.cofferdam.ok(["plugin", "add", &newer.display().to_string(), "--all-asked", "--replace"])?;
+    ensure!(unpacked()? == Some(1), "the tree of the old component is used");
+    ensure!(unpacked()? == Some(0), "the tree of the new one is not");
+    Ok(())
+}

@@ -39,6 +39,8 @@ struct Subject<'a> {
     shared: bool,
     /// The mark of the tree that is judged, if something vouches for it.
     mark: Option<String>,
+    /// The reader that made it.
+    reader: Option<Digest>,
 }
 
 impl Subject<'_> {
@@ -96,7 +98,8 @@ impl Check<'_> {
         self.count(|counts| counts.trees += 1);
         let vouched = trees.vouched(digest)?;
         let mark = vouched.as_ref().map(|(_, record)| record.mark.clone());
-        let subject = Subject { trees, digest, path: path.clone(), records, images, shared, mark };
+        let reader = vouched.as_ref().and_then(|(_, record)| record.reader.clone());
+        let subject = Subject { trees, digest, path: path.clone(), records, images, shared, mark, reader };
         let Some((directory, record)) = vouched else { return self.unvouched(&subject) };
         if !self.layer_record(&subject, &record)? {
             return Ok(());
@@ -278,6 +281,9 @@ impl Check<'_> {
         };
         let watch = Watch { cancel: self.options.cancel.clone(), ..Watch::default() };
         let unpacked = self.storage.unpacker().unpack(blob, &layer, staged.directory_handle()?, &watch);
+        if unpacked.as_ref().is_ok_and(|unpacked| unpacked.reader != subject.reader) {
+            return Ok(Again::Not("another plugin read the layer than would read it now".into()));
+        }
         let verified = unpacked.and_then(|unpacked| staged.verify(unpacked));
         let staged = match verified {
             Ok(verified) => verified.into_staged(),

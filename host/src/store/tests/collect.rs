@@ -212,9 +212,9 @@ fn overlay_trees_go_with_their_image() {
             let (blob, diff_id) = (staged.layer().digest.clone(), blob.clone());
             Ok(Unpacked { blob, blob_bytes: 1, diff_id, record: b"{}".to_vec(), reader: None, reports: Vec::new() })
         };
-        trees.ensure_with(&layer, &Watch::default(), make).unwrap()
+        trees.ensure_with(&layer, None, &Watch::default(), make).unwrap()
     };
-    let names = [top.digest.clone(), merged_name(&[&base.digest, &top.digest]), root_name(&base.digest)];
+    let names = [overlay_name(&top), merged_name(&[base.clone(), top.clone()]), root_name(&base)];
     for name in names.clone() {
         drop(made(name, b"x"));
     }

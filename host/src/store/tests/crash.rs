@@ -36,7 +36,7 @@ fn work_in_another_process() {
         .expect("nobody else has it");
     staged.write_all(&BLOB[..7]).unwrap();
     let _download = runtime.block_on(storage.stage_config_download(&digest.to_string())).unwrap();
-    let tree = storage.trees().begin(&LayerDescriptor::of(digest)).unwrap().granted().unwrap();
+    let tree = storage.trees().begin(&LayerDescriptor::of(digest), None).unwrap().granted().unwrap();
     let dir = cap_std::fs::Dir::from_std_file(File::from(tree.directory_handle().unwrap()));
     dir.create_dir_all("a/b/c").unwrap();
     dir.write("a/b/c/file", "x").unwrap();
@@ -70,7 +70,7 @@ fn the_living_keep_their_staging_and_the_dead_leave_none() {
     assert_eq!(staged_names(&fixture), [""; 0]);
     assert_nothing_staged(&fixture);
     // Nobody waits for the dead.
-    drop(storage.trees().begin(&layer).unwrap().granted().unwrap());
+    drop(storage.trees().begin(&layer, None).unwrap().granted().unwrap());
 }
 
 /// Returns when a thread of this process waits for a lock: the kernel says so, `->` in `/proc/locks`.
@@ -95,7 +95,7 @@ fn a_waiter_takes_over_from_the_dead() {
     let layer = LayerDescriptor::of(Digest::of(BLOB));
     fixture.plant_layer(&layer.digest, BLOB);
     let (storage, waiting) = (fixture.reopen(), layer.clone());
-    let waiter = std::thread::spawn(move || storage.trees().begin(&waiting).unwrap().granted().is_some());
+    let waiter = std::thread::spawn(move || storage.trees().begin(&waiting, None).unwrap().granted().is_some());
     await_waiter(&fixture, &format!("extracted.{}.lock", layer.digest.file_stem()));
     child.kill().unwrap();
     child.wait().unwrap();

@@ -211,7 +211,7 @@ fn nothing_is_freed_under_somebodys_feet() {
 
     // Somebody extracts the layer.
     publish(&fixture, "a:1", &[&layer]).unwrap();
-    let staged = fixture.reopen().trees().begin(&layer).unwrap().granted().unwrap();
+    let staged = fixture.reopen().trees().begin(&layer, None).unwrap().granted().unwrap();
     assert!(fixture.storage.remove("a:1").unwrap().kept.is_some());
     assert!(fixture.storage.has_layer(&layer.digest.to_string()));
     drop(staged);

@@ -84,7 +84,12 @@ struct Toy {
     calls: AtomicU32,
     /// Who inspects layers: each refuses one that says `bad`.
     inspectors: Vec<Digest>,
+    /// The plugin that reads layers of media types of its own.
+    plugin: Option<Digest>,
 }
+
+/// A layer's media type that only a plugin reads.
+const FOREIGN: &str = "application/vnd.example.layer";
 
 impl Toy {
     fn look(&self, bytes: &[u8]) -> Result<Vec<InspectorReport>> {
@@ -129,9 +134,18 @@ impl LayerUnpacker for Toy {
                 None => toy_diff_id(&bytes),
             },
             record: br#"{"links":[]}"#.to_vec(),
-            reader: None,
+            reader: self.reader(layer.media_type.as_deref(), &bytes)?,
             reports: self.look(&bytes)?,
         })
+    }
+
+    fn reader(&self, media_type: Option<&str>, first_bytes: &[u8]) -> Result<Option<Digest>> {
+        match media_type {
+            Some(FOREIGN) if self.plugin.is_none() => Err(Error::Unsupported { what: FOREIGN.into() }),
+            Some(FOREIGN) => Ok(self.plugin.clone()),
+            None if first_bytes.starts_with(b"foreign") => Ok(self.plugin.clone()),
+            _ => Ok(None),
+        }
     }
 
     fn inspectors(&self) -> Vec<Digest> {

@@ -50,3 +50,22 @@ fn a_tree_that_is_there_may_be_refused() {
     assert_eq!(storage.ensure_tree(&layer).unwrap_err().kind(), ErrorKind::NotFound);
     assert_nothing_staged(&fixture);
 }
+
+/// What an inspector said of a layer as one reader gives it says nothing of what another reader gives.
+#[test]
+fn reports_are_about_one_reading_of_a_blob() {
+    let fixture = Fixture::new();
+    let layer = fixture.add_layer(b"layer");
+    let foreign = LayerDescriptor { media_type: Some(FOREIGN.into()), ..layer.clone() };
+    let inspectors = vec![Digest::of(b"inspector")];
+    let toy = Arc::new(Toy { inspectors: inspectors.clone(), plugin: Some(Digest::of(b"plugin")), ..Toy::default() });
+    let storage = open(&fixture.temp.path().join("images"), &toy);
+    storage.ensure_tree(&foreign).unwrap();
+    let lacking = |reader: Option<&Digest>| {
+        storage.trees().uninspected(&layer.digest, reader, &inspectors).unwrap().len()
+    };
+    assert_eq!((lacking(toy.plugin.as_ref()), lacking(None)), (0, 1));
+    storage.trees().keep_reports(&layer.digest, None, vec![]).unwrap();
+    storage.ensure_tree(&layer).unwrap();
+    assert_eq!((lacking(toy.plugin.as_ref()), lacking(None)), (1, 0));
+}

@@ -1,6 +1,7 @@
 //! Extraction into the store, and what is believed afterwards.
 
 use super::*;
+use crate::store::record::OwnersIn;
 
 fn content(storage: &ImageStorage, layer: &LayerDescriptor) -> Vec<u8> {
     std::fs::read(storage.layer_extracted_path(&layer.digest.to_string()).join("etc/content")).unwrap()
@@ -104,7 +105,7 @@ fn a_tree_that_is_there_is_checked_against_the_claim() {
     fixture.storage.ensure_tree(&layer).unwrap();
     let wrong = LayerDescriptor { diff_id: Some(Digest::of(b"other")), ..layer.clone() };
     assert_eq!(fixture.storage.ensure_tree(&wrong).unwrap_err().kind(), ErrorKind::Integrity);
-    assert!(matches!(fixture.storage.trees().begin(&wrong), Err(Error::DigestMismatch { .. })));
+    assert!(matches!(fixture.storage.trees().begin(&wrong, None), Err(Error::DigestMismatch { .. })));
     let wrong = LayerDescriptor { size: Some(6), ..layer.clone() };
     assert!(matches!(fixture.storage.ensure_tree(&wrong), Err(error) if error.kind() == ErrorKind::Integrity));
     assert!(fixture.storage.trees().is_ready(&layer.digest), "the tree itself is fine");
@@ -322,7 +323,7 @@ fn a_tree_that_is_read_is_not_emptied() {
 fn waiting_for_another_extraction_ends_when_it_is_given_up() {
     let fixture = Fixture::new();
     let layer = fixture.add_layer(b"layer");
-    let staged = fixture.storage.trees().begin(&layer).unwrap().granted().unwrap();
+    let staged = fixture.storage.trees().begin(&layer, None).unwrap().granted().unwrap();
     let watch = Watch::default();
     std::thread::scope(|scope| {
         let waiter = scope.spawn(|| fixture.storage.ensure_tree_watched(&layer, &watch).map(drop));
@@ -362,20 +363,20 @@ fn a_tree_can_be_begun_before_its_blob_is_there() {
         reports: Vec::new(),
     };
     let trees = fixture.storage.trees();
-    let staged = trees.begin(&layer).unwrap().granted().unwrap();
+    let staged = trees.begin(&layer, None).unwrap().granted().unwrap();
     let name = names(&fixture.path("extracted")).pop().unwrap();
     let uuid = name.strip_prefix(&format!("{}.", layer.digest.file_stem())).unwrap();
     assert_eq!(uuid.strip_suffix(".extracting").unwrap().len(), 32, "{name}");
     assert!(matches!(staged.verify(unpacked(b"other")), Err(Error::DigestMismatch { .. })));
     assert_eq!(names(&fixture.path("extracted")), [""; 0]);
-    drop(trees.begin(&layer).unwrap().granted().unwrap().verify(unpacked(bytes)).unwrap());
+    drop(trees.begin(&layer, None).unwrap().granted().unwrap().verify(unpacked(bytes)).unwrap());
     assert_eq!(names(&fixture.path("extracted")), [""; 0], "verified is not committed");
-    let staged = trees.begin(&layer).unwrap().granted().unwrap();
+    let staged = trees.begin(&layer, None).unwrap().granted().unwrap();
     let dir = cap_std::fs::Dir::from_std_file(File::from(staged.directory_handle().unwrap()));
     dir.write("file", "x").unwrap();
     let tree = staged.verify(unpacked(bytes)).unwrap().commit().unwrap();
     assert_eq!(std::fs::read(tree.path().join("file")).unwrap(), b"x");
-    assert!(matches!(trees.begin(&layer).unwrap(), Claim::Present));
+    assert!(matches!(trees.begin(&layer, None).unwrap(), Claim::Present));
     assert_nothing_staged(&fixture);
 }
 
@@ -384,12 +385,12 @@ async fn waiting_for_a_tree_can_be_given_up() {
     let fixture = Fixture::new();
     let layer = LayerDescriptor::of(Digest::of(b"layer"));
     let trees = fixture.storage.trees();
-    let held = trees.begin_async(&layer).await.unwrap().granted().unwrap();
-    let wait = trees.begin_async(&layer);
+    let held = trees.begin_async(&layer, None).await.unwrap().granted().unwrap();
+    let wait = trees.begin_async(&layer, None);
     assert!(tokio::time::timeout(Duration::from_millis(20), wait).await.is_err());
     drop(held);
     // The abandoned waiter may come before or after; either way it takes its turn and leaves nothing.
-    assert!(trees.begin_async(&layer).await.unwrap().granted().is_some());
+    assert!(trees.begin_async(&layer, None).await.unwrap().granted().is_some());
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
     while !names(&fixture.path("extracted")).is_empty() || names(&fixture.path("locks")).len() > 2 {
         assert!(std::time::Instant::now() < deadline, "an abandoned waiter holds on to what it got");
@@ -402,7 +403,7 @@ async fn waiting_for_a_tree_can_be_given_up() {
 fn a_commit_prevails_over_who_takes_no_locks() {
     let fixture = Fixture::new();
     let layer = fixture.add_layer(b"layer");
-    let staged = fixture.storage.trees().begin(&layer).unwrap().granted().unwrap();
+    let staged = fixture.storage.trees().begin(&layer, None).unwrap().granted().unwrap();
     let tree = fixture.storage.layer_extracted_path(&layer.digest.to_string());
     std::fs::create_dir_all(tree.join("etc")).unwrap();
     let dest = staged.directory_handle().unwrap();
@@ -432,10 +433,10 @@ fn local_layouts_have_trees_of_their_own() {
     let layer = fixture.add_layer(b"layer");
     let trees = storage.local_trees(&one, &a).unwrap();
     assert_eq!(trees.path(&layer.digest), dir(&one, &a).join("extracted").join(layer.digest.file_stem()));
-    let staged = trees.begin(&layer).unwrap().granted().unwrap();
+    let staged = trees.begin(&layer, None).unwrap().granted().unwrap();
     // Neither the registry's tree nor another layout's is affected, or waited for.
     extract(storage, &layer).unwrap();
-    drop(storage.local_trees(&two, &a).unwrap().begin(&layer).unwrap().granted().unwrap());
+    drop(storage.local_trees(&two, &a).unwrap().begin(&layer, None).unwrap().granted().unwrap());
     assert!(!trees.is_ready(&layer.digest));
     drop(staged);
 }
@@ -497,4 +498,69 @@ fn a_layout_that_is_promoted_in_the_background_can_be_collected() {
     let storage = fixture.reopen();
     let freed = storage.remove_local().unwrap();
     assert_eq!((freed.trees, freed.kept), (vec![layer.digest], None));
+}
+
+/// A plugin that was replaced, granted something or set otherwise makes other trees: those that the old one made are made again.
+#[test]
+fn a_tree_is_of_the_component_that_made_it() {
+    let fixture = Fixture::new();
+    let layer = LayerDescriptor { media_type: Some(FOREIGN.into()), ..fixture.add_layer(b"foreign layer") };
+    let with = |plugin: Option<&[u8]>| {
+        let toy = Arc::new(Toy { plugin: plugin.map(Digest::of), ..Toy::default() });
+        (open(&fixture.temp.path().join("images"), &toy), toy)
+    };
+    let (old, toy) = with(Some(b"old"));
+    let tree = old.ensure_tree(&layer).unwrap();
+    old.ensure_tree(&layer).unwrap();
+    assert_eq!((toy.calls.load(Ordering::SeqCst), &tree.record().reader), (1, &Some(Digest::of(b"old"))));
+    let (new, toy) = with(Some(b"new"));
+    assert!(new.trees().open(&layer, toy.plugin.as_ref()).unwrap().is_none());
+    let again = new.ensure_tree(&layer).unwrap();
+    assert_eq!((toy.calls.load(Ordering::SeqCst), &again.record().reader), (1, &Some(Digest::of(b"new"))));
+    assert!(matches!(tree.check_whole(), Err(Error::Busy { .. })), "who reads the old one is told");
+    // Without a plugin nobody can say what the layer is, however many trees of it there are.
+    let (none, _) = with(None);
+    assert!(matches!(none.ensure_tree(&layer).unwrap_err().root(), Error::Unsupported { .. }));
+    // Where no media type is known, the first bytes tell which reader it has to be.
+    let path = new.layer_tarball_path(&layer.digest.to_string());
+    new.extract_layer(&layer.digest.to_string(), &path).unwrap();
+    assert_eq!(toy.calls.load(Ordering::SeqCst), 1);
+    none.extract_layer(&layer.digest.to_string(), &path).unwrap();
+    assert!(none.trees().open(&LayerDescriptor::of(layer.digest.clone()), None).unwrap().is_some());
+    assert!(new.trees().open(&layer, toy.plugin.as_ref()).unwrap().is_none());
+}
+
+/// An image that has a blob read in another way, and is refused, takes nothing away from one that is there.
+#[test]
+fn a_reading_that_fails_leaves_the_other_one_alone() {
+    let fixture = Fixture::new();
+    let layer = fixture.add_layer(b"layer");
+    let tree = fixture.storage.ensure_tree(&layer).unwrap();
+    let toy = Arc::new(Toy { plugin: Some(Digest::of(b"plugin")), ..Toy::default() });
+    let storage = open(&fixture.temp.path().join("images"), &toy);
+    let diff_id = Some(Digest::of(b"another"));
+    let foreign = LayerDescriptor { media_type: Some(FOREIGN.into()), diff_id, ..layer.clone() };
+    assert!(matches!(storage.ensure_tree(&foreign).unwrap_err().root(), Error::DigestMismatch { .. }));
+    tree.check_whole().unwrap();
+    fixture.storage.ensure_tree(&layer).unwrap();
+    assert_eq!(fixture.unpacker.calls.load(Ordering::SeqCst), 1);
+}
+
+/// Owners of files that are in attributes are not where a process looks that keeps them in inodes, and the other way round.
+#[test]
+fn a_tree_with_its_owners_elsewhere_is_made_again() {
+    let fixture = Fixture::new();
+    let layer = fixture.add_layer(b"layer");
+    let trees = fixture.storage.trees();
+    fixture.storage.ensure_tree(&layer).unwrap();
+    let noted = |owners| {
+        let (_, mut record) = trees.vouched(&layer.digest).unwrap().unwrap();
+        record.owners = owners;
+        trees.write_record(&record).unwrap();
+        fixture.storage.ensure_tree(&layer).unwrap();
+        fixture.unpacker.calls.load(Ordering::SeqCst)
+    };
+    let here = trees.owners();
+    let elsewhere = if here == OwnersIn::Inodes { OwnersIn::Attributes } else { OwnersIn::Inodes };
+    assert_eq!((noted(Some(here)), noted(None), noted(Some(elsewhere))), (1, 1, 2));
 }
