@@ -38,6 +38,11 @@
 //! a [`store::Lease`] of it, a [`store::Tree`], or [`store::ImageStorage::in_use`] (all of the store): take hold before you look, and
 //! publish before you let go. [`store::ImageStorage::lease_image`] leases an image by name; a pull comes with a lease of its own.
 
+#[cfg(not(target_os = "linux"))]
+compile_error!(
+    "Cofferdam runs on Linux only: its trees are written by Linux' own calls for paths, attributes and locks"
+);
+
 pub mod ambient;
 pub mod cancel;
 pub mod confine;

@@ -121,6 +121,8 @@ macro_rules! limits {
 limits! {
     /// Decoded bytes of one layer, all of the stream: what follows the archive's end marker counts too.
     layer_bytes ("layer-bytes", Bytes, ["decoded bytes", "bytes that the layer may still decode to", "bytes in a layer", "bytes of the blob"]): u64 = 32 * GIB64;
+    /// Bytes of all layers of an image: as its manifest declares them, and decoded. Each layer counts once.
+    image_bytes ("image-bytes", Bytes, ["bytes in the layers of an image", "decoded bytes in the layers of an image"]): u64 = 128 * GIB64;
     /// Decoded bytes per byte of the blob, once `ratio-from` bytes are decoded.
     ratio ("ratio", Count, ["decoded bytes for each byte of the blob", "decoded bytes for a blob of this size", "bytes that a blob of this size may still decode to", "bytes that sparse files of a blob of this size may take"]): u64 = 512;
     /// Decoded bytes from which `ratio` holds.

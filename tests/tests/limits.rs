@@ -191,7 +191,7 @@ impl Bench {
                 // The root's name is empty, `d` one byte; each costs 64 more.
                 Case::Needs(2 * 64 + 1, self.extract(name, &two)?)
             }
-            "manifest-bytes" | "config-bytes" | "layers" | "index-depth" => self.document(name)?,
+            "manifest-bytes" | "config-bytes" | "layers" | "index-depth" | "image-bytes" => self.document(name)?,
             "zstd-window" => {
                 let tar = archive(&[FILE])?;
                 // No checksum, no size; a window of 1 MiB; one raw block, the last.
@@ -226,6 +226,7 @@ impl Bench {
         let mut layout = OciLayout::create(&dir)?;
         let one = layout.add_tar(&layers::tar(&[Item::File("a", Vec::new())])?)?;
         let two = layout.add_tar(&layers::tar(&[Item::File("b", Vec::new())])?)?;
+        let size = one.size + two.size;
         let digest = layout.add_image("v1", &[one, two])?;
         let line = || -> Vec<String> { ["unpack".into(), layout.source("v1"), "DEST".into()].into() };
         Ok(match name {
@@ -235,6 +236,8 @@ impl Bench {
                 Case::Needs(manifest["config"]["size"].as_u64().context("no size")?, line())
             }
             "layers" => Case::Needs(2, line()),
+            // Two archives without compression: as many bytes declared as decoded.
+            "image-bytes" => Case::Needs(size, line()),
             "index-depth" => {
                 nest(&layout, &dir)?;
                 Case::Needs(1, line())
@@ -283,6 +286,41 @@ fn each_limit_is_crossed_by_one() -> Result<()> {
         }
     }
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+/// Whatever brings the layers, and however small each of them is: all that they decode to is the image's.
+#[test]
+fn the_limit_of_an_image_holds_on_every_path() -> Result<()> {
+    let bench = Bench::new()?;
+    let mut layout = OciLayout::create(&bench.scratch.join("layout"))?;
+    let mut decoded = 0;
+    let mut parts = Vec::new();
+    for name in ["a", "b", "c"] {
+        let tar = layers::tar(&[Item::File(name, vec![0; 100_000])])?;
+        decoded += tar.len();
+        parts.push(layout.add_gzip(&tar)?);
+    }
+    layout.add_image("v1", &parts)?;
+    let image = layout.source("v1");
+    let enough = format!("image-bytes={decoded}");
+    let too_few = format!("image-bytes={}", decoded - 1);
+    let dest = bench.scratch.join("dest").display().to_string();
+    let run = |line: &[&str]| -> Result<()> {
+        let refused = bench.cofferdam.fails(exit::REFUSED, line.iter().copied().chain(["--limit", &too_few]))?;
+        ensure!(refused.err().contains("--limit image-bytes="), "{line:?}: {}", refused.err());
+        ensure!(!bench.scratch.join("dest").exists(), "{line:?} leaves a tree");
+        Ok(())
+    };
+    // Nothing is there yet, or each layer's tree is.
+    for line in [&["pull", &image][..], &["unpack", &image, &dest], &["unpack", "--strategy", "apply", &image, &dest]] {
+        run(line)?;
+    }
+    bench.cofferdam.ok(["pull", &image, "--limit", &enough])?;
+    for line in [&["pull", &image][..], &["unpack", &image, &dest], &["mount-spec", &image]] {
+        run(line)?;
+    }
+    bench.cofferdam.ok(["mount-spec", &image, "--limit", &enough])?;
     Ok(())
 }
 

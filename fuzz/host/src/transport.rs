@@ -17,7 +17,7 @@ mod platform;
 #[path = "../../../host/src/transport/source.rs"]
 mod source;
 
-pub use config::ConfigHead;
+pub use config::Configuration;
 pub use descriptor::Descriptor;
 pub use layout_name::{LayoutName, LayoutSelector};
 pub use manifest::{Document, Index, IndexEntry, Manifest};

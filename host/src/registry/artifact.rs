@@ -81,6 +81,7 @@ fn component_of(manifest: &[u8], name: &str) -> Result<Descriptor> {
             media_type: MediaType::new(&layer.media_type),
             digest: layer.digest.parse()?,
             size: layer.size,
+            has_urls: false,
         }),
         [_] => Err(refused(format!("its layer is no `{COMPONENT_TYPE}`"))),
         layers => Err(refused(format!("it has {} layers, and a plugin has one", layers.len()))),

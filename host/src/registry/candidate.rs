@@ -1,6 +1,7 @@
 //! What a name stands for, without a store: for whoever only wants to ask about an image.
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use super::admission::Candidate;
 use super::fetch;
@@ -37,5 +38,9 @@ impl Documents for FromSource<'_> {
 
     async fn document(&self, descriptor: &Descriptor) -> Result<RawDocument> {
         fetch::document(self.source, descriptor, self.retry).await
+    }
+
+    async fn config(&self, descriptor: &Descriptor) -> Result<Bytes> {
+        fetch::config(self.source, descriptor, self.retry).await
     }
 }

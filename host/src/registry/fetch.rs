@@ -168,6 +168,13 @@ pub(super) async fn document(
     }
 }
 
+/// An image configuration.
+pub(super) async fn config(source: &dyn ImageSource, descriptor: &Descriptor, retry: &RetryPolicy) -> Result<Bytes> {
+    let subject = format!("the image configuration {}", descriptor.digest);
+    let bytes = small(source, descriptor, retry, &subject).await;
+    bytes.map(Bytes::from).map_err(|error| error.context(format!("fetching {subject}")))
+}
+
 /// Downloads a small blob into memory and verifies it. The caller has checked its declared size.
 pub(super) async fn small(
     source: &dyn ImageSource,

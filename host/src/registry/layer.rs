@@ -15,6 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Event, Progress};
 use crate::store::{BlobKind, Claim, Committed, ImageStorage, LayerDescriptor, Staged, StagedTree, Unpacked, Watch};
 use crate::transport::{Descriptor, ImageSource};
+use crate::unpack::ImageBudget;
 
 /// What all layers of a pull share.
 pub(super) struct Layers<'a> {
@@ -24,6 +25,8 @@ pub(super) struct Layers<'a> {
     pub(super) retry: &'a RetryPolicy,
     pub(super) progress: &'a Progress,
     pub(super) tasks: &'a Tasks,
+    /// What the layers may decode to in all.
+    pub(super) budget: ImageBudget,
     /// Layers whose trees this pull made, or was about to make.
     pub(super) made: &'a Mutex<Vec<Digest>>,
 }
@@ -52,8 +55,10 @@ impl Layers<'_> {
     /// Makes sure that a layer's tree is there and verified. Whatever happens, nothing is staged when this returns.
     pub(super) async fn bring(&self, descriptor: &Descriptor, layer: &LayerDescriptor) -> Result<Brought> {
         let digest = &layer.digest;
-        let brought =
-            self.attempt(descriptor, layer).await.map_err(|error| error.context(format!("pulling layer {digest}")))?;
+        let brought = self
+            .attempt(descriptor, layer)
+            .await
+            .map_err(|error| descriptor.explain_absence(error).context(format!("pulling layer {digest}")))?;
         self.inspect(layer).await.map_err(|error| error.context(format!("inspecting layer {digest}")))?;
         let layer = digest.clone();
         self.progress.emit(match brought {
@@ -79,7 +84,7 @@ impl Layers<'_> {
         let file = self.storage.open_layer(&layer.digest)?;
         let (blob, measured) = StoredBlob::new(file, &layer.digest, self.tasks.stop());
         let (unpacker, trees, layer) = (Arc::clone(&self.unpacker), self.storage.trees().clone(), layer.clone());
-        let watch = Watch { progress: self.progress.clone(), cancel: self.tasks.stop() };
+        let watch = Watch { progress: self.progress.clone(), cancel: self.tasks.stop(), budget: None };
         let work = move || {
             let reports = unpacker.inspect_stream(Box::new(blob), &layer, &watch)?;
             let (actual, _) = measured.finish();
@@ -97,6 +102,7 @@ impl Layers<'_> {
         let reader = self.unpacker.reader(layer.media_type.as_deref())?;
         loop {
             let Claim::Granted(tree) = self.storage.trees().begin_async(layer, reader.as_ref()).await? else {
+                self.budget.count(&layer.digest, self.storage.trees().decoded_bytes(&layer.digest)?)?;
                 return self.complete(descriptor, layer).await;
             };
             // Noted before it is made: this future may be dropped while a thread commits the tree.
@@ -179,6 +185,7 @@ impl Layers<'_> {
             blob: committed.digest().clone(),
             blob_bytes: bytes,
             diff_id: decoded.diff_id,
+            decoded_bytes: decoded.decoded_bytes,
             record: decoded.record,
             reader: decoded.reader,
             reports: decoded.reports,
@@ -196,13 +203,14 @@ impl Layers<'_> {
         let (blob, measured) = StoredBlob::new(file, &layer.digest, self.tasks.stop());
         let (tree, decoded) = self.extract(tree, Box::new(blob)).join().await?;
         let (blob, blob_bytes) = measured.finish();
-        let Decoded { diff_id, record, reader, reports } = decoded;
-        self.commit(tree, Unpacked { blob, blob_bytes, diff_id, record, reader, reports }).await
+        let Decoded { diff_id, decoded_bytes, record, reader, reports } = decoded;
+        self.commit(tree, Unpacked { blob, blob_bytes, decoded_bytes, diff_id, record, reader, reports }).await
     }
 
     fn extract(&self, tree: StagedTree, blob: Box<dyn std::io::Read + Send>) -> Extraction {
         let unpacker = Arc::clone(&self.unpacker);
-        let watch = Watch { progress: self.progress.clone(), cancel: self.tasks.stop() };
+        let watch =
+            Watch { progress: self.progress.clone(), cancel: self.tasks.stop(), budget: Some(self.budget.clone()) };
         self.tasks.spawn(move || {
             let dest = tree.directory_handle()?;
             let decoded = unpacker.unpack_stream(blob, tree.layer(), dest, &watch)?;

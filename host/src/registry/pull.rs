@@ -27,8 +27,9 @@ use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
 use crate::store::{BlobKind, Claim, ImageObject, ImageRef, ImageStorage, LayerDescriptor, Lease, check_reference};
 use crate::transport::{
-    ConfigHead, Descriptor, Documents, ImageSource, PlatformChoice, RawDocument, Resolved, resolve_image,
+    Configuration, Descriptor, Documents, ImageSource, PlatformChoice, RawDocument, Resolved, resolve_image,
 };
+use crate::unpack::ImageBudget;
 
 /// How to pull.
 #[derive(Clone)]
@@ -94,7 +95,9 @@ pub async fn pull(
 ) -> Result<Pulled> {
     let tasks = Tasks::new();
     let made = Mutex::default();
-    let work = Layers { source, storage, unpacker, retry: &options.retry, progress, tasks: &tasks, made: &made };
+    let budget = ImageBudget::new(storage.limits());
+    let work =
+        Layers { source, storage, unpacker, retry: &options.retry, progress, tasks: &tasks, budget, made: &made };
     let outcome = tokio::select! {
         biased;
         outcome = attempt(&work, options) => outcome,
@@ -116,12 +119,11 @@ async fn attempt(work: &Layers<'_>, options: &PullOptions) -> Result<Pulled> {
     let (manifest, digest) = (&resolved.manifest, &resolved.raw.digest);
     manifest.check_layers(|media_type| work.unpacker.reads(media_type))?;
     let config = documents.config(&manifest.config).await?;
-    let head = ConfigHead::parse(&config, &manifest.config.digest, manifest.layers.len())?;
-    options.platform.check_config(&source.name(), head.platform.as_ref())?;
+    let head = Configuration::parse(&config, &manifest.config.digest, manifest.layers.len())?;
+    resolved.check_config(&options.platform, &source.name(), head.platform.as_ref())?;
     let name = options.publish_as.clone().map_or_else(|| source.store_name(), Ok)?;
     // What the store would refuse at the end is refused before a layer is fetched.
     check_reference(&name)?;
-    ImageObject::parse(&name, digest, &resolved.raw.bytes, &config, limits)?;
     let layers = distinct(&manifest.layers, &head.diff_ids, digest)?;
     let decision = match &options.admission {
         Some(admission) => {
@@ -224,19 +226,6 @@ struct ThroughStore<'a> {
     retry: &'a RetryPolicy,
 }
 
-impl ThroughStore<'_> {
-    /// The bytes of an image configuration, verified.
-    async fn config(&self, descriptor: &Descriptor) -> Result<Bytes> {
-        let subject = format!("the image configuration {}", descriptor.digest);
-        if let Some(bytes) = self.storage.config_bytes(&descriptor.digest)? {
-            descriptor.verify(&subject, &bytes)?;
-            return Ok(bytes.into());
-        }
-        let bytes = fetch::small(self.source, descriptor, self.retry, &subject).await;
-        bytes.map(Bytes::from).map_err(|error| error.context(format!("fetching {subject}")))
-    }
-}
-
 #[async_trait]
 impl Documents for ThroughStore<'_> {
     async fn top(&self) -> Result<RawDocument> {
@@ -258,5 +247,13 @@ impl Documents for ThroughStore<'_> {
             });
         }
         fetch::document(self.source, descriptor, self.retry).await
+    }
+
+    async fn config(&self, descriptor: &Descriptor) -> Result<Bytes> {
+        if let Some(bytes) = self.storage.config_bytes(&descriptor.digest)? {
+            descriptor.verify(&format!("the image configuration {}", descriptor.digest), &bytes)?;
+            return Ok(bytes.into());
+        }
+        fetch::config(self.source, descriptor, self.retry).await
     }
 }

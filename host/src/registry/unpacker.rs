@@ -68,6 +68,8 @@ pub trait StreamUnpacker: Send + Sync {
 pub struct Decoded {
     /// The digest of all decoded bytes.
     pub diff_id: Digest,
+    /// The number of decoded bytes.
+    pub decoded_bytes: u64,
     /// What the merge needs to know beyond the tree itself, as JSON. Kept beside the tree's record as it is.
     pub record: Vec<u8>,
     /// The plugin that decoded or read the layer: its identity. Nothing for the first-party guests.
@@ -87,6 +89,7 @@ impl StreamUnpacker for Unpacker {
         let (report, record) = preserve(self, streamed(blob, layer, watch)?, dest, &watch.cancel)?;
         Ok(Decoded {
             diff_id: report.diff_id,
+            decoded_bytes: report.decoded_bytes,
             record: record.to_json()?,
             reader: report.reader,
             reports: report.reports,
@@ -119,6 +122,7 @@ impl StreamUnpacker for Unpacker {
 fn streamed(blob: Box<dyn Read + Send>, layer: &LayerDescriptor, watch: &Watch) -> Result<Layer> {
     let source = described(Layer::new(blob), layer)?
         .with_cancel(watch.cancel.clone())
+        .with_budget(watch.budget.clone())
         .with_progress(Some(layer.digest.clone()), watch.progress.clone());
     Ok(match layer.size {
         Some(size) => source.with_size(size),

@@ -5,13 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use super::provide::LayerProvider;
 use crate::cancel::Cancel;
-use crate::error::{Error, Result};
+use crate::error::{ErrorKind, Result};
 use crate::store::{ImageObject, ImageStorage, LayerDescriptor, LayerUnpacker, Lease, Tree, Trees, Watch};
 use crate::transport::{
-    ConfigHead, Descriptor, Documents, ImageSource, OciLayout, PlatformChoice, RawDocument, resolve_image,
+    Descriptor, Documents, ImageSource, MediaType, OciLayout, PlatformChoice, RawDocument, foreign, resolve_image,
 };
 
 /// An image of a local layout, resolved and checked, with its trees in a store.
@@ -40,20 +41,10 @@ impl LocalImage {
         let name = layout.name();
         let resolved = resolve_image(&name, &Documented(&layout), platform, limits).await?;
         resolved.manifest.check_layers(|media_type| unpacker.reads(media_type))?;
-        let descriptor = &resolved.manifest.config;
-        if descriptor.size > limits.config_bytes {
-            let subject = format!("the image configuration {}", descriptor.digest);
-            return Err(Error::Limit { subject, what: "bytes in an image configuration", limit: limits.config_bytes });
-        }
-        let mut blob = layout.blob(descriptor, 0).await.map_err(|failure| failure.error)?;
-        let mut config = Vec::new();
-        while let Some(chunk) = blob.next().await.map_err(|failure| failure.error)? {
-            config.extend_from_slice(&chunk);
-        }
-        descriptor.verify(&format!("the image configuration {}", descriptor.digest), &config)?;
-        let head = ConfigHead::parse(&config, &descriptor.digest, resolved.manifest.layers.len())?;
-        platform.check_config(&name, head.platform.as_ref())?;
-        let image = ImageObject::parse(&name, &resolved.raw.digest, &resolved.raw.bytes, &config, limits)?;
+        let config = Documented(&layout).config(&resolved.manifest.config).await?;
+        let image = ImageObject::of(&name, &resolved.raw.digest, &resolved.manifest, &config)?;
+        resolved.check_config(platform, &name, image.stated_platform().as_ref())?;
+        let image = image.chosen_for(resolved.platform.as_ref());
         let trees = storage.local_trees(path, &resolved.raw.digest)?;
         Ok(Self { image, layout, trees, unpacker })
     }
@@ -76,7 +67,10 @@ impl LayerProvider for LocalImage {
     }
 
     fn blob(&self, layer: &LayerDescriptor) -> Result<File> {
-        self.layout.open_blob(&layer.digest, layer.size.unwrap_or_default())
+        self.layout.open_blob(&layer.digest, layer.size.unwrap_or_default()).map_err(|error| {
+            let is_foreign = layer.media_type.as_deref().is_some_and(|text| MediaType::new(text).is_foreign());
+            if is_foreign && error.kind() == ErrorKind::NotFound { foreign(&layer.digest, &error) } else { error }
+        })
     }
 }
 
@@ -91,5 +85,15 @@ impl Documents for Documented<'_> {
 
     async fn document(&self, descriptor: &Descriptor) -> Result<RawDocument> {
         self.0.document(descriptor).await.map_err(|failure| failure.error)
+    }
+
+    async fn config(&self, descriptor: &Descriptor) -> Result<Bytes> {
+        let mut blob = self.0.blob(descriptor, 0).await.map_err(|failure| failure.error)?;
+        let mut config = Vec::new();
+        while let Some(chunk) = blob.next().await.map_err(|failure| failure.error)? {
+            config.extend_from_slice(&chunk);
+        }
+        descriptor.verify(&format!("the image configuration {}", descriptor.digest), &config)?;
+        Ok(config.into())
     }
 }

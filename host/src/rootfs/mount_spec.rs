@@ -59,7 +59,7 @@ pub fn mount_spec(
     options: &UnpackOptions,
 ) -> Result<MountSpec> {
     let _lease = storage.lease_object(image, &options.cancel)?;
-    let layers = trees(image, storage, options)?;
+    let layers = trees(image, storage, unpacker.limits(), options)?;
     let making = Making { image, layers: &layers, storage, made: storage.overlay_trees()?, unpacker, options };
     making.run().map(|lower| MountSpec { lower })
 }
@@ -154,7 +154,7 @@ impl Making<'_> {
     }
 
     fn watch(&self) -> Watch {
-        Watch { progress: self.options.progress.clone(), cancel: self.options.cancel.clone() }
+        Watch { progress: self.options.progress.clone(), cancel: self.options.cancel.clone(), budget: None }
     }
 
     /// A layer's own tree, held once more.
@@ -218,6 +218,7 @@ fn derived(staged: &StagedTree, reader: Option<&Digest>) -> Unpacked {
     Unpacked {
         blob: digest.clone(),
         blob_bytes: 0,
+        decoded_bytes: 0,
         diff_id: digest,
         record: b"{}".to_vec(),
         reader: reader.cloned(),

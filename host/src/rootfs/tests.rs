@@ -33,6 +33,7 @@ impl LayerUnpacker for Naming {
         Ok(Unpacked {
             blob: digest.clone(),
             blob_bytes: name.len() as u64,
+            decoded_bytes: 0,
             diff_id: digest,
             record: record.to_json()?,
             reader: None,

@@ -13,10 +13,11 @@ use super::provide::LayerProvider;
 use super::stage::{After, StagedRoot};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::limits::Limits;
 use crate::progress::{Event, Progress};
 use crate::store::{ImageObject, LayerDescriptor, Tree, Watch, described};
 use crate::tree::{LayerRecord, Mode, TreeWriter, WriterOptions};
-use crate::unpack::{Layer, Unpacker};
+use crate::unpack::{ImageBudget, Layer, Unpacker};
 
 /// How a root filesystem is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -112,7 +113,7 @@ fn by_copy(
     options: &UnpackOptions,
 ) -> Result<Copied> {
     let staged = StagedRoot::create(dest)?;
-    let mut trees = trees(image, layers, options)?;
+    let mut trees = trees(image, layers, unpacker.limits(), options)?;
     let mut merge = Merge::new(staged.root()?, writer_options(unpacker, &options.cancel))?;
     let of = trees.len();
     for (index, (tree, layer)) in trees.iter_mut().zip(&image.layers).enumerate() {
@@ -121,7 +122,8 @@ fn by_copy(
             // It counts no more: the layer is extracted again.
             Err(error) if matches!(error.root(), Error::Damaged { .. }) => {
                 tracing::warn!("{}", error.root());
-                let watch = Watch { progress: options.progress.clone(), cancel: options.cancel.clone() };
+                let (progress, cancel) = (options.progress.clone(), options.cancel.clone());
+                let watch = Watch { progress, cancel, budget: None };
                 *tree = layers.tree(layer, &watch).map_err(|error| layers.explain(error, layer, &image.reference))?;
                 tree.layer_record()?
             }
@@ -138,16 +140,29 @@ fn by_copy(
     staged.publish(options.after()).map(|()| Copied::Done)
 }
 
-/// The trees of all layers, in order, several extracted at once.
-pub(super) fn trees(image: &ImageObject, layers: &dyn LayerProvider, options: &UnpackOptions) -> Result<Vec<Tree>> {
-    let watch = Watch { progress: options.progress.clone(), cancel: options.cancel.clone() };
+/// The trees of all layers, in order, several extracted at once. What they decode to in all is limited.
+pub(super) fn trees(
+    image: &ImageObject,
+    layers: &dyn LayerProvider,
+    limits: &Limits,
+    options: &UnpackOptions,
+) -> Result<Vec<Tree>> {
+    let budget = ImageBudget::new(limits);
+    let (progress, cancel) = (options.progress.clone(), options.cancel.clone());
+    let watch = Watch { progress, cancel, budget: Some(budget.clone()) };
+    let tree = |layer: &LayerDescriptor| {
+        let tree = layers.tree(layer, &watch)?;
+        let record = tree.record();
+        budget.count(&layer.digest, record.decoded_bytes.unwrap_or(record.blob_bytes))?;
+        Ok(tree)
+    };
     let next = AtomicUsize::new(0);
     let slots: Vec<Mutex<Option<Result<Tree>>>> = image.layers.iter().map(|_| Mutex::default()).collect();
     let work = || {
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some((layer, slot)) = image.layers.get(index).zip(slots.get(index)) else { return };
-            let tree = layers.tree(layer, &watch).map_err(|error| layers.explain(error, layer, &image.reference));
+            let tree = tree(layer).map_err(|error| layers.explain(error, layer, &image.reference));
             if tree.is_err() {
                 next.store(image.layers.len(), Ordering::Relaxed); // the others need not begin
             }
@@ -185,9 +200,10 @@ fn apply(
     options: &UnpackOptions,
 ) -> Result<()> {
     let mut writer = TreeWriter::new(root, writer_options(unpacker, &options.cancel))?;
+    let budget = ImageBudget::new(unpacker.limits());
     for (index, descriptor) in image.layers.iter().enumerate() {
         options.progress.emit(Event::Merging { layer: index + 1, of: image.layers.len() });
-        let applied = apply_layer(descriptor, layers, unpacker, writer, options);
+        let applied = apply_layer(descriptor, layers, unpacker, writer, &budget, options);
         writer = applied.map_err(|error| layers.explain(error, descriptor, &image.reference))?;
     }
     writer.finish()
@@ -199,6 +215,7 @@ fn apply_layer(
     layers: &dyn LayerProvider,
     unpacker: &Unpacker,
     writer: TreeWriter,
+    budget: &ImageBudget,
     options: &UnpackOptions,
 ) -> Result<TreeWriter> {
     let blob = layers.blob(descriptor)?;
@@ -207,6 +224,7 @@ fn apply_layer(
     let layer = described(Layer::new(blob), descriptor)?
         .with_size(size)
         .with_cancel(options.cancel.clone())
+        .with_budget(Some(budget.clone()))
         .hashing_blob(descriptor.digest.algorithm())
         .with_progress(Some(descriptor.digest.clone()), options.progress.clone());
     let (outcome, mut writer) = unpacker.extract(layer, writer);

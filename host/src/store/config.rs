@@ -8,9 +8,9 @@ use crate::store::layout::{self, BlobKind};
 use crate::store::storage::ImageStorage;
 
 impl ImageStorage {
-    /// Whether a config blob is there. It is verified when it is loaded.
+    /// Returns true if [`ImageStorage::load_config`] would load the config. Reads and hashes it.
     pub fn has_config(&self, digest: &str) -> bool {
-        self.has_blob(BlobKind::Config, digest)
+        digest.parse().is_ok_and(|digest| self.read_config(&digest).is_ok())
     }
 
     /// The exact text of a config, verified against its digest. [`Error::NotFound`] if there is none: its image was never

@@ -6,6 +6,7 @@ use crate::ambient;
 use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::registry::Reference;
 use crate::store::durability::Durability;
 use crate::store::file::{self, Flush};
 use crate::store::image::{ImageObject, LayerDescriptor};
@@ -16,6 +17,7 @@ use crate::store::refs::ImageRef;
 use crate::store::stage::{Draft, Staged};
 use crate::store::storage::ImageStorage;
 use crate::store::trees::Look;
+use crate::transport::{Document, DocumentKind, Platform};
 
 impl ImageStorage {
     /// Lets a reference stand for an image, last of all: manifest and configuration must be there and right, and each layer
@@ -132,13 +134,31 @@ impl ImageStorage {
         Ok(self.refs().list()?.refs)
     }
 
-    /// What a reference stands for. `reference` is the full name, as it was published, or the digest of a manifest that
-    /// some reference stands for.
+    /// What a reference stands for. `reference` is a name as it was published, or one that means the same (Docker Hub, its `library/`
+    /// and the tag `latest` may be left out), or such a name with a digest, or a digest alone: of the manifest of an image in the
+    /// store, or of the index from which that was chosen.
+    ///
+    /// # Errors
+    /// [`Error::InvalidReference`] for what can be no name.
     pub fn resolve(&self, reference: &str) -> Result<Option<ImageRef>> {
         if let Ok(digest) = reference.parse::<Digest>() {
-            return Ok(self.images()?.into_iter().find(|image| image.manifest == digest));
+            return Ok(of_digest(self.images()?, &digest));
         }
-        self.refs().get(reference)
+        if let Some(image) = self.refs().get(reference)? {
+            return Ok(Some(image));
+        }
+        let Ok(named) = reference.parse::<Reference>() else { return Ok(None) };
+        if let Some(image) = self.refs().get(&named.to_string())? {
+            return Ok(Some(image));
+        }
+        // Pulled by a tag, and asked for by what that stood for; or by another tag of the same.
+        let Some(digest) = named.digest() else { return Ok(None) };
+        let mut images = self.images()?;
+        images.retain(|image| {
+            let known = image.reference.parse::<Reference>();
+            known.is_ok_and(|known| (known.registry(), known.repository()) == (named.registry(), named.repository()))
+        });
+        Ok(of_digest(images, digest))
     }
 
     /// Gives an image a further name. What that stood for before loses it. [`Error::NotFound`] if there is no such image. Blocks the
@@ -205,8 +225,41 @@ impl ImageStorage {
             self.read_document(BlobKind::Manifest, &image.manifest)?.ok_or_else(|| not_found(&image.manifest))?;
         let config = super::image::config_digest(&manifest, &image.manifest)?;
         let config = self.read_config(&config)?;
-        ImageObject::parse(&image.reference, &image.manifest, &manifest, config.as_bytes(), self.limits())
+        let (reference, limits) = (&image.reference, self.limits());
+        let object = ImageObject::parse(reference, &image.manifest, &manifest, config.as_bytes(), limits)?;
+        Ok(object.chosen_for(self.stated_by_index(image).as_ref()))
     }
+
+    /// Returns the platform that the index of an image has for it, if the index is there and says one.
+    fn stated_by_index(&self, image: &ImageRef) -> Option<Platform> {
+        let mut level = vec![(image.index.clone()?, None)];
+        for _ in 0..self.limits().index_depth {
+            let mut nested = Vec::new();
+            for (digest, around) in level {
+                let Some(bytes) = self.manifest_bytes(&digest).ok().flatten() else { continue };
+                let Ok(Document::Index(index)) = Document::read(&bytes, &digest, None) else { continue };
+                for entry in index.entries {
+                    let Ok(descriptor) = entry.descriptor else { continue };
+                    let platform = entry.platform.or_else(|| around.clone());
+                    if descriptor.digest == image.manifest {
+                        return platform;
+                    }
+                    if entry.kind == DocumentKind::Index {
+                        nested.push((descriptor.digest, platform));
+                    }
+                }
+            }
+            level = nested;
+        }
+        None
+    }
+}
+
+/// The image of which this digest is: of its manifest, or else of its index.
+fn of_digest(images: Vec<ImageRef>, digest: &Digest) -> Option<ImageRef> {
+    let by_index = images.iter().position(|image| image.index.as_ref() == Some(digest));
+    let by_manifest = images.iter().position(|image| image.manifest == *digest);
+    by_manifest.or(by_index).and_then(|at| images.into_iter().nth(at))
 }
 
 pub(super) fn unknown(reference: &str) -> Error {

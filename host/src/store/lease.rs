@@ -53,9 +53,9 @@ use crate::error::{Error, Result};
 use crate::store::image::ImageObject;
 use crate::store::images::unknown;
 use crate::store::lock::{self, InUse, Locks, waiting};
+use crate::store::overlay::Source;
 use crate::store::storage::ImageStorage;
 use crate::store::sweep::Sweep;
-use crate::store::overlay::Source;
 use crate::store::{file, layout, overlay};
 
 const SUFFIX: &str = ".lease";

@@ -102,9 +102,10 @@ impl ImageStorage {
         self.read_verified(KIND, digest)
     }
 
-    /// Whether a manifest is there. It is verified when it is loaded.
+    /// Returns true if [`ImageStorage::load_manifest`] would load the manifest. One that boxlite serialised again does not hash to its
+    /// name, and one that is damaged does not either: the caller fetches it, and saves it over that. Reads and hashes it.
     pub fn has_manifest(&self, digest: &str) -> bool {
-        self.has_blob(KIND, digest)
+        digest.parse().is_ok_and(|digest| matches!(self.load(&digest), Ok(Some(_))))
     }
 
     /// The path of a manifest. No I/O.

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::store::layout::{self, BlobKind};
-use crate::store::overlay::Source;
 use crate::store::lease::Leased;
+use crate::store::overlay::Source;
 use crate::store::refs::{ImageRef, Listing};
 use crate::store::storage::ImageStorage;
 use crate::store::{file, overlay};
+use crate::transport;
 
 /// Documents and layers: those that an image consists of, or several, or that there are.
 #[derive(Clone, Debug, Default)]
@@ -174,17 +175,14 @@ impl ImageStorage {
 
 /// Adds the configuration and the layers that a manifest names; an index names none. False if they cannot be known.
 fn name_parts(manifest: &[u8], digest: &Digest, parts: &mut Parts) -> bool {
-    let parsed = match super::manifest::parse(manifest, digest) {
-        Ok(oci_client::manifest::OciManifest::Image(image)) => image,
-        Ok(oci_client::manifest::OciManifest::ImageIndex(_)) => return true,
+    let manifest = match transport::Document::read(manifest, digest, None) {
+        Ok(transport::Document::Manifest(manifest)) => manifest,
+        Ok(transport::Document::Index(_)) => return true,
         Err(_) => return false,
     };
-    let Ok(config) = parsed.config.digest.parse() else { return false };
-    parts.documents.insert((Document::Config, config));
-    let layers: Result<Vec<Digest>> = parsed.layers.iter().map(|layer| layer.digest.parse()).collect();
-    let Ok(layers) = layers else { return false };
-    let sources = layers.iter().zip(&parsed.layers).map(|(digest, layer)| Source::new(digest, Some(&layer.media_type)));
+    parts.documents.insert((Document::Config, manifest.config.digest));
+    let sources = manifest.layers.iter().map(|layer| Source::new(&layer.digest, Some(layer.media_type.as_str())));
     parts.overlay.extend(overlay::names(sources));
-    parts.layers.extend(layers);
+    parts.layers.extend(manifest.layers.into_iter().map(|layer| layer.digest));
     true
 }

@@ -48,6 +48,9 @@ pub struct TreeRecord {
     pub diff_ids: Vec<Digest>,
     /// The size of the blob in bytes.
     pub blob_bytes: u64,
+    /// The number of decoded bytes. Nothing in records of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoded_bytes: Option<u64>,
     /// The boot during which the tree was written, if the system told.
     pub boot_id: Option<String>,
     /// When it was written: seconds since 1970, UTC.
@@ -138,6 +141,7 @@ impl TreeRecord {
             digest,
             diff_ids: vec![unpacked.diff_id.clone()],
             blob_bytes: unpacked.blob_bytes,
+            decoded_bytes: Some(unpacked.decoded_bytes),
             boot_id: None,
             written_at: 0,
             synced: false,
@@ -217,6 +221,7 @@ mod tests {
         let unpacked = super::super::Unpacked {
             blob: digest.clone(),
             blob_bytes: 4,
+            decoded_bytes: 3,
             diff_id: Digest::of(b"tar"),
             record: Vec::new(),
             reader: None,

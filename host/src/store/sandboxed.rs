@@ -59,7 +59,8 @@ impl Unpacked {
             .blob
             .ok_or_else(|| Error::Corrupt { subject: "the layer".into(), reason: "nobody hashed its blob".into() })?;
         let (diff_id, record, reader, reports) = (report.diff_id, record.to_json()?, report.reader, report.reports);
-        Ok(Self { blob, blob_bytes: report.blob_bytes, diff_id, record, reader, reports })
+        let (blob_bytes, decoded_bytes) = (report.blob_bytes, report.decoded_bytes);
+        Ok(Self { blob, blob_bytes, decoded_bytes, diff_id, record, reader, reports })
     }
 }
 
@@ -125,6 +126,7 @@ fn measured(blob: File, layer: &LayerDescriptor, watch: &Watch) -> Result<Layer>
     Ok(described(Layer::new(blob), layer)?
         .with_size(size)
         .with_cancel(watch.cancel.clone())
+        .with_budget(watch.budget.clone())
         .hashing_blob(layer.digest.algorithm())
         .with_progress(Some(layer.digest.clone()), watch.progress.clone()))
 }

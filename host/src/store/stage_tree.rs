@@ -71,12 +71,7 @@ impl Trees {
     }
 
     /// Waits until nobody else makes a layer's tree; nothing if it is there before that.
-    fn wait(
-        &self,
-        layer: &LayerDescriptor,
-        reader: Option<&Digest>,
-        cancel: Option<&Cancel>,
-    ) -> Result<Option<Lock>> {
+    fn wait(&self, layer: &LayerDescriptor, reader: Option<&Digest>, cancel: Option<&Cancel>) -> Result<Option<Lock>> {
         if matches!(self.look(layer, reader)?, Look::Ready(..)) {
             return Ok(None);
         }
@@ -85,12 +80,7 @@ impl Trees {
         Ok(Some(lock))
     }
 
-    fn begin_locked(
-        &self,
-        layer: &LayerDescriptor,
-        reader: Option<&Digest>,
-        lock: Lock,
-    ) -> Result<Claim<StagedTree>> {
+    fn begin_locked(&self, layer: &LayerDescriptor, reader: Option<&Digest>, lock: Lock) -> Result<Claim<StagedTree>> {
         match self.look(layer, reader)? {
             Look::Ready(..) => return Ok(Claim::Present),
             // It stays: others may count on it, and the commit will know whether it is right. So an image that cannot be read in
@@ -102,11 +92,7 @@ impl Trees {
     }
 
     /// As [`Trees::begin`], without blocking the executor. To be given up by dropping the future.
-    pub async fn begin_async(
-        &self,
-        layer: &LayerDescriptor,
-        reader: Option<&Digest>,
-    ) -> Result<Claim<StagedTree>> {
+    pub async fn begin_async(&self, layer: &LayerDescriptor, reader: Option<&Digest>) -> Result<Claim<StagedTree>> {
         let (trees, layer, reader) = (self.clone(), layer.clone(), reader.cloned());
         let waited = waiting({
             let (trees, layer, reader) = (trees.clone(), layer.clone(), reader.clone());

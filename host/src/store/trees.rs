@@ -104,7 +104,17 @@ impl Trees {
         boot_id: Option<String>,
         access: Access,
     ) -> Self {
-        Self(Arc::new(Inner { path, extracted, records, locks, scope, boot_id, access, owners: OnceLock::new(), _held: None }))
+        Self(Arc::new(Inner {
+            path,
+            extracted,
+            records,
+            locks,
+            scope,
+            boot_id,
+            access,
+            owners: OnceLock::new(),
+            _held: None,
+        }))
     }
 
     /// The same, holding on to a file.
@@ -134,9 +144,10 @@ impl Trees {
 
     /// Where trees that this process makes here keep the owners of files.
     pub(super) fn owners(&self) -> OwnersIn {
-        *self.0.owners.get_or_init(|| {
-            if keeps_owners(&*self.0.extracted) { OwnersIn::Inodes } else { OwnersIn::Attributes }
-        })
+        *self
+            .0
+            .owners
+            .get_or_init(|| if keeps_owners(&*self.0.extracted) { OwnersIn::Inodes } else { OwnersIn::Attributes })
     }
 
     /// Takes hold of a tree; nothing if it lost its name since it was looked at.
@@ -256,6 +267,12 @@ impl Trees {
     pub(super) fn disk_bytes(&self, digest: &Digest) -> u64 {
         let noted = self.vouched(digest).ok().flatten().and_then(|(_, record)| record.disk_bytes);
         noted.unwrap_or_else(|| self.measure(digest))
+    }
+
+    /// Returns what the layer of a tree decoded to, in bytes; of a tree of an older version, what its blob has, which is less; 0 if there
+    /// is no tree.
+    pub(crate) fn decoded_bytes(&self, digest: &Digest) -> Result<u64> {
+        Ok(self.vouched(digest)?.map_or(0, |(_, record)| record.decoded_bytes.unwrap_or(record.blob_bytes)))
     }
 
     /// Returns true if a layer's tree outlives a power cut.

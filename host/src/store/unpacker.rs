@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::progress::Progress;
 use crate::store::image::LayerDescriptor;
-use crate::unpack::InspectorReport;
+use crate::unpack::{ImageBudget, InspectorReport};
 
 /// Turns a layer's blob into its tree, in preserve mode.
 ///
@@ -63,6 +63,8 @@ pub struct Watch {
     pub progress: Progress,
     /// How the caller gives up.
     pub cancel: Cancel,
+    /// What the layers of the image may decode to in all.
+    pub budget: Option<ImageBudget>,
 }
 
 /// What was measured while a layer was unpacked.
@@ -72,6 +74,8 @@ pub struct Unpacked {
     pub blob: Digest,
     /// The number of bytes of the blob.
     pub blob_bytes: u64,
+    /// The number of decoded bytes.
+    pub decoded_bytes: u64,
     /// The digest of all decoded bytes.
     pub diff_id: Digest,
     /// What the merge needs to know beyond the tree itself, as JSON. Kept beside the tree's record as it is.

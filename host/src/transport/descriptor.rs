@@ -1,15 +1,18 @@
 //! A descriptor: what one document says of another, or of a blob.
 //!
-//! Source: OCI image spec 1.1, `descriptor.md`. Of its optional fields `urls` is never read (a manifest must not choose
-//! whom we connect to) and `data` is never trusted.
+//! Source: OCI image spec 1.1, `descriptor.md`. Of its optional fields `urls` is never followed (a manifest must not choose
+//! whom we connect to) and `data` is never trusted. What is not needed of a descriptor refuses nothing.
 
-use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
+use super::json::{Member, Named, scalars};
 use super::media_type::MediaType;
+use super::platform::Platform;
 use crate::digest::Digest;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Digest, size and media type of something, as declared by a document that points to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,9 +23,22 @@ pub struct Descriptor {
     pub digest: Digest,
     /// How many bytes it must have.
     pub size: u64,
+    /// Whether it names other places where the blob may be had. What those are is never read.
+    pub has_urls: bool,
 }
 
 impl Descriptor {
+    /// Returns true for a layer that its image's registry need not have: one that is not to be distributed, or that names other places
+    /// where it may be had.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.has_urls || self.media_type.is_foreign()
+    }
+
+    /// Says of an error about this layer, which was not where its image is, that it is a foreign one.
+    pub(crate) fn explain_absence(&self, error: Error) -> Error {
+        if error.kind() == ErrorKind::NotFound && self.is_foreign() { foreign(&self.digest, &error) } else { error }
+    }
+
     /// Checks that some bytes are what this descriptor says: the size first, then the hash.
     pub fn verify(&self, subject: &str, bytes: &[u8]) -> Result<()> {
         if bytes.len() as u64 != self.size {
@@ -33,6 +49,20 @@ impl Descriptor {
             });
         }
         verify_digest(subject, &self.digest, bytes)
+    }
+}
+
+/// The error of a foreign layer that is not where its image is.
+pub(crate) fn foreign(digest: &Digest, error: &Error) -> Error {
+    let what = match error.root() {
+        Error::NotFound { what, .. } => what.clone(),
+        _ => format!("the layer {digest}"),
+    };
+    Error::NotFound {
+        what: format!("{what}, a foreign layer (not to be distributed with the image: its manifest names `urls` for it),"),
+        hint: Some(
+            "an address that a manifest names is never asked; push the image with its foreign layers to a registry of your own".into(),
+        ),
     }
 }
 
@@ -48,31 +78,164 @@ pub(crate) fn verify_digest(subject: &str, expected: &Digest, bytes: &[u8]) -> R
     }
 }
 
-/// A descriptor as it stands in JSON, before it is checked.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// A descriptor as it stands in JSON. Nothing in it is judged before it is needed.
+#[derive(Debug, Default)]
 pub(super) struct RawDescriptor {
-    #[serde(default)]
-    pub(super) media_type: String,
-    digest: String,
-    size: i64,
-    pub(super) platform: Option<super::platform::RawPlatform>,
-    pub(super) annotations: Option<BTreeMap<String, String>>,
-    pub(super) artifact_type: Option<String>,
+    media_type: Member,
+    digest: Member,
+    size: Member,
+    pub(super) platform: Option<Platform>,
+    /// Whether its platform marks something beside an image, such as an attestation.
+    pub(super) is_unknown: bool,
+    artifact_type: Member,
+    /// `org.opencontainers.image.ref.name`.
+    pub(super) name: Option<String>,
+    /// Whether it has the annotation by which attestations are told.
+    pub(super) is_attestation: bool,
+    /// Whether it says where else it may be had.
+    has_urls: bool,
+    /// Whether it is no object, or has a member twice.
+    odd: bool,
+}
+
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+const ATTESTATION: &str = "vnd.docker.reference.type";
+
+impl<'de> Deserialize<'de> for RawDescriptor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(DescriptorVisitor)
+    }
+}
+
+struct DescriptorVisitor;
+
+impl<'de> Visitor<'de> for DescriptorVisitor {
+    type Value = RawDescriptor;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a descriptor")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<RawDescriptor, A::Error> {
+        let mut raw = RawDescriptor::default();
+        let mut seen: Vec<String> = Vec::new();
+        while let Some(key) = map.next_key::<String>()? {
+            let known = ["mediaType", "digest", "size", "platform", "artifactType", "annotations", "urls"];
+            if !known.contains(&key.as_str()) {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            match key.as_str() {
+                "mediaType" => raw.media_type = map.next_value()?,
+                "digest" => raw.digest = map.next_value()?,
+                "size" => raw.size = map.next_value()?,
+                "artifactType" => raw.artifact_type = map.next_value()?,
+                "platform" => {
+                    let [os, architecture, variant] = &map.next_value_seed(Named(["os", "architecture", "variant"]))?;
+                    raw.platform = match variant {
+                        Member::Number(_) | Member::Odd => None,
+                        variant => os.text().zip(architecture.text()).and_then(|(os, architecture)| {
+                            Platform::new(os, architecture, variant.text().unwrap_or_default())
+                        }),
+                    };
+                    raw.is_unknown = [os, architecture].into_iter().any(|word| word.text() == Some("unknown"));
+                }
+                "annotations" => {
+                    let [name, attestation] = map.next_value_seed(Named([REF_NAME, ATTESTATION]))?;
+                    raw.name = name.text().map(str::to_owned);
+                    raw.is_attestation = attestation != Member::Absent;
+                }
+                _ => raw.has_urls = map.next_value::<Urls>()?.0,
+            }
+            raw.odd |= seen.contains(&key);
+            seen.push(key);
+        }
+        Ok(raw)
+    }
+
+    scalars!(absent: RawDescriptor::odd(), others: RawDescriptor::odd());
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<RawDescriptor, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(RawDescriptor::odd())
+    }
+}
+
+/// Whether a list has anything in it.
+struct Urls(bool);
+
+impl<'de> Deserialize<'de> for Urls {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct UrlsVisitor;
+        impl<'de> Visitor<'de> for UrlsVisitor {
+            type Value = Urls;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("anything")
+            }
+
+            scalars!(absent: Urls(false), others: Urls(false));
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Urls, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Urls(false))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Urls, A::Error> {
+                let mut any = false;
+                while list.next_element::<IgnoredAny>()?.is_some() {
+                    any = true;
+                }
+                Ok(Urls(any))
+            }
+        }
+        deserializer.deserialize_any(UrlsVisitor)
+    }
 }
 
 impl RawDescriptor {
-    /// The checked form. `subject` says where it stands, for the error.
-    pub(super) fn check(&self, subject: &str) -> Result<Descriptor> {
-        let digest = self.digest.parse::<Digest>().map_err(|error| error.context(subject.to_owned()))?;
-        let size = u64::try_from(self.size).map_err(|_| Error::Refused {
-            subject: subject.to_owned(),
-            reason: format!("its size is negative: {}", self.size),
-        })?;
-        Ok(Descriptor { media_type: MediaType::new(&self.media_type), digest, size })
+    fn odd() -> Self {
+        Self { odd: true, ..Self::default() }
     }
 
-    pub(super) fn annotation(&self, key: &str) -> Option<&str> {
-        self.annotations.as_ref()?.get(key).map(String::as_str)
+    /// The checked form. `subject` says where it stands, for the error.
+    pub(super) fn check(&self, subject: &str) -> Result<Descriptor> {
+        let refused = |reason: String| Error::Refused { subject: subject.to_owned(), reason };
+        if self.odd {
+            return Err(refused("one of its descriptors is no object, or has a member twice".into()));
+        }
+        let Member::Text(digest) = &self.digest else {
+            return Err(refused("one of its descriptors has no `digest`, or one that is no text".into()));
+        };
+        let digest = digest.parse::<Digest>().map_err(|error| error.context(subject.to_owned()))?;
+        let Member::Number(size) = self.size else {
+            return Err(refused(format!("the size of {digest} is missing, negative or no whole number")));
+        };
+        // No specification has more, and no other reader.
+        if i64::try_from(size).is_err() {
+            return Err(refused(format!("the size of {digest} is {size} bytes")));
+        }
+        if !matches!(self.media_type, Member::Text(_) | Member::Absent) {
+            return Err(refused(format!("the media type of {digest} is no text")));
+        }
+        Ok(Descriptor { media_type: self.media_type(), digest, size, has_urls: self.has_urls })
+    }
+
+    /// The media type; an empty one if it says none.
+    pub(super) fn media_type(&self) -> MediaType {
+        MediaType::new(self.media_type.text().unwrap_or_default())
+    }
+
+    /// Whether it says that it is an artifact which is no image. What an image's manifest may say there is the type of its
+    /// configuration (image spec 1.1, `descriptor.md`).
+    pub(super) fn is_other_artifact(&self) -> bool {
+        match &self.artifact_type {
+            Member::Absent => false,
+            Member::Text(text) => {
+                let artifact = MediaType::new(text);
+                !artifact.as_str().is_empty() && !artifact.is_config()
+            }
+            Member::Number(_) | Member::Odd => true,
+        }
     }
 }

@@ -4,14 +4,17 @@
 //! of the two kinds, and what the source says of it, what it says of itself and what it holds must agree
 //! (CVE-2021-41190: one document that two readers take for two things).
 
+use std::collections::HashSet;
+
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::descriptor::{Descriptor, RawDescriptor};
-use super::json;
+use super::json::{self, Member};
 use super::media_type::{DocumentKind, MediaType, schema_1};
 use super::platform::Platform;
 use super::source::RawDocument;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 
@@ -34,8 +37,8 @@ pub struct Index {
 /// One image of an index, or a nested index.
 #[derive(Clone, Debug)]
 pub struct IndexEntry {
-    /// Where it is.
-    pub descriptor: Descriptor,
+    /// Where it is, or why that cannot be known: an entry that nobody selects may be as odd as it likes.
+    pub descriptor: std::result::Result<Descriptor, OddEntry>,
     /// What it is said to be.
     pub kind: DocumentKind,
     /// What it runs on, if that is stated.
@@ -51,6 +54,27 @@ pub struct Manifest {
     pub config: Descriptor,
     /// The layers, lowest first.
     pub layers: Vec<Descriptor>,
+    /// Whether it says that it is an artifact which is no image.
+    is_other_artifact: bool,
+}
+
+/// Why an entry of an index cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OddEntry {
+    subject: String,
+    reason: String,
+}
+
+impl IndexEntry {
+    /// The descriptor of the entry that was selected.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for one that has no digest or size, or not such as can be used.
+    pub fn selected(&self) -> Result<&Descriptor> {
+        self.descriptor
+            .as_ref()
+            .map_err(|OddEntry { subject, reason }| Error::Refused { subject: subject.clone(), reason: reason.clone() })
+    }
 }
 
 #[derive(Deserialize)]
@@ -61,11 +85,10 @@ struct RawJson {
     config: Option<RawDescriptor>,
     layers: Option<Vec<RawDescriptor>>,
     manifests: Option<Vec<RawDescriptor>>,
+    #[serde(default)]
+    artifact_type: Member,
     fs_layers: Option<IgnoredAny>,
 }
-
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
-const ATTESTATION: &str = "vnd.docker.reference.type";
 
 impl Document {
     /// Reads a document whose bytes were verified.
@@ -74,9 +97,21 @@ impl Document {
     /// [`Error::Refused`] for what is no such document or contradicts itself, [`Error::Unsupported`] for media types that
     /// are not known, [`Error::Limit`] for too many layers or a blob that no limit allows.
     pub fn parse(raw: &RawDocument, limits: &Limits) -> Result<Self> {
-        let subject = format!("the manifest {}", raw.digest);
+        let document = Self::read(&raw.bytes, &raw.digest, raw.media_type.as_ref())?;
+        if let Self::Manifest(manifest) = &document {
+            manifest.check(&format!("the manifest {}", raw.digest), limits)?;
+        }
+        Ok(document)
+    }
+
+    /// Reads a document whose bytes were verified, whatever the limits, and whatever artifact it is of: to know what it names.
+    ///
+    /// # Errors
+    /// As [`Document::parse`], without limits and media types of configurations.
+    pub(crate) fn read(bytes: &[u8], digest: &Digest, sent_as: Option<&MediaType>) -> Result<Self> {
+        let subject = format!("the manifest {digest}");
         let refused = |reason: String| Error::Refused { subject: subject.clone(), reason };
-        let json: RawJson = json::parse(&raw.bytes).map_err(refused)?;
+        let json: RawJson = json::parse(bytes).map_err(refused)?;
         if json.schema_version == Some(1) || json.fs_layers.is_some() {
             return Err(schema_1());
         }
@@ -91,10 +126,10 @@ impl Document {
             (None, true) => DocumentKind::Manifest,
             (None, false) => return Err(refused("it is neither an index nor a manifest".into())),
         };
-        check_media_types(&json, raw.media_type.as_ref(), kind, &refused)?;
+        check_media_types(&json, sent_as, kind, &refused)?;
         match kind {
-            DocumentKind::Index => Index::check(&json, &subject).map(Self::Index),
-            DocumentKind::Manifest => Manifest::check(&json, &subject, limits).map(Self::Manifest),
+            DocumentKind::Index => Ok(Self::Index(Index::of(&json, &subject))),
+            DocumentKind::Manifest => Manifest::of(&json, &subject).map(Self::Manifest),
         }
     }
 }
@@ -123,24 +158,19 @@ fn check_media_types(
 }
 
 impl Index {
-    fn check(json: &RawJson, subject: &str) -> Result<Self> {
+    fn of(json: &RawJson, subject: &str) -> Self {
         let mut entries = Vec::new();
         for raw in json.manifests.iter().flatten() {
-            let platform = raw.platform.as_ref();
-            let beside = raw.annotation(ATTESTATION).is_some()
-                || raw.artifact_type.is_some()
-                || platform.is_some_and(super::platform::RawPlatform::is_unknown);
-            let media_type = MediaType::new(&raw.media_type);
-            if let (false, Ok(kind)) = (beside, media_type.document()) {
-                entries.push(IndexEntry {
-                    descriptor: raw.check(subject)?,
-                    kind,
-                    platform: platform.and_then(super::platform::RawPlatform::check),
-                    name: raw.annotation(REF_NAME).map(str::to_owned),
+            let beside = raw.is_attestation || raw.is_other_artifact() || raw.is_unknown;
+            if let (false, Ok(kind)) = (beside, raw.media_type().document()) {
+                let descriptor = raw.check(subject).map_err(|error| match error {
+                    Error::Refused { subject, reason } => OddEntry { subject, reason },
+                    other => OddEntry { subject: subject.to_owned(), reason: other.root().to_string() },
                 });
+                entries.push(IndexEntry { descriptor, kind, platform: raw.platform.clone(), name: raw.name.clone() });
             }
         }
-        Ok(Self { entries })
+        Self { entries }
     }
 }
 
@@ -154,32 +184,43 @@ impl Manifest {
         self.layers.iter().find(unread).map_or(Ok(()), |layer| layer.media_type.check_layer())
     }
 
-    fn check(json: &RawJson, subject: &str, limits: &Limits) -> Result<Self> {
+    fn of(json: &RawJson, subject: &str) -> Result<Self> {
         let missing = |what: &str| Error::Refused { subject: subject.to_owned(), reason: format!("it has no {what}") };
         let raw_config = json.config.as_ref().ok_or_else(|| missing("`config`"))?;
         let raw_layers = json.layers.as_ref().ok_or_else(|| missing("`layers`"))?;
-        let limit = |subject: &str, what, limit: u64| Error::Limit { subject: subject.to_owned(), what, limit };
-        if raw_layers.len() > limits.layers {
-            return Err(limit(subject, "layers", limits.layers as u64));
-        }
         let config = raw_config.check(subject)?;
-        config.media_type.check_config()?;
-        if config.size > limits.config_bytes {
-            let subject = format!("the image configuration {}", config.digest);
-            return Err(limit(&subject, "bytes in an image configuration", limits.config_bytes));
+        let is_other_artifact = match &json.artifact_type {
+            Member::Absent => false,
+            Member::Text(text) => !text.is_empty() && !MediaType::new(text).is_config(),
+            Member::Number(_) | Member::Odd => true,
+        };
+        let layers = raw_layers.iter().map(|raw| raw.check(subject)).collect::<Result<_>>()?;
+        Ok(Self { config, layers, is_other_artifact })
+    }
+
+    /// Checks that it is the manifest of a container image, and what it declares, before anything of it is fetched.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for other artifacts, [`Error::Limit`] for what no limit allows.
+    pub(crate) fn check(&self, subject: &str, limits: &Limits) -> Result<()> {
+        self.config.media_type.check_config(self.is_other_artifact)?;
+        let exceeded = |subject: &str, what, limit: u64| Err(Error::Limit { subject: subject.to_owned(), what, limit });
+        if self.layers.len() > limits.layers {
+            return exceeded(subject, "layers", limits.layers as u64);
         }
-        let layers = raw_layers
-            .iter()
-            .map(|raw| {
-                let descriptor = raw.check(subject)?;
-                // A blob that is larger than what it may decode to is no layer that could ever be used.
-                if descriptor.size > limits.layer_bytes {
-                    let subject = format!("the layer {}", descriptor.digest);
-                    return Err(limit(&subject, "bytes in a layer", limits.layer_bytes));
-                }
-                Ok(descriptor)
-            })
-            .collect::<Result<_>>()?;
-        Ok(Self { config, layers })
+        if self.config.size > limits.config_bytes {
+            let subject = format!("the image configuration {}", self.config.digest);
+            return exceeded(&subject, "bytes in an image configuration", limits.config_bytes);
+        }
+        let mut seen = HashSet::with_capacity(self.layers.len());
+        let distinct = self.layers.iter().filter(|layer| seen.insert(&layer.digest));
+        if distinct.fold(0_u64, |sum, layer| sum.saturating_add(layer.size)) > limits.image_bytes {
+            return exceeded(subject, "bytes in the layers of an image", limits.image_bytes);
+        }
+        // A blob that is larger than what it may decode to is no layer that could ever be used.
+        if let Some(layer) = self.layers.iter().find(|layer| layer.size > limits.layer_bytes) {
+            return exceeded(&format!("the layer {}", layer.digest), "bytes in a layer", limits.layer_bytes);
+        }
+        Ok(())
     }
 }

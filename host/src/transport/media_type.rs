@@ -40,6 +40,10 @@ const DOCKER_SCHEMA_1: &[&str] = &[
     "application/vnd.docker.distribution.manifest.v1+prettyjws",
 ];
 
+/// What stands for a configuration's type in manifests of Docker 1.10 to 1.12, which registries made or changed
+/// (docker/distribution#1621, moby#22378, moby#22607).
+const OLD_CONFIGS: &[&str] = &["", "application/json", "application/octet-stream", "text/html"];
+
 /// What servers say when they do not know what a document is.
 const UNSTATED: &[&str] =
     &["", "application/json", "application/octet-stream", "binary/octet-stream", "text/json", "text/plain"];
@@ -80,14 +84,26 @@ impl MediaType {
         }
     }
 
-    /// Checks that this is the configuration of a container image, not of some other artifact.
-    pub fn check_config(&self) -> Result<()> {
-        match self.0.as_str() {
-            OCI_CONFIG | DOCKER_CONFIG => Ok(()),
-            _ => Err(Error::Unsupported {
-                what: format!("an artifact that is no container image (its configuration has media type `{self}`)"),
-            }),
+    /// Returns true for the types that both specifications have for an image's configuration.
+    pub fn is_config(&self) -> bool {
+        matches!(self.0.as_str(), OCI_CONFIG | DOCKER_CONFIG)
+    }
+
+    /// Checks that this is the configuration of a container image, not of some other artifact. The types that Docker's registries
+    /// noted for want of better until 2016 count where nothing else speaks against an image.
+    pub(super) fn check_config(&self, is_other_artifact: bool) -> Result<()> {
+        if self.is_config() || (OLD_CONFIGS.contains(&self.0.as_str()) && !is_other_artifact) {
+            return Ok(());
         }
+        Err(Error::Unsupported {
+            what: format!("an artifact that is no container image (its configuration has media type `{self}`)"),
+        })
+    }
+
+    /// Returns true for the type of a layer that is not to be distributed with its image, such as those of Windows' base images.
+    pub(crate) fn is_foreign(&self) -> bool {
+        let layer = self.0.strip_prefix("application/vnd.").unwrap_or_default();
+        layer.starts_with("docker.image.rootfs.foreign.diff.") || layer.starts_with("oci.image.layer.nondistributable.")
     }
 
     /// Checks that this is a layer of either specification.
@@ -162,5 +178,8 @@ mod tests {
         }
         let foreign = MediaType::new("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip");
         foreign.check_layer().unwrap();
+        assert!(foreign.is_foreign());
+        assert!(MediaType::new("application/vnd.oci.image.layer.nondistributable.v1.tar+zstd").is_foreign());
+        assert!(!MediaType::new("application/vnd.oci.image.layer.v1.tar+gzip").is_foreign());
     }
 }

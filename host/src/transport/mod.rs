@@ -20,11 +20,11 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-pub use config::ConfigHead;
+pub use config::{Configuration, ImageConfig};
 pub use descriptor::Descriptor;
-pub(crate) use descriptor::verify_digest;
+pub(crate) use descriptor::{foreign, verify_digest};
 pub use layout_name::{LayoutName, LayoutSelector};
-pub use manifest::{Document, Index, IndexEntry, Manifest};
+pub use manifest::{Document, Index, IndexEntry, Manifest, OddEntry};
 pub use media_type::{DocumentKind, MediaType};
 pub use oci_layout::OciLayout;
 pub use platform::{Platform, StatedPlatform};

@@ -23,10 +23,12 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use serde::Deserialize;
 
+use super::config::Configuration;
 use super::descriptor::Descriptor;
 use super::layout_name::{LayoutName, LayoutSelector};
 use super::manifest::{Document, Index, IndexEntry};
 use super::media_type::MediaType;
+use super::platform::Platform;
 use super::source::{Blob, Failure, ImageSource, RawDocument, wrong_size};
 use crate::ambient;
 use crate::digest::Digest;
@@ -75,7 +77,8 @@ impl OciLayout {
     /// # Errors
     /// [`Error::NotFound`], [`Error::SizeMismatch`], and [`Error::Refused`] for what is no regular file.
     pub fn open_blob(&self, digest: &Digest, size: u64) -> Result<File> {
-        self.layout.blob(&Descriptor { media_type: MediaType::new(""), digest: digest.clone(), size }, 0)
+        let descriptor = Descriptor { media_type: MediaType::new(""), digest: digest.clone(), size, has_urls: false };
+        self.layout.blob(&descriptor, 0)
     }
 
     async fn on_thread<T: Send + 'static>(
@@ -107,8 +110,11 @@ impl ImageSource for OciLayout {
     async fn resolve(&self) -> Result<RawDocument, Failure> {
         let document = self.on_thread(|layout| {
             layout.check_version()?;
-            let entry = layout.select(layout.index()?)?;
-            layout.document(&entry.descriptor)
+            let (raw, index) = layout.index()?;
+            match layout.select(index)? {
+                Selected::Entry(entry) => layout.document(entry.selected()?),
+                Selected::ByPlatform => Ok(raw),
+            }
         });
         Ok(document.await?)
     }
@@ -142,6 +148,14 @@ fn read_chunk(file: File) -> io::Result<(File, Bytes)> {
     Ok((limited.into_inner(), chunk.into()))
 }
 
+/// What the name of an image in a layout means.
+enum Selected {
+    /// An entry of its index.
+    Entry(Box<IndexEntry>),
+    /// The index itself: an image for several platforms.
+    ByPlatform,
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Marker {
@@ -168,12 +182,12 @@ impl Layout {
         }
     }
 
-    fn index(&self) -> Result<Index> {
+    fn index(&self) -> Result<(RawDocument, Index)> {
         let bytes =
             Bytes::from(self.small_file(&self.dir, "index.json", "bytes in an index", self.limits.manifest_bytes)?);
         let raw = RawDocument { digest: Digest::of(&bytes), bytes, media_type: None };
         match Document::parse(&raw, &self.limits).map_err(|error| error.context(self.subject("index.json")))? {
-            Document::Index(index) => Ok(index),
+            Document::Index(index) => Ok((raw, index)),
             Document::Manifest(_) => Err(Error::Refused {
                 subject: self.subject("index.json"),
                 reason: "it is an image manifest, not an index".into(),
@@ -181,8 +195,8 @@ impl Layout {
         }
     }
 
-    /// The entry that the name means.
-    fn select(&self, index: Index) -> Result<IndexEntry> {
+    /// The entry that the name means, or all of them, if they are one image for several platforms.
+    fn select(&self, index: Index) -> Result<Selected> {
         let mut tags: Vec<_> = index
             .entries
             .iter()
@@ -191,17 +205,24 @@ impl Layout {
         let found = |entry: &IndexEntry| match self.name.selector() {
             LayoutSelector::Only => true,
             LayoutSelector::Tag(tag) => entry.name.as_ref() == Some(tag),
-            LayoutSelector::Digest(digest) => entry.descriptor.digest == *digest,
+            LayoutSelector::Digest(digest) => entry.descriptor.as_ref().is_ok_and(|found| found.digest == *digest),
         };
+        if *self.name.selector() == LayoutSelector::Only && self.is_flat(&index) {
+            return Ok(Selected::ByPlatform);
+        }
         let mut entries = index.entries.into_iter().filter(found);
         let first = entries.next();
-        let others = entries.any(|entry| Some(&entry.descriptor) != first.as_ref().map(|first| &first.descriptor));
+        let same = |entry: &IndexEntry, first: &IndexEntry| match (&entry.descriptor, &first.descriptor) {
+            (Ok(entry), Ok(first)) => (&entry.digest, entry.size) == (&first.digest, first.size),
+            _ => false,
+        };
+        let others = entries.any(|entry| first.as_ref().is_some_and(|first| !same(&entry, first)));
         tags.sort_unstable();
         tags.dedup();
         tags.truncate(64);
         let tags = (!tags.is_empty()).then(|| format!("it has the tags {}", tags.join(", ")));
         match first {
-            Some(entry) if !others => Ok(entry),
+            Some(entry) if !others => Ok(Selected::Entry(Box::new(entry))),
             Some(_) if *self.name.selector() == LayoutSelector::Only => Err(Error::Usage {
                 reason: format!("`{}` holds several images", self.name),
                 hint: Some(match tags {
@@ -215,6 +236,41 @@ impl Layout {
             }),
             None => Err(Error::NotFound { what: format!("`{}`", self.name), hint: tags }),
         }
+    }
+
+    /// Returns true for a layout whose entries are one image: several without a name, each for a platform of its own, by its own word
+    /// or by that of its configuration.
+    fn is_flat(&self, index: &Index) -> bool {
+        let mut usable: Vec<&IndexEntry> = Vec::new();
+        for entry in &index.entries {
+            // The same image twice is one.
+            if entry.descriptor.is_ok() && !usable.iter().any(|other| other.descriptor == entry.descriptor) {
+                usable.push(entry);
+            }
+        }
+        if usable.len() < 2 || index.entries.iter().any(|entry| entry.name.is_some()) {
+            return false;
+        }
+        let mut platforms = Vec::with_capacity(usable.len());
+        for entry in usable {
+            match entry.platform.clone().or_else(|| self.configured(entry)) {
+                Some(platform) if !platforms.contains(&platform) => platforms.push(platform),
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    /// The platform that the configuration of an entry's image states; nothing if there is no such image.
+    fn configured(&self, entry: &IndexEntry) -> Option<Platform> {
+        let raw = self.document(entry.descriptor.as_ref().ok()?).ok()?;
+        let Ok(Document::Manifest(manifest)) = Document::parse(&raw, &self.limits) else { return None };
+        let mut bytes = Vec::new();
+        let file = self.blob(&manifest.config, 0).ok()?;
+        file.take(manifest.config.size.saturating_add(1)).read_to_end(&mut bytes).ok()?;
+        manifest.config.verify("the image configuration", &bytes).ok()?;
+        let config = Configuration::parse(&bytes, &manifest.config.digest, manifest.layers.len()).ok()?;
+        Some(config.platform?.platform().clone())
     }
 
     fn document(&self, descriptor: &Descriptor) -> Result<RawDocument> {

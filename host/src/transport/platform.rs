@@ -6,8 +6,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::Deserialize;
-
 use crate::error::{Error, Result};
 
 /// An operating system, an architecture and perhaps a variant of it, in the names that Go gives them.
@@ -27,10 +25,21 @@ pub struct StatedPlatform {
 }
 
 impl StatedPlatform {
-    /// From the words of a configuration; nothing where they are no platform.
-    pub(super) fn new(os: Option<&str>, architecture: Option<&str>, variant: Option<&str>) -> Option<Self> {
-        let variant = variant.unwrap_or_default();
-        Some(Self { platform: Platform::new(os?, architecture?, variant)?, has_variant: !variant.is_empty() })
+    /// From the words of a configuration; nothing where they are no platform. One that names an architecture and no operating system
+    /// is for Linux, as containerd has it.
+    pub(super) fn new(os: &str, architecture: &str, variant: &str) -> Option<Self> {
+        let os = if os.is_empty() { "linux" } else { os };
+        Some(Self { platform: Platform::new(os, architecture, variant)?, has_variant: !variant.is_empty() })
+    }
+
+    /// From the words of an image object, of which any may be `unknown`.
+    pub(crate) fn of_words(words: &str) -> Option<Self> {
+        if words.split('/').any(|word| word == "unknown") { None } else { words.parse().ok() }
+    }
+
+    /// What this says, as a platform that may be chosen.
+    pub(super) fn platform(&self) -> &Platform {
+        &self.platform
     }
 
     /// Whether such an image may be what was asked for. A variant that is not stated is not held against it: if the image
@@ -58,27 +67,6 @@ impl fmt::Display for StatedPlatform {
     }
 }
 
-/// A platform as it stands in JSON.
-#[derive(Debug, Deserialize)]
-pub(super) struct RawPlatform {
-    os: Option<String>,
-    architecture: Option<String>,
-    variant: Option<String>,
-}
-
-impl RawPlatform {
-    /// The platform, if it is stated and has names that can be names.
-    pub(super) fn check(&self) -> Option<Platform> {
-        let variant = self.variant.as_deref().unwrap_or_default();
-        Platform::new(self.os.as_deref()?, self.architecture.as_deref()?, variant)
-    }
-
-    /// Whether this marks something beside an image, such as an attestation.
-    pub(super) fn is_unknown(&self) -> bool {
-        self.os.as_deref() == Some("unknown") || self.architecture.as_deref() == Some("unknown")
-    }
-}
-
 impl Platform {
     /// The platform of this program: Linux on the architecture that it was compiled for, in its baseline variant.
     ///
@@ -98,7 +86,7 @@ impl Platform {
     }
 
     /// Puts the many spellings of a platform into one. Nothing for an empty or impossible name.
-    fn new(os: &str, architecture: &str, variant: &str) -> Option<Self> {
+    pub(super) fn new(os: &str, architecture: &str, variant: &str) -> Option<Self> {
         let name = |text: &str| {
             let fits = text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
             fits.then(|| text.to_ascii_lowercase())

@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     fn blob(size: u64, from: u64, chunks: &[&'static str]) -> Blob {
-        let descriptor = Descriptor { media_type: MediaType::new(""), digest: Digest::of(b""), size };
+        let descriptor = Descriptor { media_type: MediaType::new(""), digest: Digest::of(b""), size, has_urls: false };
         let chunks: Vec<_> = chunks.iter().map(|chunk| Ok(Bytes::from_static(chunk.as_bytes()))).collect();
         Blob::new(&descriptor, from, stream::iter(chunks).boxed())
     }

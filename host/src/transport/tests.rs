@@ -171,6 +171,10 @@ impl Documents for InMemory {
         let found = self.0.iter().find(|document| document.digest == descriptor.digest);
         found.cloned().ok_or_else(|| Error::NotFound { what: descriptor.digest.to_string(), hint: None })
     }
+
+    async fn config(&self, descriptor: &Descriptor) -> Result<Bytes> {
+        Ok(self.document(descriptor).await?.bytes)
+    }
 }
 
 async fn resolve(documents: &[RawDocument], platform: &str) -> Result<Resolved> {
@@ -230,13 +234,170 @@ async fn the_nearest_variant_is_chosen() {
     }
 }
 
+/// A manifest and a configuration that states a platform, or none.
+fn configured(platform: Option<&str>) -> [RawDocument; 2] {
+    let mut parts = platform.into_iter().flat_map(|platform| platform.split('/'));
+    let config = json!({
+        "os": parts.next(), "architecture": parts.next(), "variant": parts.next(),
+        "rootfs": {"type": "layers", "diff_ids": [Digest::of(b"layer")]},
+    });
+    let config = raw(&config, None);
+    let config_of = descriptor("application/vnd.oci.image.config.v1+json", &config.bytes);
+    [raw(&with(manifest(), "/config", config_of), None), config]
+}
+
 #[tokio::test]
-async fn an_entry_without_a_platform_is_taken_only_if_there_is_no_choice() {
-    let (one, two) = (image(1), image(2));
+async fn entries_without_a_platform_are_chosen_by_their_configurations() {
+    let one = image(1);
     let single = index(&[entry(&one, OCI_MANIFEST, "")]);
-    assert_eq!(resolve(&[single, one.clone()], "linux/arm64").await.unwrap().raw.digest, one.digest);
-    let several = index(&[entry(&one, OCI_MANIFEST, ""), entry(&two, OCI_MANIFEST, "")]);
-    assert_eq!(resolve(&[several, one, two], "linux/arm64").await.unwrap_err().kind(), ErrorKind::NotFound);
+    let found = resolve(&[single, one.clone()], "linux/arm64").await.unwrap();
+    assert_eq!((&found.raw.digest, found.platform), (&one.digest, None));
+    let platforms = [None, Some("linux/arm/v6"), Some("linux/amd64"), Some("linux/arm/v7"), Some("linux/amd64")];
+    let images = platforms.map(configured);
+    let gone = configured(Some("linux/s390x"));
+    let odd = with(entry(&gone[0], OCI_MANIFEST, ""), "/size", json!("many"));
+    let unreadable = image(7);
+    let mut entries = vec![odd, entry(&gone[0], OCI_MANIFEST, ""), entry(&unreadable, OCI_MANIFEST, "")];
+    entries.extend(images.iter().map(|[manifest, _]| entry(manifest, OCI_MANIFEST, "")));
+    let several = index(&entries);
+    let nested = index(&[entry(&several, OCI_INDEX, "")]);
+    let mut documents = vec![nested.clone(), several.clone(), unreadable];
+    documents.extend(images.iter().flatten().cloned());
+    for (platform, chosen) in
+        [("linux/arm/v7", Some(3)), ("linux/arm/v6", Some(1)), ("linux/amd64", Some(2)), ("linux/arm64", None)]
+    {
+        for top in [0, 1] {
+            match (resolve(&documents[top..], platform).await, chosen) {
+                (Ok(found), Some(chosen)) => assert_eq!(found.raw.digest, images[chosen][0].digest, "{platform}"),
+                (Err(error), None) => {
+                    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+                    assert!(error.hint().unwrap().contains("linux/amd64, linux/arm/v6, linux/arm/v7"), "{error}");
+                }
+                (other, _) => panic!("{platform}: {other:?}"),
+            }
+        }
+    }
+}
+
+/// An entry's `artifactType` is the type of its configuration where it is an image's (image spec 1.1, `descriptor.md`).
+#[tokio::test]
+async fn only_other_artifacts_are_passed_over() {
+    let (one, two) = (image(1), image(2));
+    let second = entry(&two, OCI_MANIFEST, "linux/amd64");
+    for (artifact_type, is_image) in [
+        (json!("application/vnd.oci.image.config.v1+json"), true),
+        (json!("application/vnd.docker.container.image.v1+json"), true),
+        (json!("Application/vnd.oci.image.config.v1+JSON; x=y"), true),
+        (json!(""), true),
+        (json!("application/vnd.example.sbom"), false),
+        (json!("application/vnd.oci.empty.v1+json"), false),
+        (json!(["application/vnd.oci.image.config.v1+json"]), false),
+    ] {
+        let first = with(entry(&one, OCI_MANIFEST, "linux/amd64"), "/artifactType", artifact_type.clone());
+        let documents = [index(&[first, second.clone()]), one.clone(), two.clone()];
+        let found = resolve(&documents, "linux/amd64").await.unwrap();
+        assert_eq!(found.raw.digest, if is_image { &one } else { &two }.digest, "{artifact_type}");
+    }
+    let first = with(entry(&one, OCI_MANIFEST, "linux/amd64"), "/artifactType", json!(null));
+    assert_eq!(
+        resolve(&[index(&[first, second]), one.clone(), two], "linux/amd64").await.unwrap().raw.digest,
+        one.digest
+    );
+}
+
+/// As Docker 1.10 to 1.12 pushed them, and registries serve them to this day.
+#[test]
+fn old_types_of_configurations_are_taken_where_the_rest_is_an_image() {
+    let typed = |media_type: Value| with(manifest(), "/config/mediaType", media_type);
+    for media_type in [
+        json!("application/octet-stream"),
+        json!("text/html"),
+        json!("application/json; charset=utf-8"),
+        json!(""),
+        Value::Null,
+    ] {
+        for extra in [json!(null), json!(""), json!("application/vnd.oci.image.config.v1+json")] {
+            parse(&with(typed(media_type.clone()), "/artifactType", extra), None).unwrap();
+        }
+        let artifact = with(typed(media_type.clone()), "/artifactType", json!("application/vnd.example"));
+        assert_eq!(parse(&artifact, None).unwrap_err().kind(), ErrorKind::Refused, "{media_type}");
+        let chart = with(typed(media_type), "/layers/0/mediaType", json!("application/vnd.cncf.helm.chart"));
+        let Document::Manifest(chart) = parse(&chart, None).unwrap() else { panic!("an index?") };
+        assert_eq!(chart.check_layers(|_| false).unwrap_err().kind(), ErrorKind::Refused);
+    }
+    for media_type in ["text/plain", "application/vnd.oci.empty.v1+json", "application/vnd.cncf.helm.config.v1+json"] {
+        assert_eq!(parse(&typed(json!(media_type)), None).unwrap_err().kind(), ErrorKind::Refused, "{media_type}");
+    }
+}
+
+/// What is odd about an entry that nobody asked for refuses nothing; where it is selected, it is refused.
+#[tokio::test]
+async fn an_odd_entry_is_in_the_way_of_itself_alone() {
+    let (one, two) = (image(1), image(2));
+    let good = entry(&one, OCI_MANIFEST, "linux/arm64");
+    let other = entry(&two, OCI_MANIFEST, "linux/amd64");
+    for odd in [
+        with(other.clone(), "/digest", json!("blake3:00")),
+        with(other.clone(), "/digest", json!(5)),
+        with(other.clone(), "/digest", Value::Null),
+        with(other.clone(), "/size", json!(-1)),
+        with(other.clone(), "/size", json!(1.5)),
+        with(other.clone(), "/size", json!("7")),
+        with(other.clone(), "/size", json!(u64::MAX)),
+        with(other.clone(), "/size", Value::Null),
+    ] {
+        let documents = [index(&[odd.clone(), good.clone()]), one.clone(), two.clone()];
+        assert_eq!(resolve(&documents, "linux/arm64").await.unwrap().raw.digest, one.digest, "{odd}");
+        assert_eq!(resolve(&documents, "linux/amd64").await.unwrap_err().kind(), ErrorKind::Refused, "{odd}");
+        // Of two for the same platform, the one that can be used is.
+        let documents = [index(&[odd.clone(), other.clone()]), one.clone(), two.clone()];
+        assert_eq!(resolve(&documents, "linux/amd64").await.unwrap().raw.digest, two.digest, "{odd}");
+    }
+    for odd in [
+        json!(null),
+        json!("text"),
+        json!([{}]),
+        json!(7),
+        json!({}),
+        with(other.clone(), "/mediaType", json!(5)),
+        with(other.clone(), "/mediaType", Value::Null),
+        with(other.clone(), "/platform", json!({"os": "linux", "architecture": ["amd64"]})),
+        with(other.clone(), "/platform", json!({"os": 1, "architecture": 2, "variant": 3, "os.version": 4})),
+        with(other.clone(), "/platform", json!("linux/amd64")),
+        with(other.clone(), "/annotations", json!([1])),
+        with(other.clone(), "/annotations", json!({"org.opencontainers.image.ref.name": {"x": 1}, "y": 2})),
+        with(other.clone(), "/urls", json!({"x": 1})),
+        with(other.clone(), "/artifactType", json!({"x": 1})),
+    ] {
+        let documents = [index(&[odd.clone(), good.clone()]), one.clone(), two.clone()];
+        assert_eq!(resolve(&documents, "linux/arm64").await.unwrap().raw.digest, one.digest, "{odd}");
+    }
+    // A member that comes twice, so that two readers may see two images.
+    let twice = good.to_string().replacen("{", &format!("{{\"digest\":\"{}\",", two.digest), 1);
+    let text = format!(r#"{{"schemaVersion":2,"manifests":[{twice},{other}]}}"#);
+    let top = RawDocument { digest: Digest::of(text.as_bytes()), bytes: text.into(), media_type: None };
+    let documents = [top, one, two.clone()];
+    assert_eq!(resolve(&documents, "linux/amd64").await.unwrap().raw.digest, two.digest);
+    assert_eq!(resolve(&documents, "linux/arm64").await.unwrap_err().kind(), ErrorKind::Refused);
+}
+
+/// The index decides; what the configuration says otherwise is only noted.
+#[tokio::test]
+async fn what_an_index_says_of_a_platform_counts() {
+    let [image, config] = configured(Some("linux/amd64"));
+    let choice = |text: &str| PlatformChoice::Exactly(text.parse().unwrap());
+    let stated: StatedPlatform = "linux/amd64".parse().unwrap();
+    let documents = [index(&[entry(&image, OCI_MANIFEST, "linux/arm64")]), image.clone(), config];
+    let found = resolve(&documents, "linux/arm64").await.unwrap();
+    assert_eq!(found.platform, Some("linux/arm64".parse().unwrap()));
+    found.check_config(&choice("linux/arm64"), "x", Some(&stated)).unwrap();
+    // Without an index that says something, the configuration's word is all that there is.
+    let nested = index(&[entry(&image, OCI_MANIFEST, "")]);
+    for documents in [vec![image.clone()], vec![nested, image.clone()]] {
+        let alone = resolve(&documents, "linux/arm64").await.unwrap();
+        let error = alone.check_config(&choice("linux/arm64"), "x", Some(&stated)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+    }
 }
 
 #[tokio::test]
@@ -275,6 +436,50 @@ fn a_variant_that_a_configuration_does_not_state_is_not_held_against_it() {
     }
 }
 
+/// One image for several platforms, as some tools write it: an entry each, and no names.
+#[tokio::test]
+async fn a_flat_layout_is_chosen_from_by_platform() {
+    let images = ["linux/amd64", "linux/arm64", "linux/arm/v7"].map(|platform| configured(Some(platform)));
+    let lay = |entries: &[Value]| {
+        let temp = tempfile::tempdir().unwrap();
+        write_layout(temp.path(), &[]);
+        std::fs::write(temp.path().join("index.json"), index(entries).bytes).unwrap();
+        for document in images.iter().flatten() {
+            std::fs::write(temp.path().join("blobs/sha256").join(document.digest.hex()), &document.bytes).unwrap();
+        }
+        temp
+    };
+    let stated: Vec<_> = images
+        .iter()
+        .zip(["linux/amd64", "linux/arm64", "linux/arm/v7"])
+        .map(|([manifest, _], platform)| entry(manifest, OCI_MANIFEST, platform))
+        .collect();
+    let unstated: Vec<_> = images.iter().map(|[manifest, _]| entry(manifest, OCI_MANIFEST, "")).collect();
+    let mixed = [stated[0].clone(), unstated[1].clone()];
+    for entries in [&stated[..], &unstated, &mixed] {
+        let temp = lay(entries);
+        let top = top(temp.path(), LayoutSelector::Only).await.unwrap();
+        assert_eq!(top.bytes, index(entries).bytes, "the index is what the name means");
+        assert!(matches!(Document::parse(&top, &Limits::default()), Ok(Document::Index(_))));
+    }
+    // Two images for one platform, or with names, are several images.
+    let named = with(stated[0].clone(), "/annotations", json!({"org.opencontainers.image.ref.name": "x"}));
+    let again = entry(&images[1][0], OCI_MANIFEST, "linux/amd64");
+    for (entries, hint) in [([stated[0].clone(), again], "oci:DIR@DIGEST"), ([named, stated[1].clone()], "oci:DIR:TAG")]
+    {
+        let error = top(lay(&entries).path(), LayoutSelector::Only).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage);
+        assert!(error.hint().unwrap().contains(hint), "{:?}", error.hint());
+    }
+    // The same image twice is one.
+    let temp = lay(&[stated[0].clone(), unstated[0].clone()]);
+    assert_eq!(top(temp.path(), LayoutSelector::Only).await.unwrap().digest, images[0][0].digest);
+    // An entry that cannot be used is none.
+    let odd = with(stated[0].clone(), "/digest", json!("blake3:00"));
+    let temp = lay(&[odd, stated[1].clone(), stated[2].clone()]);
+    assert!(top(temp.path(), LayoutSelector::Only).await.is_ok());
+}
+
 /// Writes a layout with these tags, each an image of its own.
 fn write_layout(root: &Path, tags: &[&str]) -> Vec<RawDocument> {
     std::fs::create_dir_all(root.join("blobs/sha256")).unwrap();
@@ -303,7 +508,7 @@ async fn top(root: &Path, selector: LayoutSelector) -> Result<RawDocument> {
 }
 
 async fn blob(root: &Path, bytes: &[u8], size: u64, from: u64) -> Result<Vec<u8>> {
-    let descriptor = Descriptor { media_type: MediaType::new(""), digest: Digest::of(bytes), size };
+    let descriptor = Descriptor { media_type: MediaType::new(""), digest: Digest::of(bytes), size, has_urls: false };
     let source = open(root, LayoutSelector::Only);
     let mut read = Vec::new();
     let mut blob = source.blob(&descriptor, from).await.map_err(|failure| failure.error)?;

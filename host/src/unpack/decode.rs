@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::Sender;
 
+use super::budget::Share;
 use super::chunk::{CHUNK, Message, Pool};
 use super::compression::Compression;
 use super::extensions::{Extensions, Format};
@@ -49,8 +50,9 @@ pub(super) fn run(
     };
     let compression = format.compression();
     let reader = format.plugin().map(|program| program.identity().clone());
-    let output =
-        Output { pool: Pool::new(), consumers, budget: Budget::new(limits, layer.size, compression), decoded: 0 };
+    let share = layer.budget.map(|budget| budget.begin(layer.digest));
+    let budget = Budget::new(limits, layer.size, compression);
+    let output = Output { pool: Pool::new(), consumers, budget, share, decoded: 0 };
     let host = Host { blob, output };
     let decoder = match (format, compression.guest()) {
         (Format::Decoder(program), _) => Some(program.given_up_by(&layer.cancel)),
@@ -220,6 +222,8 @@ struct Output {
     pool: Pool,
     consumers: Vec<Sender<Message>>,
     budget: Budget,
+    /// The layer's share of what its image may decode to.
+    share: Option<Share>,
     decoded: u64,
 }
 
@@ -230,6 +234,9 @@ impl Output {
         }
         self.decoded += bytes.len() as u64;
         self.budget.check(self.decoded, read)?;
+        if let Some(share) = &mut self.share {
+            share.decoded(self.decoded)?;
+        }
         let chunk = self.pool.chunk(bytes);
         for consumer in &self.consumers {
             consumer.send(Message::Chunk(chunk.clone())).map_err(|_| Error::Interrupted)?;

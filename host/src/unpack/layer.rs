@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use super::budget::ImageBudget;
 use super::compression::Compression;
 use super::inspect::InspectorReport;
 use crate::cancel::Cancel;
@@ -25,6 +26,8 @@ pub struct Layer {
     pub(super) blob_algorithm: Option<Algorithm>,
     pub(super) digest: Option<Digest>,
     pub(super) progress: Progress,
+    /// What the layers of its image may decode to in all.
+    pub(super) budget: Option<ImageBudget>,
     /// How whoever waits gives up: also the plugins that read the layer, or look on.
     pub(super) cancel: Cancel,
 }
@@ -43,6 +46,7 @@ impl Layer {
             blob_algorithm: None,
             digest: None,
             progress: Progress::none(),
+            budget: None,
             cancel: Cancel::new(),
         }
     }
@@ -88,6 +92,12 @@ impl Layer {
     pub fn with_cancel(mut self, cancel: Cancel) -> Self {
         self.blob = Box::new(Cancellable { blob: self.blob, cancel: cancel.clone() });
         self.cancel = cancel;
+        self
+    }
+
+    /// Counts what it decodes to against a budget that it shares with the other layers of its image.
+    pub fn with_budget(mut self, budget: Option<ImageBudget>) -> Self {
+        self.budget = budget;
         self
     }
 

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::shared::shared;
-use super::{Layer, Unpacker};
+use super::{ImageBudget, Layer, Unpacker};
 use crate::ambient;
 use crate::error::{Error, Result};
 use crate::tree::{Mode, TreeWriter, WriterOptions};
@@ -19,6 +19,8 @@ use crate::tree::{Mode, TreeWriter, WriterOptions};
 pub struct LayerExtractor {
     dest: PathBuf,
     unpacker: Option<Unpacker>,
+    /// What all layers may decode to: as those of one image.
+    budget: Option<ImageBudget>,
     state: State,
 }
 
@@ -35,7 +37,7 @@ enum State {
 impl LayerExtractor {
     /// Applies layers to `dest`, which is made when the first layer comes if it is absent.
     pub fn new(dest: impl AsRef<Path>) -> Self {
-        Self { dest: dest.as_ref().to_owned(), unpacker: None, state: State::New }
+        Self { dest: dest.as_ref().to_owned(), unpacker: None, budget: None, state: State::New }
     }
 
     /// Uses these guests and limits instead of the defaults.
@@ -45,7 +47,7 @@ impl LayerExtractor {
         self
     }
 
-    /// Applies the layer in a file, compressed or not. Says how many entries it had. Blocks.
+    /// Applies the layer in a file, compressed or not. Returns the bytes of its files: what their data takes, without holes. Blocks.
     pub fn extract_tarball(&mut self, path: impl AsRef<Path>) -> Result<u64> {
         let path = path.as_ref();
         let (blob, size) = ambient::open_blob(path)?;
@@ -56,12 +58,12 @@ impl LayerExtractor {
         self.extract(layer)
     }
 
-    /// Applies the layer that a reader gives, compressed or not. Says how many entries it had. Blocks.
+    /// Applies the layer that a reader gives, compressed or not. Returns the bytes of its files. Blocks.
     pub fn extract_reader(&mut self, reader: impl Read + Send + 'static) -> Result<u64> {
         self.extract(Layer::new(reader))
     }
 
-    /// Applies a layer of which more is known, such as its `DiffID`. Says how many entries it had. Blocks.
+    /// Applies a layer of which more is known, such as its `DiffID`. Returns the bytes of its files. Blocks.
     pub fn extract(&mut self, layer: Layer) -> Result<u64> {
         let unpacker = match &self.unpacker {
             Some(unpacker) => unpacker.clone(),
@@ -80,11 +82,12 @@ impl LayerExtractor {
                 });
             }
         };
-        let (outcome, mut writer) = unpacker.extract(layer, writer);
-        let report = outcome?;
-        writer.finish_layer()?;
+        let budget = self.budget.get_or_insert_with(|| ImageBudget::new(unpacker.limits())).clone();
+        let (outcome, mut writer) = unpacker.extract(layer.with_budget(Some(budget)), writer);
+        outcome?;
+        let record = writer.finish_layer()?;
         self.state = State::Ready(Box::new(writer));
-        Ok(report.entries)
+        Ok(record.counts.bytes)
     }
 
     /// Ends the tree.

@@ -9,6 +9,7 @@
 //! copied once between the decoder's memory and the file that it ends in. The control plane is the untar guest's: it sees
 //! headers, and the host moves contents. What it claims is checked in `claim.rs` before anything acts on it.
 
+mod budget;
 mod chunk;
 mod claim;
 mod compression;
@@ -26,6 +27,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+pub use budget::ImageBudget;
 pub use compression::Compression;
 pub use extensions::Extensions;
 pub use extract::Unpacker;

@@ -289,14 +289,17 @@ fn an_extractor_applies_layers_one_after_the_other() {
     let dest = temp.path().join("rootfs");
     let mut extractor = LayerExtractor::new(&dest);
     assert!(!dest.exists(), "made before there is a layer");
-    let lower = gzip(&tar(&[("keep", b"1"), ("gone", b"2")]));
-    assert_eq!(extractor.extract_reader(io::Cursor::new(lower)).unwrap(), 2);
-    let upper = tar(&[(".wh.gone", b""), ("new", b"3")]);
-    assert_eq!(extractor.extract_reader(io::Cursor::new(upper)).unwrap(), 2);
+    let lower = gzip(&tar(&[("keep", b"12345"), ("gone", b"67")]));
+    assert_eq!(extractor.extract_reader(io::Cursor::new(lower)).unwrap(), 7, "bytes of files, as the reference has it");
+    let upper = tar(&[(".wh.gone", b""), ("new", b"3"), ("keep2", &[0; 1000])]);
+    let path = temp.path().join("upper.tar");
+    std::fs::write(&path, upper).unwrap();
+    assert_eq!(extractor.extract_tarball(&path).unwrap(), 1001, "of this layer alone");
+    assert_eq!(extractor.extract_reader(io::Cursor::new(tar(&[]))).unwrap(), 0);
     // Whole before `finalize`, so that nothing is lost if nobody calls it.
-    assert_eq!(names(&dest), ["keep", "new"]);
+    assert_eq!(names(&dest), ["keep", "keep2", "new"]);
     extractor.finalize().unwrap();
-    assert_eq!(names(&dest), ["keep", "new"]);
+    assert_eq!(names(&dest), ["keep", "keep2", "new"]);
 }
 
 #[test]

@@ -145,7 +145,9 @@ impl StreamUnpacker for Copying {
         }
         let dir = cap_std::fs::Dir::from(dest);
         dir.write("content", &bytes).map_err(|error| Error::io("write", b"content", error))?;
-        Ok(Decoded { diff_id: Digest::of(&bytes), record: b"null".to_vec(), reader: None, reports: Vec::new() })
+        let decoded_bytes = bytes.len() as u64;
+        let (record, reports) = (b"null".to_vec(), Vec::new());
+        Ok(Decoded { diff_id: Digest::of(&bytes), decoded_bytes, record, reader: None, reports })
     }
 }
 

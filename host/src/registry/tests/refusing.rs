@@ -208,3 +208,26 @@ async fn a_blob_that_is_gone_is_fetched_beside_its_tree() {
     assert!(store.storage.verify_layer(&digest.to_string()).await.unwrap());
     assert_eq!(store.pull(&source(&server)).await.unwrap().cached_layers, 1);
 }
+
+/// A layer that may be had elsewhere alone, as those of Windows' base images: the error says so, and nobody goes there.
+#[tokio::test]
+async fn a_foreign_layer_that_is_not_there_is_named_as_one() {
+    let foreign = "application/vnd.docker.image.rootfs.foreign.diff.tar";
+    for (media_type, urls, is_foreign) in [(None, true, true), (Some(foreign), false, true), (None, false, false)] {
+        let mut image = Image::new(&[b"layer"]);
+        if !urls {
+            image.manifest = image.manifest.replace(",\"urls\":[\"http://127.0.0.1:9/never\"]", "");
+        }
+        if let Some(media_type) = media_type {
+            image.manifest = image.manifest.replace("application/vnd.oci.image.layer.v1.tar", media_type);
+        }
+        assert_eq!(image.manifest.contains("urls"), urls);
+        let server = layers_served(&image, |_, _, _| Reply::status(404));
+        let error = Store::new().pull(&source(&server)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+        let root = error.root().to_string();
+        assert_eq!(root.contains("a foreign layer"), is_foreign, "{root}");
+        assert!(root.contains(&Digest::of(b"layer").to_string()), "{root}");
+        assert!(!is_foreign || error.hint().unwrap().contains("never asked"), "{:?}", error.hint());
+    }
+}

@@ -210,7 +210,8 @@ fn overlay_trees_go_with_their_image() {
         let make = |staged: &StagedTree| {
             staged.directory();
             let (blob, diff_id) = (staged.layer().digest.clone(), blob.clone());
-            Ok(Unpacked { blob, blob_bytes: 1, diff_id, record: b"{}".to_vec(), reader: None, reports: Vec::new() })
+            let (record, reports) = (b"{}".to_vec(), Vec::new());
+            Ok(Unpacked { blob, blob_bytes: 1, decoded_bytes: 0, diff_id, record, reader: None, reports })
         };
         trees.ensure_with(&layer, None, &Watch::default(), make).unwrap()
     };

@@ -113,11 +113,42 @@ fn a_manifest_of_the_reference_is_fetched_again() {
     let digest = Digest::of(&bytes());
     let text = digest.to_string();
     std::fs::write(fixture.storage.manifest_path(&text), serde_json::to_string_pretty(&manifest()).unwrap()).unwrap();
-    assert!(fixture.storage.has_manifest(&text));
+    // Who asks first, as its callers do, fetches it.
+    assert!(!fixture.storage.has_manifest(&text));
     assert_eq!(fixture.storage.load_manifest(&text).unwrap_err().kind(), ErrorKind::Integrity);
     assert_eq!(fixture.storage.manifest_bytes(&digest).unwrap(), None);
+    fixture.storage.save_manifest(&manifest(), &text).unwrap();
+    assert!(fixture.storage.has_manifest(&text));
+    fixture.storage.load_manifest(&text).unwrap();
     fixture.storage.save_manifest_bytes(&bytes(), &text).unwrap();
     assert_eq!(fixture.storage.manifest_bytes(&digest).unwrap().unwrap(), bytes());
+    assert!(fixture.storage.has_manifest(&text));
+}
+
+/// What is there and would not load is not there for whoever decides by that whether to fetch it.
+#[test]
+fn a_document_that_would_not_load_is_not_had() {
+    let fixture = Fixture::new();
+    let storage = &fixture.storage;
+    let (bytes, config) = (bytes(), b"{}".to_vec());
+    let (manifest, digest) = (Digest::of(&bytes).to_string(), Digest::of(&config).to_string());
+    storage.save_manifest_bytes(&bytes, &manifest).unwrap();
+    std::fs::write(storage.config_path(&digest), &config).unwrap();
+    assert!(storage.has_manifest(&manifest) && storage.has_config(&digest));
+    let small = Limits { manifest_bytes: 1, config_bytes: 1, ..Limits::default() };
+    let small = storage.clone().with_limits(small);
+    assert!(!small.has_manifest(&manifest) && !small.has_config(&digest));
+    for damaged in [&b""[..], b"{", b"\xff"] {
+        std::fs::write(storage.manifest_path(&manifest), damaged).unwrap();
+        std::fs::write(storage.config_path(&digest), damaged).unwrap();
+        assert!(!storage.has_manifest(&manifest) && !storage.has_config(&digest), "{}", damaged.escape_ascii());
+    }
+    // A question changes nothing.
+    assert!(storage.manifest_path(&manifest).exists() && storage.config_path(&digest).exists());
+    // Bytes that are right, and no manifest.
+    let other = Digest::of(b"[]").to_string();
+    storage.save_manifest_bytes(b"[]", &other).unwrap();
+    assert!(!storage.has_manifest(&other) && storage.load_manifest(&other).is_err());
 }
 
 #[test]

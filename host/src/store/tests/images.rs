@@ -303,3 +303,50 @@ fn trees_of_local_layouts_can_be_removed() {
     assert!(!path.exists());
     assert!(fixture.storage.has_layer(&layer.digest.to_string()));
 }
+
+/// However an image was named when it was pulled, and however it is named now: what means the same finds it.
+#[test]
+fn an_image_is_found_by_each_name_that_means_it() {
+    let fixture = Fixture::new();
+    let layer = fixture.add_layer(b"layer");
+    let tagged = publish(&fixture, "docker.io/library/alpine:latest", &[&layer]).unwrap();
+    let mut entry = fixture.storage.resolve("docker.io/library/alpine:latest").unwrap().unwrap();
+    let digest = tagged.manifest_digest.to_string();
+    for name in [
+        "alpine",
+        "alpine:latest",
+        "library/alpine",
+        "docker.io/alpine",
+        "index.docker.io/library/alpine:latest",
+        &digest,
+        &format!("alpine@{digest}"),
+        &format!("docker.io/library/alpine:latest@{digest}"),
+        &format!("alpine:3@{digest}"),
+    ] {
+        assert_eq!(fixture.storage.resolve(name).unwrap().as_ref(), Some(&entry), "{name}");
+        fixture.storage.image(name).unwrap();
+    }
+    let other = Digest::of(b"another").to_string();
+    for name in [
+        "alpine:3",
+        "quay.io/library/alpine",
+        "library/alpine/x",
+        &other,
+        &format!("alpine@{other}"),
+        &format!("quay.io/library/alpine@{digest}"),
+    ] {
+        assert_eq!(fixture.storage.resolve(name).unwrap(), None, "{name}");
+    }
+    assert!(fixture.storage.resolve("Not A Name").is_err());
+    // Pulled by the digest of an index.
+    let index = br#"{"schemaVersion":2,"manifests":[]}"#;
+    let of_index = Digest::of(index);
+    fixture.storage.save_manifest_bytes(index, &of_index.to_string()).unwrap();
+    entry.reference = format!("docker.io/library/alpine@{of_index}");
+    entry.index = Some(of_index.clone());
+    fixture.storage.publish(entry.clone(), &fixture.storage.in_use_blocking().unwrap()).unwrap();
+    for name in [of_index.to_string(), format!("alpine@{of_index}"), format!("alpine:tag@{of_index}")] {
+        let found = fixture.storage.resolve(&name).unwrap().unwrap();
+        assert_eq!(found.reference, entry.reference, "{name}");
+    }
+}

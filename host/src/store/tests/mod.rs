@@ -125,6 +125,7 @@ impl LayerUnpacker for Toy {
         Ok(Unpacked {
             blob: hasher.finish(),
             blob_bytes: bytes.len() as u64,
+            decoded_bytes: 0,
             diff_id: match &layer.diff_id {
                 Some(claimed) => {
                     let mut hasher = Hasher::new(claimed.algorithm());

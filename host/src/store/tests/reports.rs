@@ -61,9 +61,8 @@ fn reports_are_about_one_reading_of_a_blob() {
     let toy = Arc::new(Toy { inspectors: inspectors.clone(), plugin: Some(Digest::of(b"plugin")), ..Toy::default() });
     let storage = open(&fixture.temp.path().join("images"), &toy);
     storage.ensure_tree(&foreign).unwrap();
-    let lacking = |reader: Option<&Digest>| {
-        storage.trees().uninspected(&layer.digest, reader, &inspectors).unwrap().len()
-    };
+    let lacking =
+        |reader: Option<&Digest>| storage.trees().uninspected(&layer.digest, reader, &inspectors).unwrap().len();
     assert_eq!((lacking(toy.plugin.as_ref()), lacking(None)), (0, 1));
     storage.trees().keep_reports(&layer.digest, None, vec![]).unwrap();
     storage.ensure_tree(&layer).unwrap();

@@ -357,6 +357,7 @@ fn a_tree_can_be_begun_before_its_blob_is_there() {
     let unpacked = |bytes: &[u8]| Unpacked {
         blob: Digest::of(bytes),
         blob_bytes: bytes.len() as u64,
+        decoded_bytes: 0,
         diff_id: toy_diff_id(bytes),
         record: b"null".to_vec(),
         reader: None,
