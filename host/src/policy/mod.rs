@@ -5,8 +5,10 @@
 mod admit;
 mod panel;
 mod pattern;
+mod prepare;
 mod rules;
 
 pub use admit::Admit;
 pub use panel::Panel;
+pub use prepare::PreparedImage;
 pub use rules::{Policy, Requirement, Rule};

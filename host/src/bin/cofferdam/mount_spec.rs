@@ -13,7 +13,7 @@ use crate::failure::{Failure, usage};
 use crate::image_name::{self, ImageName};
 use crate::interrupt;
 use crate::output;
-use crate::policy::Ready;
+use crate::policy;
 use crate::pull::{self, FromRegistry};
 use crate::session::{Session, shown};
 
@@ -40,13 +40,13 @@ pub(crate) fn run(session: &Session, args: &MountSpecArgs) -> Result<(), Failure
             let storage = session.storage()?;
             let name = image_name::in_store(&args.image, &storage)?;
             let (image, lease) = storage.lease_image(&name, &interrupt::cancel()?)?;
-            platform.check_config(&image.reference, image.platform.parse().ok().as_ref())?;
+            platform.check_config(&image.reference, image.stated_platform().as_ref())?;
             (image, lease, name)
         }
     };
     let options =
         UnpackOptions { progress: session.progress(), cancel: interrupt::cancel()?, ..UnpackOptions::default() };
-    let ready = Ready::for_stored(session, &policy, &image, &asked_as)?;
+    let ready = policy::for_stored(session, &policy, &image, &asked_as)?;
     let spec = mount_spec(&image, &ready.storage, &ready.unpacker, &options)?;
     drop(lease);
     let lower: Vec<_> = spec.lower_dirs().map(|path| cofferdam::ambient::absolute(&path)).collect::<Result<_, _>>()?;

@@ -1,4 +1,4 @@
-//! The policy of the configuration file, and who is asked about an image.
+//! The policy of the configuration file.
 //!
 //! ```toml
 //! [[policy]]
@@ -18,11 +18,9 @@ use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use cofferdam::policy::{Admit, Panel, Policy, Requirement, Rule};
-use cofferdam::sandbox::Context;
-use cofferdam::store::{ImageObject, ImageStorage};
-use cofferdam::unpack::{Extensions, Unpacker};
-use cofferdam::{Digest, Error, ambient};
+use cofferdam::policy::{Policy, PreparedImage, Requirement, Rule};
+use cofferdam::store::ImageObject;
+use cofferdam::{Error, ambient};
 use serde::Deserialize;
 
 use crate::args::AskArgs;
@@ -107,72 +105,25 @@ fn read_setting(path: &Path) -> cofferdam::Result<String> {
     Ok(text)
 }
 
-/// What is ready to bring in one image.
-pub(crate) struct Ready {
-    pub(crate) unpacker: Unpacker,
-    pub(crate) storage: ImageStorage,
-    panel: Panel,
-    reference: String,
+/// Prepares the pull of an image of this name: with what the policy requires, and what options ask for.
+pub(crate) fn for_pull(
+    session: &Session,
+    policy: &Policy,
+    asked: &AskArgs,
+    reference: &str,
+) -> Result<PreparedImage, Failure> {
+    let by_hand = |names: &[String]| names.iter().map(Requirement::of).collect::<Vec<_>>();
+    let (verify, inspect) = (by_hand(&asked.verify), by_hand(&asked.inspect));
+    let (storage, unpacker) = (session.storage()?, session.unpacker()?);
+    Ok(PreparedImage::for_pull(reference, policy, (&verify, &inspect), &storage, &unpacker)?)
 }
 
-impl Ready {
-    /// Makes ready who is asked about an image of this name, and who reads its layers.
-    pub(crate) fn new(session: &Session, policy: &Policy, asked: &AskArgs, reference: &str) -> Result<Self, Failure> {
-        let (storage, unpacker) = (session.storage()?, session.unpacker()?);
-        let plugins = storage.plugins()?;
-        let by_hand = |names: &[String]| names.iter().map(Requirement::of).collect::<Vec<_>>();
-        let (verify, inspect) = (by_hand(&asked.verify), by_hand(&asked.inspect));
-        let panel = Panel::of(reference, policy, (&verify, &inspect), &plugins, unpacker.sandbox())?;
-        let readers = Extensions::of_store(&plugins, unpacker.sandbox())?;
-        let unpacker = unpacker.with_extensions(panel.extensions(&readers)?);
-        let storage = storage.with_unpacker(std::sync::Arc::new(unpacker.clone()));
-        Ok(Self { unpacker, storage, panel, reference: reference.to_owned() })
-    }
-
-    /// Makes ready for an image of the store, and checks that all who are asked about it now have let it in, under the name that
-    /// it has; under one of its names, if it is asked for by its digest.
-    pub(crate) fn for_stored(
-        session: &Session,
-        policy: &Policy,
-        image: &ImageObject,
-        asked_as: &str,
-    ) -> Result<Self, Failure> {
-        let mut names = vec![image.reference.clone()];
-        if asked_as.parse::<Digest>().is_ok() {
-            let named =
-                session.storage()?.images()?.into_iter().filter(|entry| entry.manifest == image.manifest_digest);
-            let named: Vec<_> = named.map(|entry| entry.reference).collect();
-            names = if named.is_empty() { names } else { named };
-        }
-        let mut refused = None;
-        for name in names {
-            let ready = Self::new(session, policy, &AskArgs::default(), &name)
-                .and_then(|ready| ready.check(image).map(|()| ready));
-            match ready {
-                Ok(ready) => return Ok(ready),
-                Err(error) => refused = Some(error),
-            }
-        }
-        Err(refused.unwrap_or_else(|| usage(format!("{asked_as} has no name"), None)))
-    }
-
-    /// Who lets the image in.
-    pub(crate) fn admission(&self) -> Admit {
-        let (sandbox, limits) = (self.unpacker.sandbox().clone(), self.unpacker.limits().clone());
-        let context = Context { scratch: Some(self.storage.scratch_dir()), ..Context::default() };
-        Admit::new(self.reference.clone(), self.panel.clone(), sandbox, limits, context)
-    }
-
-    /// Checks that the image, which is in the store, was let in by all who are asked now.
-    fn check(&self, image: &ImageObject) -> Result<(), Failure> {
-        let entry = self.storage.resolve(&self.reference)?;
-        // What the name stands for by now may be another image, which they were asked about.
-        let decision = entry.filter(|entry| entry.manifest == image.manifest_digest).and_then(|entry| entry.decision);
-        Ok(self.panel.check(&self.reference, decision.as_ref())?)
-    }
-
-    /// Whether nobody is asked about the image.
-    pub(crate) fn is_free(&self) -> bool {
-        self.panel.is_empty()
-    }
+/// Prepares the use of an image of the store, if the policy lets it in today.
+pub(crate) fn for_stored(
+    session: &Session,
+    policy: &Policy,
+    image: &ImageObject,
+    asked_as: &str,
+) -> Result<PreparedImage, Failure> {
+    Ok(PreparedImage::for_stored(image, asked_as, policy, &session.storage()?, &session.unpacker()?)?)
 }

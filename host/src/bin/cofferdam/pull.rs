@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cofferdam::plugin::World;
-use cofferdam::policy::Policy;
+use cofferdam::policy::{Policy, PreparedImage};
 use cofferdam::registry::{
     AccessList, Auth, HostAccess, NetworkOptions, PullOptions, Pulled, Registries, Transport, pull,
 };
@@ -17,7 +17,7 @@ use crate::failure::{Failure, usage};
 use crate::image_name::ImageName;
 use crate::interrupt;
 use crate::output;
-use crate::policy::Ready;
+use crate::policy;
 use crate::session::Session;
 
 pub(crate) fn run(session: &Session, args: &PullArgs) -> Result<(), Failure> {
@@ -38,7 +38,7 @@ pub(crate) fn run(session: &Session, args: &PullArgs) -> Result<(), Failure> {
         ImageName::Layout(_, name) => {
             args.access.refuse(&args.image)?;
             let source = OciLayout::open(name, session.limits())?;
-            let ready = Ready::new(session, &policy, &args.asked, &source.store_name()?)?;
+            let ready = policy::for_pull(session, &policy, &args.asked, &source.store_name()?)?;
             into_store(session, &source, ready, &options, args.durability)?
         }
     };
@@ -73,7 +73,7 @@ impl FromRegistry<'_> {
                 return Err(usage(format!("{option} names {host}, which is not asked for `{name}`"), None));
             }
         }
-        let ready = Ready::new(session, self.policy, self.asked, &source.name())?;
+        let ready = policy::for_pull(session, self.policy, self.asked, &source.name())?;
         into_store(session, &source, ready, options, durability)
     }
 }
@@ -82,7 +82,7 @@ impl FromRegistry<'_> {
 pub(crate) fn into_store(
     session: &Session,
     source: &dyn ImageSource,
-    ready: Ready,
+    ready: PreparedImage,
     options: &PullOptions,
     durability: Durability,
 ) -> Result<Pulled, Failure> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use cofferdam::ambient;
+use cofferdam::policy::PreparedImage;
 use cofferdam::registry::PullOptions;
 use cofferdam::rootfs::{LayerProvider, LocalImage, Strategy, UnpackOptions, unpack};
 use cofferdam::store::{Durability, ImageObject};
@@ -14,7 +15,7 @@ use crate::failure::Failure;
 use crate::image_name::{self, ImageName};
 use crate::interrupt;
 use crate::output;
-use crate::policy::Ready;
+use crate::policy;
 use crate::pull::{self, FromRegistry};
 use crate::session::{Session, shown};
 
@@ -36,26 +37,26 @@ pub(crate) fn run(session: &Session, args: &UnpackArgs) -> Result<(), Failure> {
             let storage = session.storage()?;
             let name = image_name::in_store(&name, &storage)?;
             let (image, _lease) = storage.lease_image(&name, &interrupt::cancel()?)?;
-            platform.check_config(&image.reference, image.platform.parse().ok().as_ref())?;
-            let ready = Ready::for_stored(session, &policy, &image, &name)?;
+            platform.check_config(&image.reference, image.stated_platform().as_ref())?;
+            let ready = policy::for_stored(session, &policy, &image, &name)?;
             make(session, args, &image, &ready, &ready.storage)
         }
         ImageName::Registry(name) => {
             let options = PullOptions { platform, ..PullOptions::default() };
             let from = FromRegistry { access: &args.access, asked: &asked, policy: &policy };
             let pulled = from.pull(session, &name, &options, Durability::default())?;
-            let ready = Ready::for_stored(session, &policy, &pulled.image, &pulled.image.reference)?;
+            let ready = policy::for_stored(session, &policy, &pulled.image, &pulled.image.reference)?;
             make(session, args, &pulled.image, &ready, &ready.storage)
         }
         ImageName::Layout(path, name) => {
             args.access.refuse(&args.image)?;
             let layout = OciLayout::open(name, session.limits())?;
-            let ready = Ready::new(session, &policy, &asked, &layout.store_name()?)?;
+            let ready = policy::for_pull(session, &policy, &asked, &layout.store_name()?)?;
             if !ready.is_free() {
                 // Whoever is asked is asked about an image of the store, where what they say is kept.
                 let options = PullOptions { platform, ..PullOptions::default() };
                 let pulled = pull::into_store(session, &layout, ready, &options, Durability::default())?;
-                let ready = Ready::for_stored(session, &policy, &pulled.image, &pulled.image.reference)?;
+                let ready = policy::for_stored(session, &policy, &pulled.image, &pulled.image.reference)?;
                 return make(session, args, &pulled.image, &ready, &ready.storage);
             }
             let unpacker = Arc::new(ready.unpacker.clone());
@@ -70,7 +71,7 @@ fn make(
     session: &Session,
     args: &UnpackArgs,
     image: &ImageObject,
-    ready: &Ready,
+    ready: &PreparedImage,
     layers: &dyn LayerProvider,
 ) -> Result<(), Failure> {
     let options = UnpackOptions {

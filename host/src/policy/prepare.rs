@@ -1,0 +1,172 @@
+//! An image made ready for use under a policy: the plugins that the policy requires today, and the store and the unpacker with them.
+//!
+//! A stored image is held to today's policy, and not to the one of the day on which it was pulled: each plugin that is required for its
+//! name now must have accepted it then, as the same component with the same settings and grants.
+
+use std::sync::Arc;
+
+use super::admit::Admit;
+use super::panel::Panel;
+use super::rules::{Policy, Requirement};
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::sandbox::Context;
+use crate::store::{ImageObject, ImageStorage};
+use crate::unpack::{Extensions, Unpacker};
+
+/// A store and an unpacker for one image, with the plugins that read its layers and those that the policy requires.
+#[derive(Debug)]
+pub struct PreparedImage {
+    /// The unpacker with these plugins: for [`crate::registry::pull`], [`crate::rootfs::unpack`] and [`crate::rootfs::mount_spec`].
+    pub unpacker: Unpacker,
+    /// The store, which extracts layers by that unpacker.
+    pub storage: ImageStorage,
+    panel: Panel,
+    reference: String,
+}
+
+impl PreparedImage {
+    /// Prepares the pull of an image that will have this name in the store. `by_hand` are verifiers and inspectors that are asked beside
+    /// those of the policy. The pull needs [`PreparedImage::admission`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Panel::of`], and [`crate::Error::Damaged`] if the plugins of the store cannot be read.
+    pub fn for_pull(
+        reference: &str,
+        policy: &Policy,
+        by_hand: (&[Requirement], &[Requirement]),
+        storage: &ImageStorage,
+        unpacker: &Unpacker,
+    ) -> Result<Self> {
+        let plugins = storage.plugins()?;
+        let panel = Panel::of(reference, policy, by_hand, &plugins, unpacker.sandbox())?;
+        let readers = Extensions::of_store(&plugins, unpacker.sandbox())?;
+        let unpacker = unpacker.clone().with_extensions(panel.extensions(&readers)?);
+        let storage = storage.clone().with_unpacker(Arc::new(unpacker.clone()));
+        Ok(Self { unpacker, storage, panel, reference: reference.to_owned() })
+    }
+
+    /// Prepares the use of an image of the store, and checks that the policy lets it in today: all that are required for its name
+    /// accepted it under that name. `asked_as` is what the image was asked for by: of one that was asked for by a digest alone, any of
+    /// its names will do.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Refused`] if the policy does not let it in; those of [`PreparedImage::for_pull`].
+    pub fn for_stored(
+        image: &ImageObject,
+        asked_as: &str,
+        policy: &Policy,
+        storage: &ImageStorage,
+        unpacker: &Unpacker,
+    ) -> Result<Self> {
+        let prepare = |name: &str| {
+            let prepared = Self::for_pull(name, policy, (&[], &[]), storage, unpacker)?;
+            prepared.check(image).map(|()| prepared)
+        };
+        let mut outcome = prepare(&image.reference);
+        if asked_as.parse::<Digest>().is_ok() {
+            for entry in storage.images()? {
+                if outcome.is_ok() {
+                    break;
+                }
+                if entry.manifest == image.manifest_digest && entry.reference != image.reference {
+                    outcome = prepare(&entry.reference).or(outcome);
+                }
+            }
+        }
+        outcome
+    }
+
+    /// Who decides about the image when it is pulled: [`crate::registry::PullOptions::admission`].
+    pub fn admission(&self) -> Admit {
+        let (sandbox, limits) = (Arc::clone(self.unpacker.sandbox()), self.unpacker.limits().clone());
+        let context = Context { scratch: Some(self.storage.scratch_dir()), ..Context::default() };
+        Admit::new(self.reference.clone(), self.panel.clone(), sandbox, limits, context)
+    }
+
+    /// Returns true if no plugin is asked about the image.
+    pub fn is_free(&self) -> bool {
+        self.panel.is_empty()
+    }
+
+    /// Checks that the image, which is in the store, was let in by all that are asked now.
+    fn check(&self, image: &ImageObject) -> Result<()> {
+        let entry = self.storage.resolve(&self.reference)?;
+        // What the name stands for by now may be another image, about which they were asked.
+        let decision = entry.filter(|entry| entry.manifest == image.manifest_digest).and_then(|entry| entry.decision);
+        self.panel.check(&self.reference, decision.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::disallowed_methods, reason = "tests write into the store by path")]
+
+    use super::super::Rule;
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::limits::Limits;
+    use crate::sandbox::{Sandbox, SandboxOptions};
+    use crate::store::ImageRef;
+
+    /// Publishes an image without layers under these names.
+    fn publish(storage: &ImageStorage, names: &[&str]) -> Vec<ImageObject> {
+        let config = Digest::of(b"{}");
+        std::fs::write(storage.config_path(&config.to_string()), "{}").unwrap();
+        let manifest = serde_json::json!({
+            "schemaVersion": 2, "layers": [],
+            "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config, "size": 2},
+        })
+        .to_string();
+        let digest = Digest::of(manifest.as_bytes());
+        storage.save_manifest_bytes(manifest.as_bytes(), &digest.to_string()).unwrap();
+        let entry = |name: &&str| ImageRef {
+            reference: (*name).to_owned(),
+            manifest: digest.clone(),
+            index: None,
+            platform: None,
+            pulled_at: 0,
+            decision: None,
+        };
+        let held = storage.in_use_blocking().unwrap();
+        names.iter().map(|name| storage.publish(entry(name), &held).unwrap()).collect()
+    }
+
+    fn rule(pattern: &str, change: impl FnOnce(&mut Rule)) -> Policy {
+        let mut rule = Rule::new(&[pattern.to_owned()]).unwrap();
+        change(&mut rule);
+        Policy::new(vec![rule])
+    }
+
+    /// What the policy says today counts, whatever it said when the image was pulled; the library holds to it.
+    #[test]
+    fn a_stored_image_is_held_to_the_policy_of_today() {
+        let temp = tempfile::tempdir().unwrap();
+        let storage = ImageStorage::new(temp.path().join("images")).unwrap();
+        let sandbox = Arc::new(Sandbox::new(&SandboxOptions::default()).unwrap());
+        let unpacker = Unpacker::new(sandbox, Limits::default());
+        let images = publish(&storage, &["docker.io/library/a:1", "registry.corp/a:1"]);
+        let prepare = |image: &ImageObject, asked_as: &str, policy: &Policy| {
+            PreparedImage::for_stored(image, asked_as, policy, &storage, &unpacker).map(|prepared| prepared.is_free())
+        };
+        let [hub, corp] = images.as_slice() else { panic!("{images:?}") };
+        assert!(prepare(hub, &hub.reference, &Policy::default()).unwrap());
+        let refused = rule("docker.io/**", |rule| rule.refuse = Some("not ours".into()));
+        let error = prepare(hub, &hub.reference, &refused).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused);
+        assert!(error.to_string().contains("not ours"), "{error}");
+        assert!(prepare(corp, &corp.reference, &refused).unwrap());
+        // By its digest, under the name that may be used.
+        let digest = hub.manifest_digest.to_string();
+        for image in [hub, corp] {
+            assert!(prepare(image, &digest, &refused).unwrap());
+        }
+        let all = rule("**", |rule| rule.refuse = Some("nothing".into()));
+        assert_eq!(prepare(hub, &digest, &all).unwrap_err().kind(), ErrorKind::Refused);
+        // A plugin that is required and not there lets nothing in.
+        let required = rule("docker.io/**", |rule| rule.verify = vec![Requirement::of("cosign")]);
+        assert!(prepare(hub, &hub.reference, &required).is_err());
+    }
+}
