@@ -54,9 +54,17 @@ pub(super) fn open(storage: &ImageStorage, key: &str) -> Result<Trees> {
         // Where the file system has no such locks, its trees have theirs.
         let _ = rustix::io::retry_on_intr(|| rustix::fs::flock(&held, FlockOperation::LockShared));
         if is_named(local, key, &held)? {
-            return Ok(trees(storage, key, &bundle)?.holding(held));
+            match trees(storage, key, &bundle) {
+                // Where the file system has no such locks: removed meanwhile, with what was in it.
+                Err(error) if is_absent(&error) && !is_named(local, key, &held)? => {}
+                trees => return Ok(trees?.holding(held)),
+            }
         }
     }
+}
+
+fn is_absent(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
 }
 
 /// The trees of a local layout that nobody else has open, and its directory, which is locked for us alone; nothing if somebody has.

@@ -161,20 +161,28 @@ impl Rooms {
 }
 
 /// Opens the directory `name`, made if it is missing, for its owner alone whatever the umask (CVE-2021-41091,
-/// CVE-2024-25621). A link in its place is refused.
+/// CVE-2024-25621). A link in its place is refused. One that another process collects before it is open, since it is empty, is made
+/// again.
 pub(super) fn private_dir(parent: &Dir, name: &str) -> Result<Dir> {
-    match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
-        // What will be in it is to outlive a power cut, so must its name.
-        Ok(()) => super::file::sync_dir(parent).inspect_err(|_| {
-            // Nobody would sync it again if it stayed.
-            let _ = rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR);
-        })?,
-        Err(Errno::EXIST) => {}
-        Err(error) => return Err(Error::io("create", name.as_bytes(), error)),
+    loop {
+        match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
+            // What will be in it is to outlive a power cut, so must its name.
+            Ok(()) => super::file::sync_dir(parent).inspect_err(|_| {
+                // Nobody would sync it again if it stayed.
+                let _ = rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR);
+            })?,
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(Error::io("create", name.as_bytes(), error)),
+        }
+        match open_dir(parent, name) {
+            Err(Errno::NOENT) => {}
+            Err(error) => return Err(Error::io("open the directory", name.as_bytes(), error)),
+            Ok(dir) => {
+                close_to_others(&dir, name)?;
+                return Ok(dir);
+            }
+        }
     }
-    let dir = open_dir(parent, name).map_err(|e| Error::io("open the directory", name.as_bytes(), e))?;
-    close_to_others(&dir, name)?;
-    Ok(dir)
 }
 
 /// Takes the permissions of group and others away from a directory.
@@ -216,6 +224,27 @@ pub(super) fn file_size(dir: &Dir, name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As a collection does it, which may remove a directory between the call that makes it and the one that opens it.
+    #[test]
+    fn a_directory_that_is_removed_before_it_is_open_is_made_again() {
+        let temp = tempfile::tempdir().unwrap();
+        let parent = crate::ambient::open_dir(temp.path()).unwrap();
+        let (done, met) = (std::sync::atomic::AtomicBool::new(false), std::sync::atomic::AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    if rustix::fs::unlinkat(&parent, "a", AtFlags::REMOVEDIR).is_ok() {
+                        met.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    }
+                }
+            });
+            let opened: Result<Vec<_>> = (0..2000).map(|_| private_dir(&parent, "a").map(drop)).collect();
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            opened.unwrap();
+        });
+        assert!(met.into_inner() > 0);
+    }
 
     /// CVE-2014-9358, CVE-2024-3727, CVE-2026-95839, GHSA-f689-h8m7-3jp2: digest text used as a path.
     #[test]
