@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use cap_std::fs::Dir;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 
 use crate::error::{Error, Result};
@@ -181,6 +181,106 @@ pub fn private_dir(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Opens the directory at `path` if nobody but this user and root can have put anything in it, or have led to it: it must be this
+/// user's, it and each directory above it must belong to this user or to root, and none may be writable for others, but for
+/// those above it that are sticky, as `/tmp` is. So must each link on the way. What is missing is made, for this user alone.
+///
+/// Each step is judged on the handle from which the next one is taken, so nothing can be exchanged behind the look at it.
+///
+/// # Errors
+///
+/// [`Error::Io`], also of a directory that is not to be trusted: nothing is made then.
+pub fn trusted_dir(path: &Path) -> Result<Dir> {
+    /// Links on the way.
+    const LINKS: u32 = 40;
+    let missing = || failed("open", path, io::Error::from(io::ErrorKind::NotADirectory));
+    let whole = std::path::absolute(path).map_err(|e| failed("resolve", path, e))?;
+    let root = || rustix::fs::openat(CWD, "/", SEARCH, Mode::empty()).map_err(|e| failed("open", Path::new("/"), e));
+    // The directories from the root to here, and the names that are left, the next one last.
+    let mut here = vec![(root()?, PathBuf::from("/"))];
+    let mut left: Vec<OsString> = Vec::new();
+    let push = |left: &mut Vec<OsString>, path: &Path| {
+        left.extend(path.components().rev().map(|component| component.as_os_str().to_owned()));
+    };
+    push(&mut left, &whole);
+    let mut links = 0;
+    while let Some((dir, at)) = here.last() {
+        is_arranged_by_owner(dir, at, left.is_empty())?;
+        let Some(name) = left.pop() else { break };
+        match name.as_bytes() {
+            b"/" => {
+                here.truncate(1);
+                continue;
+            }
+            b"." => continue,
+            b".." => {
+                here.truncate(here.len().max(2) - 1);
+                continue;
+            }
+            _ => {}
+        }
+        let next = at.join(&name);
+        let handle = match rustix::fs::openat(dir, &name, SEARCH_LINK, Mode::empty()) {
+            Err(rustix::io::Errno::NOENT) => {
+                match rustix::fs::mkdirat(dir, &name, Mode::RWXU) {
+                    Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                    Err(error) => return Err(failed("create", &next, error)),
+                }
+                rustix::fs::openat(dir, &name, SEARCH_LINK, Mode::empty())
+            }
+            opened => opened,
+        };
+        let handle = handle.map_err(|e| failed("open", &next, e))?;
+        let stat = rustix::fs::fstat(&handle).map_err(|e| failed("look at", &next, e))?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => here.push((handle, next)),
+            FileType::Symlink if links < LINKS => {
+                is_own(stat.st_uid, &next)?;
+                links += 1;
+                let target = rustix::fs::readlinkat(&handle, "", Vec::new()).map_err(|e| failed("read", &next, e))?;
+                push(&mut left, Path::new(std::ffi::OsStr::from_bytes(target.as_bytes())));
+            }
+            _ => return Err(missing()),
+        }
+    }
+    let (dir, at) = here.pop().ok_or_else(missing)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = rustix::fs::openat(&dir, ".", flags, Mode::empty()).map_err(|e| failed("open", &at, e))?;
+    Ok(Dir::from_std_file(File::from(dir)))
+}
+
+/// To look at a directory and below it, and no more.
+const SEARCH: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// To look at whatever has a name, a link itself rather than its target.
+const SEARCH_LINK: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Refuses a directory in which somebody else than its owner, this user or root, can arrange what is there. The last one must be
+/// this user's.
+fn is_arranged_by_owner(dir: &OwnedFd, at: &Path, last: bool) -> Result<()> {
+    let stat = rustix::fs::fstat(dir).map_err(|e| failed("look at", at, e))?;
+    if last && stat.st_uid != rustix::process::geteuid().as_raw() {
+        return Err(untrusted(at, "it belongs to another user"));
+    }
+    is_own(stat.st_uid, at)?;
+    let sticky = stat.st_mode & 0o1000 != 0 && !last;
+    if stat.st_mode & 0o022 != 0 && !sticky {
+        return Err(untrusted(at, "others may write to it"));
+    }
+    Ok(())
+}
+
+fn is_own(uid: u32, at: &Path) -> Result<()> {
+    if uid == 0 || uid == rustix::process::geteuid().as_raw() {
+        return Ok(());
+    }
+    Err(untrusted(at, "it belongs to another user"))
+}
+
+fn untrusted(at: &Path, why: &str) -> Error {
+    failed("trust", at, io::Error::new(io::ErrorKind::PermissionDenied, why))
+}
+
 /// Writes a file into a directory, which is made when it is absent; a file of that name is replaced.
 ///
 /// # Errors
@@ -317,6 +417,82 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_is_trusted_as_far_as_all_that_leads_to_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let at = |name: &str| temp.path().join(name);
+        let mode = |name: &str, mode| {
+            rustix::fs::chmod(at(name), Mode::from_raw_mode(mode)).unwrap();
+        };
+        let same = |one: &Path, other: Dir| {
+            let inode = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
+            inode(rustix::fs::stat(one).unwrap()) == inode(rustix::fs::fstat(&other).unwrap())
+        };
+        assert!(same(&at("a/b/c"), trusted_dir(&at("a/b/c")).unwrap()));
+        assert_eq!(at("a/b/c").metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        for (dir, bits, trusted) in [
+            ("a/b/c", 0o755, true),
+            ("a/b/c", 0o770, false),
+            ("a/b/c", 0o1777, false),
+            ("a/b/c", 0o700, true),
+            ("a", 0o775, false),
+            ("a", 0o757, false),
+            ("a", 0o1777, true),
+            ("a", 0o755, true),
+        ] {
+            mode(dir, bits);
+            assert_eq!(trusted_dir(&at("a/b/c")).is_ok(), trusted, "{dir} {bits:o}");
+            assert_eq!(
+                trusted_dir(&at(&format!("a/new-{dir}-{bits}").replace("a/b/c", "c"))).is_ok(),
+                trusted || dir != "a"
+            );
+        }
+        // Links lead where they lead, and what they lead through counts.
+        let link = |target: &str, name: &str| rustix::fs::symlink(target, at(name)).unwrap();
+        link("a/b", "relative");
+        link(at("a/b").to_str().unwrap(), "absolute");
+        link("relative", "twice");
+        link("gone/../a/b", "made");
+        link("round", "round");
+        for name in ["relative/c", "absolute/../b/./c", "twice/c", "made/c"] {
+            assert!(same(&at("a/b/c"), trusted_dir(&at(name)).unwrap()), "{name}");
+        }
+        mode("a", 0o777);
+        for name in ["relative/c", "absolute/c", "twice/new", "round", "round/c"] {
+            assert!(trusted_dir(&at(name)).is_err(), "{name}");
+        }
+        assert!(!at("a/b/new").exists());
+        drop(File::create_new(at("file")).unwrap());
+        assert!(trusted_dir(&at("file")).is_err() && trusted_dir(&at("file/below")).is_err());
+    }
+
+    /// As root finds the home directory of a user: nothing that the user can arrange is gone through.
+    #[test]
+    fn what_another_user_can_arrange_is_not_trusted() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let temp = tempfile::tempdir().unwrap();
+        let at = |name: &str| temp.path().join(name);
+        for dir in ["home/root", "sticky", "own"] {
+            create_private_dir(&at(dir)).unwrap();
+        }
+        rustix::fs::chmod(at("sticky"), Mode::from_raw_mode(0o1777)).unwrap();
+        rustix::fs::symlink("../own", at("sticky/link")).unwrap();
+        assert!(trusted_dir(&at("sticky/link")).is_ok());
+        std::os::unix::fs::chown(at("home"), Some(1), Some(1)).unwrap();
+        std::os::unix::fs::lchown(at("sticky/link"), Some(1), Some(1)).unwrap();
+        for name in ["home", "home/root", "home/new", "home/new/below", "sticky/link"] {
+            let error = trusted_dir(&at(name)).unwrap_err();
+            assert_eq!(error.kind(), crate::ErrorKind::Failed, "{name}");
+            assert!(error.to_string().starts_with("cannot trust"), "{name}: {error}");
+        }
+        assert!(!at("home/new").exists());
+        // Root's is not this user's, though root is trusted with what leads there.
+        std::os::unix::fs::chown(at("own"), Some(1), Some(1)).unwrap();
+        assert!(trusted_dir(&at("own")).is_err());
+    }
+
+    #[test]
     fn a_destination_is_made_for_everybody_and_kept_as_it_was() {
         let temp = tempfile::tempdir().unwrap();
         let mode = |name: &str| temp.path().join(name).metadata().unwrap().permissions().mode() & 0o7777;
@@ -336,7 +512,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("pipe");
         let dir = open_dir(temp.path()).unwrap();
-        rustix::fs::mknodat(&dir, "pipe", rustix::fs::FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        rustix::fs::mknodat(&dir, "pipe", FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
         assert!(open_file(&path).is_err());
     }
 

@@ -105,15 +105,28 @@ impl Confinement {
         Ok(self)
     }
 
-    /// Denies everything else from now on, to this thread and to all that it starts.
+    /// How much of a confinement this kernel enforces. Confines nothing.
+    pub fn support() -> Enforced {
+        let strict = || Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+        // The first version denies every link and rename between directories, whatever the rules say.
+        if strict().handle_access(AccessFs::Refer).is_err() {
+            return Enforced::Nothing;
+        }
+        let all = strict()
+            .handle_access(AccessFs::from_all(VERSION))
+            .and_then(|all| all.handle_access(AccessNet::from_all(VERSION)))
+            .and_then(|all| all.scope(Scope::from_all(VERSION)));
+        if all.is_ok() { Enforced::Fully } else { Enforced::Partly }
+    }
+
+    /// Denies everything else from now on, to this thread and to all that it starts. New privileges are given up on every kernel.
     ///
     /// # Errors
     ///
     /// [`Error::Io`] when the kernel refuses what it should know, such as below 16 confinements already.
     pub fn enforce(self) -> Result<Enforced> {
-        // The first version denies every link and rename between directories, whatever the rules say.
-        let strict = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
-        if strict.handle_access(AccessFs::Refer).is_err() {
+        rustix::thread::set_no_new_privs(true).map_err(|errno| failed(errno.into()))?;
+        if Self::support() == Enforced::Nothing {
             return Ok(Enforced::Nothing);
         }
         let net = if self.connects { AccessNet::BindTcp.into() } else { AccessNet::from_all(VERSION) };

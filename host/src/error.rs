@@ -367,12 +367,22 @@ const ROOM: &str = "free some space (`cofferdam gc` frees what no image needs), 
 /// What to do about what the system said.
 fn hint_of_system(error: &io::Error) -> Option<&'static str> {
     use rustix::io::Errno;
-    Some(match Errno::from_io_error(error)? {
+    let errno = Errno::from_io_error(error).or_else(|| match error.kind() {
+        // As allocations that failed say it.
+        io::ErrorKind::OutOfMemory => Some(Errno::NOMEM),
+        _ => None,
+    });
+    Some(match errno? {
         Errno::NOSPC | Errno::DQUOT => ROOM,
         Errno::ACCESS | Errno::PERM => "run as a user who may do this, or choose another directory",
         Errno::ROFS => "make the file system writable, or choose another directory",
         Errno::MFILE => "allow the process more open files: ulimit -n",
         Errno::NFILE => "allow the machine more open files: sysctl fs.file-max",
+        Errno::AGAIN => "allow more threads: ulimit -u, and the pids limit of the control group",
+        Errno::NOMEM => {
+            "allow the process more memory or address space: ulimit -v, and the memory limit of the control group"
+        }
+        Errno::FBIG => "allow larger files: ulimit -f",
         Errno::IO => "look at the kernel's log: the disk may be failing",
         _ => return None,
     })
@@ -425,6 +435,9 @@ mod tests {
             (rustix::io::Errno::MFILE, "ulimit"),
             (rustix::io::Errno::ACCESS, "user"),
             (rustix::io::Errno::IO, "disk"),
+            (rustix::io::Errno::AGAIN, "threads"),
+            (rustix::io::Errno::NOMEM, "memory"),
+            (rustix::io::Errno::FBIG, "larger files"),
         ] {
             assert!(hint(errno).is_some_and(|hint| hint.contains(word)), "{errno}");
         }

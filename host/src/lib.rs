@@ -19,7 +19,7 @@
 //! | short disk I/O, block | opening a store, `publish`, `load_*`, `save_*`, `images`, `resolve`, `has_*` |
 //! | long, block: give them a thread (`spawn_blocking`) | `extract_layer`, `ensure_tree`, [`rootfs::unpack`], [`rootfs::mount_spec`], `remove`, `gc`, `usage`, [`store::Trees::promote`], all of [`unpack`] |
 //!
-//! The async calls want a tokio runtime with time and I/O enabled; a pull uses its blocking pool, two threads for each layer at once.
+//! The async calls want a tokio runtime with time and I/O enabled; blocking work has threads of its own, up to six for each layer at once of a pull.
 //!
 //! **Threads.** [`store::ImageStorage`], [`unpack::Unpacker`], [`Progress`] and [`Cancel`] are cheap to clone and may be used by
 //! many threads. Progress is called from several of them and must not block for long.
@@ -56,6 +56,7 @@ pub mod registry;
 pub mod rootfs;
 pub mod sandbox;
 pub mod store;
+mod threads;
 pub mod transport;
 pub mod tree;
 pub mod unpack;

@@ -11,6 +11,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::denied;
 use crate::others;
 use crate::usage::{self, Usage};
 use crate::{Scratch, paths};
@@ -47,13 +48,21 @@ pub struct Cofferdam {
     output: Scratch,
     wrapper: Vec<String>,
     settings: Vec<(String, String)>,
+    denied: Vec<(libc::c_long, i32)>,
 }
 
 impl Cofferdam {
     /// Uses the store at this path, which need not exist yet.
     pub fn new(store: impl Into<PathBuf>) -> Result<Self> {
         let (program, store) = (binary()?.to_owned(), store.into());
-        Ok(Self { program, store, output: Scratch::new()?, wrapper: Vec::new(), settings: Vec::new() })
+        Ok(Self {
+            program,
+            store,
+            output: Scratch::new()?,
+            wrapper: Vec::new(),
+            settings: Vec::new(),
+            denied: Vec::new(),
+        })
     }
 
     /// Runs a binary that every user of the machine can reach, wherever this checkout is.
@@ -74,6 +83,13 @@ impl Cofferdam {
     #[must_use]
     pub fn setting(mut self, name: &str, value: &str) -> Self {
         self.settings.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Has a system call fail with this error.
+    #[must_use]
+    pub fn denied(mut self, call: libc::c_long, errno: rustix::io::Errno) -> Self {
+        self.denied.push((call, errno.raw_os_error()));
         self
     }
 
@@ -104,6 +120,9 @@ impl Cofferdam {
         command.env("XDG_CONFIG_HOME", paths::target().join("no-configuration"));
         command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         command.arg("--store").arg(&self.store).args(args);
+        if !self.denied.is_empty() {
+            denied::deny(&mut command, &self.denied);
+        }
         Ok(command)
     }
 

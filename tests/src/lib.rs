@@ -8,6 +8,7 @@
 pub mod bombs;
 pub mod cofferdam;
 pub mod conformance;
+mod denied;
 pub mod disk;
 pub mod guests;
 pub mod images;

@@ -14,7 +14,8 @@ use cofferdam::ambient;
 use cofferdam::confine::{Confinement, Enforced};
 use cofferdam_tests::cofferdam::exit;
 use cofferdam_tests::layers::{self, Item};
-use cofferdam_tests::{Cofferdam, Scratch, Snapshot, require};
+use cofferdam_tests::small::{NEW, OLD, Small};
+use cofferdam_tests::{Cofferdam, Scratch, Snapshot, require, tracer};
 
 /// Where the broken writer is told what to break.
 const LAB: &str = "BROKEN_WRITER_LAB";
@@ -184,6 +185,122 @@ fn the_command_is_confined_before_it_reads() -> Result<()> {
         ensure!(written.is_ok() && ended.success(), "{verb:?} ended with {ended}");
     }
     Ok(())
+}
+
+/// A directory with what passes for a plugin until it is run: its manifest is read, and its component compiled.
+fn plugin(scratch: &Scratch) -> Result<String> {
+    let dir = scratch.dir("seen")?;
+    fs::write(dir.join("plugin.toml"), "name = \"seen\"\nversion = \"1.0.0\"\nworld = \"inspector\"\n")?;
+    fs::write(dir.join("seen.wasm"), wat::parse_str("(component)")?)?;
+    Ok(dir.display().to_string())
+}
+
+/// Every verb that there is, by what `--help` lists.
+fn verbs(cofferdam: &Cofferdam, above: &[&str]) -> Result<Vec<String>> {
+    let help = cofferdam.ok(above.iter().chain(&["--help"]))?.out();
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let mut verbs = Vec::new();
+    // Behind a name that is too long for its column, the explanation has a line of its own, further in.
+    for name in listed.filter(|line| !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next()) {
+        let words = [above, &[name]].concat();
+        let below = if name == "help" { continue } else { self::verbs(cofferdam, &words)? };
+        verbs.extend(if below.is_empty() { vec![words.join(" ")] } else { below });
+    }
+    Ok(verbs)
+}
+
+/// A wall holds for the thread that closes it and for those that it starts later: so there is none before. What a verb comes to does
+/// not matter here.
+#[test]
+fn every_verb_confines_itself_before_its_first_thread() -> Result<()> {
+    require!("gzip", "zstd");
+    if !tracer::available() || fs::read_to_string("/proc/self/status")?.lines().any(|line| line == "NoNewPrivs:\t1") {
+        require::skip("threads cannot be told apart here");
+        return Ok(());
+    }
+    let (small, scratch) = (Small::new(false)?, Scratch::new()?);
+    let cofferdam = Cofferdam::new(scratch.join("store"))?;
+    cofferdam.ok(small.pull(OLD))?;
+    let path = |name: &str| scratch.join(name).display().to_string();
+    let (image, new, layer, plugin) = (small.manifest(OLD), small.local(NEW), small.layer(0)?, plugin(&scratch)?);
+    let (dest, other, made, packed) = (path("dest"), path("other"), path("made"), path("packed.wasm"));
+    let (layer, exported) = (layer.display().to_string(), path("exported"));
+    // With the least number of threads that it starts.
+    let table: &[(&str, &[&str], usize)] = &[
+        ("pull", &[&new], 4),
+        ("unpack", &[&new, &dest], 4),
+        ("mount-spec", &[image], 1),
+        ("images", &[], 1),
+        ("inspect", &[image], 1),
+        ("tag", &[image, "other:1"], 1),
+        ("gc", &["--dry-run"], 0),
+        ("df", &[], 0),
+        ("fsck", &[], 1),
+        ("rm", &["other:1"], 1),
+        ("layer extract", &[&layer, &other], 3),
+        ("layer list", &[&layer], 3),
+        ("layer verify", &[&layer], 3),
+        ("guest list", &[], 1),
+        ("guest inspect", &[], 1),
+        ("guest export", &[&exported], 0),
+        ("plugin add", &[&plugin], 1),
+        ("plugin list", &[], 0),
+        ("plugin inspect", &[&plugin], 1),
+        ("plugin grant", &["seen", "--clock"], 1),
+        ("plugin revoke", &["seen", "--all"], 1),
+        ("plugin rm", &["seen"], 1),
+        ("plugin test", &[&plugin, "--all-asked"], 1),
+        ("plugin new", &["--world", "inspector", &made], 0),
+        ("plugin pack", &[&plugin, "-o", &packed], 0),
+        ("limits", &[], 0),
+        ("completions", &["bash"], 0),
+    ];
+    for verb in verbs(&cofferdam, &[])? {
+        ensure!(table.iter().any(|(listed, ..)| *listed == verb), "`{verb}` is not in the table: add it");
+    }
+    for (verb, words, least) in table {
+        let threads = cofferdam.threads(verb.split(' ').chain(words.iter().copied()))?;
+        let said = || format!("{verb}: {} threads\n{}", threads.started, threads.run.err());
+        ensure!(threads.unconfined.is_empty(), "not confined: {:?}\n{}", threads.unconfined, said());
+        ensure!(threads.started >= *least, "{}", said());
+    }
+    Ok(())
+}
+
+/// Who requires the wall wants nothing to be done without: not even the directories to be made that the wall would be around.
+#[test]
+fn where_a_required_wall_cannot_be_nothing_is_made() -> Result<()> {
+    require!("gzip", "zstd");
+    let (small, scratch) = (Small::new(false)?, Scratch::new()?);
+    let room = scratch.dir("room")?;
+    let path = |name: &str| room.join(name).display().to_string();
+    let cofferdam = Cofferdam::new(room.join("store"))?
+        .setting("COFFERDAM_CACHE", &path("cache/below"))
+        .denied(libc::SYS_landlock_create_ruleset, rustix::io::Errno::NOSYS);
+    let (new, layer, plugin) = (small.local(NEW), small.layer(0)?.display().to_string(), plugin(&scratch)?);
+    let (dest, packed) = (path("dest"), path("packed.wasm"));
+    for words in [
+        &["pull", &new][..],
+        &["unpack", &new, &dest],
+        &["mount-spec", "a:1"],
+        &["images"],
+        &["gc"],
+        &["fsck"],
+        &["layer", "extract", &layer, &dest],
+        &["layer", "list", &layer],
+        &["guest", "list"],
+        &["guest", "export", &dest],
+        &["plugin", "add", &plugin],
+        &["plugin", "test", &plugin, "--write", "--all-asked"],
+        &["plugin", "new", "--world", "inspector", &dest],
+        &["plugin", "pack", &plugin, "-o", &packed],
+    ] {
+        let run = cofferdam.fails(exit::REFUSED, ["--confine", "require"].iter().chain(words))?;
+        ensure!(run.err().contains("the confinement"), "{words:?}: {}", run.err());
+        ensure!(fs::read_dir(&room)?.next().is_none(), "{words:?} made something");
+    }
+    // Without the word, what the kernel lacks is done without.
+    cofferdam.ok(["layer", "extract", &layer, &dest]).map(drop)
 }
 
 #[test]

@@ -7,15 +7,18 @@
 //! * A host whose certificates need not be valid is trusted like that itself, not whoever it redirects to.
 //! * Every body has a bound, those of errors too.
 
+use std::net::ToSocketAddrs as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, LOCATION, TRANSFER_ENCODING,
 };
 use reqwest::{Response, StatusCode, Url, Version, redirect};
+use rustix::io::Errno;
 
 use super::access::{AccessList, Transport};
 use super::proxy::Proxies;
@@ -23,6 +26,7 @@ use super::reference::{Reference, RegistryHost};
 use super::source::RegistrySource;
 use crate::error::{Error, Escaped, Result};
 use crate::limits::Limits;
+use crate::threads;
 use crate::transport::Failure;
 
 /// Redirects in a row.
@@ -160,6 +164,9 @@ impl Registries {
 
     /// A failed exchange. Any may have been bad luck, but for what cannot be sent at all and for a TLS that does not suit.
     pub(super) fn failed(&self, what: &str, url: &Url, error: reqwest::Error) -> Failure {
+        if let Some(source) = machine(&error) {
+            return Error::Io { action: format!("get {what}"), source }.into();
+        }
         let host = shown_host(url);
         let reason = if error.is_timeout() {
             let limit = if error.is_connect() { self.0.network.connect_timeout } else { self.0.network.read_timeout };
@@ -307,6 +314,7 @@ fn build(network: &NetworkOptions, lenient: bool) -> Result<reqwest::Client> {
         .tls_danger_accept_invalid_certs(lenient)
         .connect_timeout(network.connect_timeout)
         .read_timeout(network.read_timeout)
+        .dns_resolver(Arc::new(Names))
         .user_agent(&network.user_agent);
     if let Some(proxies) = Proxies::new(network)? {
         client = client.proxy(reqwest::Proxy::custom(move |url| proxies.of(url).cloned()));
@@ -349,6 +357,37 @@ fn is_unreachable(error: &reqwest::Error) -> bool {
 fn is_unknown_name(error: &reqwest::Error) -> bool {
     let mut causes = std::iter::successors(std::error::Error::source(error), |error| error.source());
     error.is_connect() && causes.any(|cause| cause.to_string().starts_with("dns error"))
+}
+
+/// Finds the addresses of hosts, on a thread for each: the runtime's own might never come.
+struct Names;
+
+impl Resolve for Names {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let host = name.as_str().to_owned();
+            let found = threads::blocking("cofferdam-names", move || Ok((host.as_str(), 0).to_socket_addrs())).await;
+            match found {
+                Ok(found) => Ok(Box::new(found?) as Addrs),
+                Err(Error::Io { source, .. }) => Err(source.into()),
+                Err(error) => Err(error.into()),
+            }
+        })
+    }
+}
+
+/// The failure of this machine that an exchange failed for, if it did: no server is to blame then, and trying again does not help.
+fn machine(error: &reqwest::Error) -> Option<std::io::Error> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        cause = error.source();
+        let Some(io) = error.downcast_ref::<std::io::Error>() else { continue };
+        let errno = Errno::from_io_error(io);
+        if let Some(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS | Errno::AGAIN)) = errno {
+            return Some(errno.into());
+        }
+    }
+    None
 }
 
 /// Whether the two ends could not agree on TLS: a certificate that is not trusted, or no TLS at all. This is what rustls

@@ -26,6 +26,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
 use crate::store::{BlobKind, Claim, ImageObject, ImageRef, ImageStorage, LayerDescriptor, Lease, check_reference};
+use crate::threads;
 use crate::transport::{
     Configuration, Descriptor, Documents, ImageSource, PlatformChoice, RawDocument, Resolved, resolve_image,
 };
@@ -36,7 +37,7 @@ use crate::unpack::ImageBudget;
 pub struct PullOptions {
     /// Which platform's image.
     pub platform: PlatformChoice,
-    /// Layers at once. Each takes two threads of the runtime's blocking pool while it is fetched.
+    /// Layers at once. Each takes up to six threads while it is fetched and extracted.
     pub concurrency: NonZeroUsize,
     /// How patient to be.
     pub retry: RetryPolicy,
@@ -179,9 +180,16 @@ async fn attempt(work: &Layers<'_>, options: &PullOptions) -> Result<Pulled> {
 
 /// Removes the trees that a failed pull made: an image of which a part is bad leaves nothing under `extracted/`.
 async fn withdraw(storage: &ImageStorage, made: Vec<Digest>) {
-    let storage = storage.clone();
-    let withdrawn = tokio::task::spawn_blocking(move || storage.withdraw_trees(&made)).await;
-    if let Ok(Err(error)) = withdrawn {
+    if made.is_empty() {
+        return;
+    }
+    let (store, trees) = (storage.clone(), made.clone());
+    let withdrawn = match threads::blocking("cofferdam-pull", move || store.withdraw_trees(&trees)).await {
+        // For want of a thread: on this one, since nothing else is under way here.
+        Err(Error::Io { .. }) => storage.withdraw_trees(&made),
+        withdrawn => withdrawn,
+    };
+    if let Err(error) = withdrawn {
         tracing::warn!(%error, "cannot remove the trees of a pull that failed");
     }
 }

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::threads;
 
 /// The blocking work of one pull. Dropping this asks what still runs to stop.
 #[derive(Debug)]
@@ -40,11 +41,11 @@ impl Tasks {
             drop(sender.send(catch_unwind(AssertUnwindSafe(work))));
             drop(alive);
         };
-        match thread::Builder::new().name("cofferdam-pull".into()).spawn(run) {
+        match threads::spawn("cofferdam-pull", run) {
             Ok(_) => Task(receiver),
-            Err(source) => {
+            Err(error) => {
                 let (sender, receiver) = oneshot::channel();
-                drop(sender.send(Ok(Err(Error::Io { action: "start a thread".into(), source }))));
+                drop(sender.send(Ok(Err(error))));
                 Task(receiver)
             }
         }

@@ -6,7 +6,6 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 use super::merge::{Merge, PreservedLayer};
 use super::provide::LayerProvider;
@@ -16,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::progress::{Event, Progress};
 use crate::store::{ImageObject, LayerDescriptor, Tree, Watch, described};
+use crate::threads;
 use crate::tree::{LayerRecord, Mode, TreeWriter, WriterOptions};
 use crate::unpack::{ImageBudget, Layer, Unpacker};
 
@@ -169,12 +169,7 @@ pub(super) fn trees(
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(tree);
         }
     };
-    thread::scope(|scope| {
-        for _ in 1..options.concurrency.get().min(image.layers.len()) {
-            scope.spawn(work);
-        }
-        work();
-    });
+    threads::share("cofferdam-unpack", options.concurrency.get().min(image.layers.len()), work);
     let results = slots.into_iter().filter_map(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner));
     let trees = results.collect::<Result<Vec<_>>>()?;
     if trees.len() == image.layers.len() { Ok(trees) } else { Err(Error::Interrupted) }

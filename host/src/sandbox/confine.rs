@@ -6,6 +6,7 @@ use rustix::time::{ClockId, clock_gettime};
 use wasmtime::{ResourceLimiter, StoreContextMut, UpdateDeadline};
 
 use super::bounds::Bounds;
+use super::failure::machine;
 use super::powers::{Powers, RunReport};
 use super::program::Program;
 use crate::cancel::Cancel;
@@ -62,7 +63,7 @@ impl<H> Confined<H> {
             host,
             program,
             powers,
-            memory: MemoryWall { limit: memory_limit, used: 0, last: 0, peak: 0, crossed: false, parts },
+            memory: MemoryWall { limit: memory_limit, used: 0, last: 0, peak: 0, crossed: false, short: None, parts },
             clock: GuestClock::new(limits),
             idle_calls: limits.idle_calls,
             log_messages: limits.log_messages,
@@ -146,6 +147,10 @@ impl<H> Confined<H> {
 
     /// Takes the host back, the failure if there is one, and how the run went.
     pub(crate) fn release(mut self) -> (H, Option<Error>, RunReport) {
+        if let Some(source) = self.memory.short.take() {
+            let action = format!("give the guest `{}` the memory that it may have", self.program.name());
+            self.failure.get_or_insert(Error::Io { action, source });
+        }
         if self.memory.crossed {
             let error = self.stopped(GuestFailure::Memory(self.memory.limit));
             self.failure.get_or_insert(error);
@@ -182,6 +187,8 @@ pub(crate) struct MemoryWall {
     last: u64,
     peak: u64,
     crossed: bool,
+    /// Why the machine did not give what is within the limit.
+    short: Option<std::io::Error>,
     parts: PartBounds,
 }
 
@@ -213,9 +220,17 @@ impl ResourceLimiter for MemoryWall {
         Ok(true)
     }
 
-    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
         self.used = self.used.saturating_sub(std::mem::take(&mut self.last));
-        Ok(())
+        // Beyond a maximum of its own a guest learns that, and goes on. What the machine lacks is no fault of the guest's, which
+        // would only trap without it.
+        self.short = machine(&error);
+        if self.short.is_some() { Err(error) } else { Ok(()) }
+    }
+
+    fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.short = machine(&error);
+        if self.short.is_some() { Err(error) } else { Ok(()) }
     }
 
     fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {

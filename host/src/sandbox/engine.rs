@@ -1,22 +1,24 @@
 //! The engine that compiles and runs guests, shared by all layers of a process.
 
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use wasmtime::component::Component;
-use wasmtime::{Cache, CacheConfig, Config, Engine, OptLevel, Store};
+use wasmtime::{Config, Engine, OptLevel, Store};
 
+use super::compiled::Compiled;
 use super::confine::{Confined, HANDLES, call_fuel, on_tick};
 use super::embedded::Guest;
+use super::failure::{machine, one_line};
 use super::powers::{self, Powers};
 use super::program::{Interfaces, Program};
 use super::ticker::{Running, Ticker};
-use crate::ambient;
 use crate::cancel::Cancel;
+use crate::digest::Digest;
 use crate::error::{Error, GuestFailure, Result};
 use crate::limits::Limits;
+use crate::threads;
 
 /// Stack that a guest may use, of the thread that it runs on. Host calls need some beneath it: a quarter of the 2 MiB of
 /// Rust's threads leaves enough, and half of the smallest on which a layer may be unpacked.
@@ -27,8 +29,9 @@ const WASM_STACK: usize = 512 << 10;
 #[non_exhaustive]
 pub struct SandboxOptions {
     /// Where compiled guests are kept between runs of the program; nowhere if absent. The directory is made when it is
-    /// missing, and is not used unless it belongs to the user and nobody else may write to it: what lies in it is machine
-    /// code that will be run. Nothing of an image ever gets there.
+    /// missing, and is not used unless it is the user's and no other user but root can write to it or to a directory above it
+    /// ([`trusted_dir`](crate::ambient::trusted_dir)): what lies in it is machine code that will be run. Nothing of an image
+    /// ever gets there.
     pub cache: Option<PathBuf>,
     /// Components that take the place of first-party guests.
     pub replaced: Vec<(Guest, Vec<u8>)>,
@@ -54,6 +57,7 @@ impl SandboxOptions {
 pub struct Sandbox {
     engine: Engine,
     ticker: Ticker,
+    cache: Option<Compiled>,
     programs: [OnceLock<Program>; Guest::ALL.len()],
     replaced: Vec<(Guest, Vec<u8>)>,
 }
@@ -74,10 +78,11 @@ pub struct GuestInfo {
 impl Sandbox {
     /// Sets up the engine; guests are compiled when they are first used.
     pub fn new(options: &SandboxOptions) -> Result<Self> {
-        let engine = Engine::new(&config(options)?).map_err(|error| engine_error(&error))?;
-        let ticker =
-            Ticker::new(engine.clone()).map_err(|source| Error::Io { action: "start a thread".into(), source })?;
-        Ok(Self { engine, ticker, programs: Default::default(), replaced: options.replaced.clone() })
+        // One that starts no threads: see `compile`.
+        let engine = engine(false)?;
+        let cache = options.cache.as_deref().and_then(|directory| Compiled::open(directory, &engine));
+        let ticker = Ticker::new(engine.clone())?;
+        Ok(Self { engine, ticker, cache, programs: Default::default(), replaced: options.replaced.clone() })
     }
 
     /// Loads all guests, from the cache where they are in it, and says what they are.
@@ -106,7 +111,8 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// [`Error::Guest`] if a component that was put in its place cannot be loaded.
+    /// [`Error::Guest`] if a component that was put in its place cannot be loaded, [`Error::Io`] if the machine has not got
+    /// what that takes.
     pub fn builtin(&self, guest: Guest) -> Result<Program> {
         let slot = &self.programs[guest as usize];
         if let Some(program) = slot.get() {
@@ -114,15 +120,44 @@ impl Sandbox {
         }
         let replaced = self.replaced.iter().rev().find(|(replaced, _)| *replaced == guest);
         let bytes = replaced.map_or(guest.component(), |(_, component)| component);
-        let component = self.compile(bytes).map_err(|error| Error::Guest {
-            guest: guest.name().into(),
-            failure: GuestFailure::Load(format!("{error:#}")),
-        })?;
-        Ok(slot.get_or_init(|| Program::builtin(guest.name(), bytes, component)).clone())
+        let digest = Digest::of(bytes);
+        let component = self.load(guest.name(), bytes, &digest)?;
+        Ok(slot.get_or_init(|| Program::builtin(guest.name(), digest, component)).clone())
     }
 
-    pub(super) fn compile(&self, component: &[u8]) -> wasmtime::Result<Component> {
-        Component::from_binary(&self.engine, component)
+    /// Loads a component, from the cache if it is there. `name` is what errors call it, `digest` that of its bytes.
+    pub(super) fn load(&self, name: &str, component: &[u8], digest: &Digest) -> Result<Component> {
+        if let Some(compiled) = self.cache.as_ref().and_then(|cache| cache.load(&self.engine, digest)) {
+            return Ok(compiled);
+        }
+        threads::room_for_guests()?;
+        self.compile(component, digest).map_err(|error| match machine(&error) {
+            Some(source) => Error::Io { action: format!("compile the guest `{name}`"), source },
+            None => {
+                Error::Guest { guest: name.to_owned(), failure: GuestFailure::Load(one_line(&format!("{error:#}"))) }
+            }
+        })
+    }
+
+    /// Compiles a component, on several threads if they can be had.
+    ///
+    /// They belong to a pool that ends with this: the engine would use that of the process, which panics where there are no
+    /// threads, and stays. What it has compiled is handed over in serialized form, since a component is of one engine.
+    fn compile(&self, component: &[u8], digest: &Digest) -> wasmtime::Result<Component> {
+        let compiler = compiler()?.filter(|_| component.len() >= WORTH_THREADS);
+        let serialized = match &compiler {
+            Some((pool, engine)) => pool.install(|| engine.precompile_component(component))?,
+            None if self.cache.is_none() => return Component::from_binary(&self.engine, component),
+            None => self.engine.precompile_component(component)?,
+        };
+        if let Some(cache) = &self.cache {
+            cache.store(digest, &serialized);
+        }
+        #[expect(unsafe_code, reason = "the only way from one engine to the other")]
+        // SAFETY: the bytes are what an engine of this version serialized just now, in this process.
+        unsafe {
+            Component::deserialize(&self.engine, serialized)
+        }
     }
 
     /// A fresh store for one run of a guest.
@@ -153,8 +188,36 @@ impl std::fmt::Debug for Sandbox {
     }
 }
 
+/// A component from which on several threads compile faster than they start, in bytes.
+const WORTH_THREADS: usize = 16 << 10;
+
+/// Threads that compile, and the engine that uses them; nothing if there are none to be had.
+fn compiler() -> wasmtime::Result<Option<(rayon::ThreadPool, Engine)>> {
+    /// More do not help: a component has a few hundred functions.
+    const MOST: usize = 16;
+    let count = std::thread::available_parallelism().map_or(1, usize::from).min(MOST);
+    if count < 2 || threads::room(count).is_err() {
+        return Ok(None);
+    }
+    let named = |index| format!("cofferdam-jit-{index}");
+    match rayon::ThreadPoolBuilder::new().num_threads(count).thread_name(named).build() {
+        Ok(pool) => Ok(Some((pool, Engine::new(&config(true))?))),
+        Err(error) => {
+            tracing::debug!(%error, "guests are compiled on one thread");
+            Ok(None)
+        }
+    }
+}
+
+fn engine(parallel: bool) -> Result<Engine> {
+    Engine::new(&config(parallel)).map_err(|error| Error::Io {
+        action: "set up the WebAssembly engine".into(),
+        source: machine(&error).unwrap_or_else(|| std::io::Error::other(format!("{error:#}"))),
+    })
+}
+
 /// Only the features that our guests use: what is off cannot have a bug that matters.
-fn config(options: &SandboxOptions) -> Result<Config> {
+fn config(parallel: bool) -> Config {
     let mut config = Config::new();
     config
         .wasm_component_model(true)
@@ -169,29 +232,16 @@ fn config(options: &SandboxOptions) -> Result<Config> {
         .concurrency_support(false)
         .cranelift_opt_level(OptLevel::Speed)
         .epoch_interruption(true)
+        .parallel_compilation(parallel)
+        // Where there are no memfds, memories are filled by copying.
+        .memory_init_cow(has_memfd())
         .max_wasm_stack(WASM_STACK)
         .wasm_backtrace_max_frames(None);
-    if let Some(directory) = options.cache.as_deref().and_then(trusted) {
-        let mut cache = CacheConfig::new();
-        cache.with_directory(directory);
-        config.cache(Some(Cache::new(cache).map_err(|error| engine_error(&error))?));
-    }
-    Ok(config)
+    config
 }
 
-/// The cache's directory, if what lies in it can only be this user's. Without a cache guests are compiled anew, which is
-/// slow and harmless.
-fn trusted(directory: &Path) -> Option<PathBuf> {
-    let resolved = ambient::private_dir(directory).and_then(|()| {
-        let path = ambient::canonical(directory);
-        path.map_err(|error| Error::io("open", directory.as_os_str().as_bytes(), error))
-    });
-    let untold = |error: &Error| {
-        tracing::warn!(error = error as &dyn std::error::Error, "compiled guests are not kept");
-    };
-    resolved.inspect_err(untold).ok()
-}
-
-fn engine_error(error: &wasmtime::Error) -> Error {
-    Error::Io { action: "set up the WebAssembly engine".into(), source: std::io::Error::other(format!("{error:#}")) }
+/// Whether the system has files in memory. The engine can do without, but fails where something forbids them.
+fn has_memfd() -> bool {
+    static HAS: OnceLock<bool> = OnceLock::new();
+    *HAS.get_or_init(|| rustix::fs::memfd_create("cofferdam", rustix::fs::MemfdFlags::CLOEXEC).is_ok())
 }

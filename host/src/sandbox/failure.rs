@@ -1,5 +1,7 @@
 //! From a guest's end to a typed error.
 
+use std::io;
+
 use super::bindings::Failure;
 use crate::error::{Error, Escaped, GuestFailure, Result};
 use crate::limits::{Limit, Limits};
@@ -19,8 +21,30 @@ pub(crate) fn judge<T>(
     }
 }
 
+/// The failure of the machine that an error of the engine's comes from, if it does: no memory, no address space, no files.
+/// No guest can bring one about: what it does wrong has types of its own.
+pub(crate) fn machine(error: &wasmtime::Error) -> Option<io::Error> {
+    if error.is::<wasmtime::error::OutOfMemory>() {
+        return Some(io::ErrorKind::OutOfMemory.into());
+    }
+    error.chain().find_map(|cause| {
+        if let Some(errno) = cause.downcast_ref::<rustix::io::Errno>() {
+            return Some((*errno).into());
+        }
+        let error = cause.downcast_ref::<io::Error>()?;
+        Some(
+            error
+                .raw_os_error()
+                .map_or_else(|| io::Error::new(error.kind(), error.to_string()), io::Error::from_raw_os_error),
+        )
+    })
+}
+
 /// The error of a guest that trapped or could not be instantiated.
 pub(crate) fn stopped_by(guest: &str, error: &wasmtime::Error) -> Error {
+    if let Some(source) = machine(error) {
+        return Error::Io { action: format!("run the guest `{guest}`"), source };
+    }
     let failure = match (error.downcast_ref::<wasmtime::Trap>(), error.downcast_ref::<wasmtime_wasi::I32Exit>()) {
         (Some(trap), _) => GuestFailure::Trap(trap.to_string()),
         (None, Some(exit)) => GuestFailure::Misuse(format!("it exited, with code {}, and gave no answer", exit.0)),

@@ -12,6 +12,7 @@
 
 mod bindings;
 mod bounds;
+mod compiled;
 mod confine;
 mod decoder;
 mod embedded;

@@ -40,8 +40,7 @@ struct PluginParts {
 }
 
 impl Program {
-    pub(super) fn builtin(name: &str, bytes: &[u8], component: Component) -> Self {
-        let identity = Digest::of(bytes);
+    pub(super) fn builtin(name: &str, identity: Digest, component: Component) -> Self {
         Self(Arc::new(Parts { name: name.to_owned(), report_key: identity.clone(), identity, component, plugin: None }))
     }
 
@@ -147,7 +146,7 @@ impl Sandbox {
         let mut all = manifest.settings.clone();
         all.extend(settings.clone());
         let digest = Digest::of(component);
-        let component = self.compile(component).map_err(|error| failed(one_line(&format!("{error:#}"))))?;
+        let component = self.load(name, component, &digest)?;
         let capabilities = manifest.capabilities.effective(granted);
         let doors = doors(&component, self.engine());
         if let Some(unknown) = doors.iter().find(|door| door.needs(manifest.world) == Need::Nobody) {
@@ -186,11 +185,7 @@ impl Sandbox {
     ///
     /// [`Error::Guest`] if it cannot be compiled.
     pub fn interfaces(&self, name: &str, component: &[u8]) -> Result<Interfaces> {
-        let failed = |error: wasmtime::Error| Error::Guest {
-            guest: name.to_owned(),
-            failure: GuestFailure::Load(one_line(&format!("{error:#}"))),
-        };
-        let component = self.compile(component).map_err(failed)?;
+        let component = self.load(name, component, &Digest::of(component))?;
         Ok(Interfaces::of(&component, self.engine()))
     }
 }

@@ -1,7 +1,9 @@
 //! One run of a program: its store, its instance and its calls.
 
+use std::io;
+use std::panic::catch_unwind;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::task::{self, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -20,6 +22,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, GuestFailure, Result};
 use crate::limits::Limits;
 use crate::plugin::World;
+use crate::threads;
 
 /// A program in its store. Dropping it ends it.
 pub(crate) struct Run<H: 'static> {
@@ -171,6 +174,7 @@ fn reads(program: &Program) -> bool {
 type Prepared = (Option<Box<Powers>>, Option<Waits>);
 
 fn prepare(program: &Program, limits: &Limits, context: &Context) -> Result<Prepared> {
+    threads::room_for_guests()?;
     let Some(held) = program.capabilities() else { return Ok((None, None)) };
     let powers = Powers::new(program, held, limits, context)?;
     let waits = Waits::new(limits.plugin_wait, !reads(program), context.cancel.clone())?;
@@ -202,14 +206,31 @@ impl Waits {
     fn new(left: Duration, all_counts: bool, cancel: Cancel) -> Result<Self> {
         /// Threads for what would block: files and names.
         const BLOCKING: usize = 8;
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(1)
-            .max_blocking_threads(BLOCKING)
-            .thread_name("cofferdam-waits")
-            .enable_all()
-            .build()
-            .map_err(|source| Error::Io { action: "set up what a plugin waits on".into(), source })?;
-        Ok(Self { runtime: Some(runtime), left, all_counts, cancel })
+        /// How long its first thread may take to start.
+        const START: Duration = Duration::from_secs(30);
+        /// Longer than any program may wait.
+        const KEEP: Duration = Duration::from_hours(365 * 24);
+        let failed = |source| Error::Io { action: "set up what a plugin waits on".into(), source };
+        // The runtime panics where it cannot have its own thread, and where it cannot have the first one for what would block; for
+        // want of more, those that it has do the work. So it gets both now, and keeps them.
+        threads::available(2)?;
+        let build = || {
+            let runtime = Builder::new_multi_thread()
+                .worker_threads(1)
+                .max_blocking_threads(BLOCKING)
+                .thread_keep_alive(KEEP)
+                .thread_name("cofferdam-waits")
+                .enable_all()
+                .build()?;
+            let (sender, started) = mpsc::channel();
+            drop(runtime.spawn_blocking(move || sender.send(())));
+            Ok((runtime, started))
+        };
+        let built = catch_unwind(build).unwrap_or_else(|_| Err(io::ErrorKind::WouldBlock.into()));
+        let (runtime, started) = built.map_err(failed)?;
+        let waits = Self { runtime: Some(runtime), left, all_counts, cancel };
+        started.recv_timeout(START).map_err(|_| failed(io::ErrorKind::TimedOut.into()))?;
+        Ok(waits)
     }
 
     /// Runs `work` for as long as is left, or until that is given up.

@@ -1,10 +1,12 @@
 //! Advances the engine's epoch while guests run, and sleeps while none does.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use wasmtime::Engine;
+
+use crate::error::Result;
+use crate::threads;
 
 /// The grain of guests' time limits.
 const TICK: Duration = Duration::from_millis(10);
@@ -27,10 +29,10 @@ struct State {
 pub(crate) struct Running(Arc<Shared>);
 
 impl Ticker {
-    pub(crate) fn new(engine: Engine) -> std::io::Result<Self> {
+    pub(crate) fn new(engine: Engine) -> Result<Self> {
         let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new() });
         let thread_shared = Arc::clone(&shared);
-        thread::Builder::new().name("cofferdam-tick".into()).spawn(move || tick(&thread_shared, &engine))?;
+        threads::spawn("cofferdam-tick", move || tick(&thread_shared, &engine))?;
         Ok(Self(shared))
     }
 

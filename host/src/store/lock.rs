@@ -10,7 +10,6 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
-use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -22,6 +21,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::store::sweep::Sweep;
 use crate::store::trace::step;
+use crate::threads;
 
 /// How often a wait that can be given up looks whether it was.
 const LOOK: Duration = Duration::from_millis(20);
@@ -233,28 +233,12 @@ fn until<T>(cancel: &Cancel, mut attempt: impl FnMut() -> Result<Option<T>>) -> 
 
 /// Runs a wait of unknown length on a thread of its own.
 pub(super) async fn waiting<T: Send + 'static>(wait: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let (sender, receiver) = tokio::sync::oneshot::channel();
-    std::thread::Builder::new()
-        .name("cofferdam-lock".into())
-        .spawn(move || drop(sender.send(std::panic::catch_unwind(AssertUnwindSafe(wait)))))
-        .map_err(|e| Error::io("start a thread for", b"a lock", e))?;
-    match receiver.await {
-        Ok(Ok(result)) => result,
-        // As in `blocking`: a defect of ours is not an interruption.
-        Ok(Err(panic)) => std::panic::resume_unwind(panic),
-        Err(_) => Err(Error::Interrupted),
-    }
+    threads::blocking("cofferdam-lock", wait).await
 }
 
 /// Runs short blocking work beside the executor.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(Error::Interrupted),
-        },
-    }
+    threads::blocking("cofferdam-store", work).await
 }
 
 /// Shares the lock of an open file, waiting for who holds it alone, or until that is given up.

@@ -18,6 +18,7 @@ use crate::store::storage::ImageStorage;
 use crate::store::trace::step;
 use crate::store::tree_list::list_name;
 use crate::store::trees::Trees;
+use crate::threads;
 
 /// How long after its commit a tree is synced. Twice the age at which the kernel writes by itself, by default.
 const AGE: Duration = Duration::from_mins(1);
@@ -164,7 +165,7 @@ fn in_background(work: impl FnOnce() -> Result<usize> + Send + 'static) {
         Ok(promoted) => tracing::debug!(promoted, "trees outlive a power cut from now on"),
         Err(error) => tracing::warn!(%error, "cannot make trees outlive a power cut"),
     };
-    if let Err(error) = std::thread::Builder::new().name("cofferdam-sync".into()).spawn(work) {
+    if let Err(error) = threads::spawn("cofferdam-sync", work) {
         tracing::debug!(%error, "cannot start a thread that syncs trees");
     }
 }

@@ -22,6 +22,7 @@ use futures_util::stream::{self, StreamExt as _};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use serde::Deserialize;
+use tokio::sync::mpsc;
 
 use super::config::Configuration;
 use super::descriptor::Descriptor;
@@ -34,9 +35,13 @@ use crate::ambient;
 use crate::digest::Digest;
 use crate::error::{Error, Escaped, Result};
 use crate::limits::Limits;
+use crate::threads;
 
 /// How much of a blob is read at a time.
 const CHUNK: u64 = 512 << 10;
+
+/// How many such pieces may wait for the one who asked.
+const AHEAD: usize = 2;
 
 /// How much of `oci-layout` is read at all.
 const MARKER_BYTES: u64 = 4 << 10;
@@ -86,14 +91,7 @@ impl OciLayout {
         work: impl FnOnce(&Layout) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let layout = Arc::clone(&self.layout);
-        match tokio::task::spawn_blocking(move || work(&layout)).await {
-            Ok(outcome) => outcome,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                // The runtime is going down.
-                Err(_) => Err(Error::Interrupted),
-            },
-        }
+        threads::blocking("cofferdam-layout", move || work(&layout)).await
     }
 }
 
@@ -128,24 +126,28 @@ impl ImageSource for OciLayout {
         let wanted = descriptor.clone();
         let file = self.on_thread(move |layout| layout.blob(&wanted, from)).await?;
         let digest = descriptor.digest.clone();
-        let chunks = stream::unfold(Some((file, digest)), |state| async {
-            let (file, digest) = state?;
-            let read = tokio::task::spawn_blocking(move || read_chunk(file)).await;
-            match read.unwrap_or_else(|error| Err(io::Error::other(error))) {
-                Ok((_, chunk)) if chunk.is_empty() => None,
-                Ok((file, chunk)) => Some((Ok(chunk), Some((file, digest)))),
-                Err(error) => Some((Err(Error::io("read", digest.to_string().as_bytes(), error).into()), None)),
-            }
-        });
+        let (sender, receiver) = mpsc::channel(AHEAD);
+        // It ends when the file does, or when nobody listens.
+        threads::spawn("cofferdam-layout", move || read_chunks(&file, &digest, &sender))?;
+        let chunks = stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) });
         Ok(Blob::new(descriptor, from, chunks.boxed()))
     }
 }
 
-fn read_chunk(file: File) -> io::Result<(File, Bytes)> {
-    let mut chunk = Vec::with_capacity(usize::try_from(CHUNK).unwrap_or(0));
-    let mut limited = file.take(CHUNK);
-    limited.read_to_end(&mut chunk)?;
-    Ok((limited.into_inner(), chunk.into()))
+/// Reads a file to its end, a piece at a time.
+fn read_chunks(file: &File, digest: &Digest, chunks: &mpsc::Sender<Result<Bytes, Failure>>) {
+    loop {
+        let mut chunk = Vec::with_capacity(usize::try_from(CHUNK).unwrap_or(0));
+        let read = match file.take(CHUNK).read_to_end(&mut chunk) {
+            Ok(0) => return,
+            Ok(_) => Ok(chunk.into()),
+            Err(error) => Err(Error::io("read", digest.to_string().as_bytes(), error).into()),
+        };
+        let over = read.is_err();
+        if chunks.blocking_send(read).is_err() || over {
+            return;
+        }
+    }
 }
 
 /// What the name of an image in a layout means.

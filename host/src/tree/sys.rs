@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, OFlags, Stat};
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 
 use super::entry::Timestamp;
 use super::mounts::{mounted, open_within};
@@ -73,7 +74,10 @@ pub(super) fn failed(verb: &str, path: &[u8], errno: Errno) -> Error {
     match errno {
         Errno::NAMETOOLONG => Error::refused(path, "the file system takes no name or target this long"),
         Errno::LOOP => Error::refused(path, "too many symbolic links"),
-        Errno::FBIG => Error::refused(path, "the file system takes no file this large"),
+        // Unless it was this process that may write none.
+        Errno::FBIG if getrlimit(Resource::Fsize).current.is_none() => {
+            Error::refused(path, "the file system takes no file this large")
+        }
         Errno::ILSEQ => Error::refused(path, "the file system does not take this name"),
         Errno::MLINK => Error::refused(path, "the file system takes no further links to this file"),
         // How the kernel keeps mount points from being entered, replaced and removed.

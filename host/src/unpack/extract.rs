@@ -23,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::progress::{Event, Progress};
 use crate::sandbox::{self, ExtractorHost, Guest, InputHost, Inspection, Program, Sandbox};
+use crate::threads;
 use crate::tree::entry::{Node, Sink};
 
 /// Entries between two events of progress.
@@ -30,9 +31,6 @@ const PROGRESS_ENTRIES: u64 = 512;
 
 /// Bytes between two events of progress.
 const PROGRESS_BYTES: u64 = 8 << 20;
-
-/// Stack of a stage's thread, whatever the environment says.
-const STACK: usize = 2 << 20;
 
 /// Turns layers into entries, within limits. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -154,10 +152,10 @@ impl Unpacker {
         let (to_hash, hash_queue) = bounded(IN_FLIGHT);
         let (to_consumer, consumer_queue) = bounded(IN_FLIGHT);
         let (decoded, diff_id, consumed) = thread::scope(|scope| {
-            let decoder = spawn(scope, "cofferdam-decode", move || {
+            let decoder = threads::spawn_scoped(scope, "cofferdam-decode", move || {
                 decode::run(&self.sandbox, &self.limits, &self.extensions, format, layer, vec![to_hash, to_consumer])
             });
-            let hasher = spawn(scope, "cofferdam-hash", move || hash::run(&hash_queue, algorithm));
+            let hasher = threads::spawn_scoped(scope, "cofferdam-hash", move || hash::run(&hash_queue, algorithm));
             let consumed = consume(self, consumer_queue, facts);
             (decoder.and_then(join), hasher.and_then(join), consumed)
         });
@@ -234,18 +232,6 @@ impl LayerFacts {
         let (digest, progress, cancel) = (digest.clone(), progress.clone(), cancel.clone());
         Ok(Self { size: *size, read: Arc::clone(read), format, digest, progress, cancel })
     }
-}
-
-fn spawn<'scope, T: Send + 'scope>(
-    scope: &'scope thread::Scope<'scope, '_>,
-    name: &str,
-    work: impl FnOnce() -> T + Send + 'scope,
-) -> Result<ScopedJoinHandle<'scope, T>> {
-    thread::Builder::new()
-        .name(name.into())
-        .stack_size(STACK)
-        .spawn_scoped(scope, work)
-        .map_err(|source| Error::Io { action: "start a thread".into(), source })
 }
 
 fn join<T>(handle: ScopedJoinHandle<'_, T>) -> Result<T> {

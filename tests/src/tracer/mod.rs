@@ -11,6 +11,7 @@ mod calls;
 mod filter;
 mod ptrace;
 mod run;
+mod threads;
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use anyhow::Result;
 use rustix::io::Errno;
 
 pub use calls::Class;
+pub use threads::Threads;
 
 use crate::{Cofferdam, Run};
 
@@ -71,6 +73,11 @@ pub fn available() -> bool {
 }
 
 impl Cofferdam {
+    /// Runs the command and looks at each of its threads as it is made.
+    pub fn threads<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Threads> {
+        threads::follow(self.command(args)?)
+    }
+
     /// Runs the command and asks `decide` about each call that changes something under one of `roots`, which are absolute
     /// paths without links.
     pub fn traced<S: AsRef<OsStr>>(

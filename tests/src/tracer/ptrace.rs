@@ -41,6 +41,16 @@ pub(super) fn prepare(command: &mut Command, filter: Vec<sock_filter>) {
     unsafe { command.pre_exec(install) };
 }
 
+/// Makes the program stop at its start, under the calling thread's eyes.
+pub(super) fn prepare_alone(command: &mut Command) {
+    let install = || -> io::Result<()> {
+        // SAFETY: takes numbers only.
+        unsafe { checked(libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0)) }.map(drop)
+    };
+    // SAFETY: between fork and exec this makes one system call and allocates nothing.
+    unsafe { command.pre_exec(install) };
+}
+
 fn checked(returned: c_long) -> io::Result<c_long> {
     if returned < 0 { Err(io::Error::last_os_error()) } else { Ok(returned) }
 }
@@ -73,6 +83,21 @@ pub(super) fn follow(tid: pid_t) -> io::Result<()> {
         | libc::PTRACE_O_EXITKILL;
     // SAFETY: takes numbers only.
     unsafe { checked(libc::ptrace(libc::PTRACE_SETOPTIONS, tid, 0, options)) }.map(drop)
+}
+
+/// Follows threads, hears of the end of each before it comes, and dies with us.
+pub(super) fn follow_to_end(tid: pid_t) -> io::Result<()> {
+    let options = libc::PTRACE_O_TRACECLONE | libc::PTRACE_O_TRACEEXIT | libc::PTRACE_O_EXITKILL;
+    // SAFETY: takes numbers only.
+    unsafe { checked(libc::ptrace(libc::PTRACE_SETOPTIONS, tid, 0, options)) }.map(drop)
+}
+
+/// What a stop is about: the new thread, of one that has made one.
+pub(super) fn message(tid: pid_t) -> io::Result<u64> {
+    let mut message: libc::c_ulong = 0;
+    // SAFETY: the pointer is to a live, writable value of the type that the request fills in.
+    unsafe { checked(libc::ptrace(libc::PTRACE_GETEVENTMSG, tid, 0, &raw mut message)) }?;
+    Ok(message)
 }
 
 /// Lets a stopped thread go on, and gives it a signal.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use cap_std::fs::Dir;
 use cofferdam::ambient;
 use cofferdam::confine::{Confinement, Enforced};
 use cofferdam::{Error, ErrorKind};
@@ -36,6 +37,19 @@ const NETWORK: &[&str] = &[
     "/var/lib/ca-certificates",
 ];
 
+/// Fails if a confinement is required that the kernel cannot enforce. To be asked before anything is made: a wall has to be told
+/// which directories it is around.
+pub(crate) fn check(mode: Confine) -> Result<(), Failure> {
+    match (mode, Confinement::support()) {
+        (Confine::Require, lesser @ (Enforced::Partly | Enforced::Nothing)) => Err(lacking(lesser)),
+        _ => Ok(()),
+    }
+}
+
+fn lacking(enforced: Enforced) -> Failure {
+    Error::Unsupported { what: format!("the confinement (enforced {enforced})") }.into()
+}
+
 /// The wall of a verb, as far as it is decided.
 #[derive(Debug)]
 pub(crate) struct Wall {
@@ -45,17 +59,26 @@ pub(crate) struct Wall {
 
 impl Wall {
     /// Allows what every verb needs.
-    pub(crate) fn new(mode: Confine, cache: Option<&Path>) -> Result<Self, Failure> {
-        let mut wall = Self { confinement: Confinement::new(), mode }.read_all(MACHINE)?;
-        if let Some(cache) = cache {
-            wall = wall.write(ambient::open_dir(cache)?)?;
+    pub(crate) fn new(mode: Confine, cache: Option<&Dir>) -> Result<Self, Failure> {
+        let wall = Self { confinement: Confinement::new(), mode }.read_all(MACHINE)?;
+        match cache {
+            Some(cache) => wall.write(cache),
+            None => Ok(wall),
         }
-        Ok(wall)
     }
 
     /// Allows to write below a directory, and to read what is there.
     pub(crate) fn write(self, dir: impl std::os::fd::AsFd) -> Result<Self, Failure> {
         Ok(Self { confinement: self.confinement.write(dir)?, ..self })
+    }
+
+    /// Allows to write what is about to be made at a path: below the innermost directory that is there.
+    pub(crate) fn make(self, path: &Path) -> Result<Self, Failure> {
+        let whole = ambient::absolute(path)?;
+        match whole.ancestors().find_map(|path| ambient::open_dir(path).ok()) {
+            Some(dir) => self.write(dir),
+            None => Ok(self),
+        }
     }
 
     /// Allows to read a file, or what is below a directory. If there is none, whoever wants it will say so.
@@ -89,9 +112,7 @@ impl Wall {
             return Ok(());
         }
         match (self.confinement.enforce(), self.mode) {
-            (Ok(enforced @ (Enforced::Partly | Enforced::Nothing)), Confine::Require) => {
-                Err(Error::Unsupported { what: format!("the confinement (enforced {enforced})") }.into())
-            }
+            (Ok(enforced @ (Enforced::Partly | Enforced::Nothing)), Confine::Require) => Err(lacking(enforced)),
             (Ok(enforced), _) => {
                 tracing::info!("confined by Landlock: {enforced}");
                 Ok(())

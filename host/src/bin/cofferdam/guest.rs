@@ -61,6 +61,7 @@ pub(crate) fn inspect(session: &Session, name: Option<&str>) -> Result<(), Failu
 }
 
 pub(crate) fn export(session: &Session, directory: &Path) -> Result<(), Failure> {
+    session.bare_wall()?.make(directory)?.enforce()?;
     let mut rows = Vec::new();
     for guest in Guest::ALL {
         let name = format!("{}.wasm", guest.name());

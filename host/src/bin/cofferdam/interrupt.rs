@@ -9,6 +9,7 @@ use cofferdam::{Cancel, Error, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::INTERRUPTED;
+use crate::machine;
 
 /// A flag that Ctrl-C sets, and the signal that asks a program to end. The same one whoever asks.
 pub(crate) fn cancel() -> Result<Cancel> {
@@ -31,6 +32,8 @@ fn watch(cancel: Cancel) -> io::Result<()> {
         let _context = runtime.enter();
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
     };
+    // A thread that starts where there is no room for it takes the process with it.
+    machine::room(8 << 20);
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         runtime.block_on(async {
             let mut next = async || {
@@ -62,8 +65,11 @@ fn end() -> ! {
 }
 
 /// Runs asynchronous work to its end. It looks at [`cancel`] itself.
+///
+/// On this thread: a runtime with threads panics where it cannot have them, and waits for ever where it cannot have another one.
+/// What blocks or takes long has threads of the library's.
 pub(crate) fn finish<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|source| Error::Io { action: "start the runtime".into(), source })?.block_on(work)
 }
 

@@ -9,6 +9,7 @@ use crate::output;
 use crate::session::Session;
 
 pub(crate) fn run(session: &Session) -> Result<(), Failure> {
+    session.bare_wall()?.enforce()?;
     let (limits, defaults) = (session.limits(), Limits::default());
     if session.json() {
         let all: Vec<Value> = Limits::ALL

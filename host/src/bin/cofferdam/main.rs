@@ -17,6 +17,7 @@ mod layer_extract;
 mod layer_list;
 mod layer_verify;
 mod limits;
+mod machine;
 mod mount_spec;
 mod output;
 mod plugin;
@@ -37,6 +38,9 @@ use failure::Failure;
 use session::Session;
 
 fn main() -> ExitCode {
+    if let Err(error) = machine::prepare() {
+        return failure::report(&error.into(), false);
+    }
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
@@ -49,6 +53,7 @@ fn main() -> ExitCode {
         }
     };
     let json = args.global.json;
+    machine::tell_as_json(json);
     let session = match Session::new(args.global) {
         Ok(session) => session,
         Err(error) => return failure::report(&error, json),
@@ -89,6 +94,7 @@ fn run(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Plugin(command) => plugin::run(session, &command),
         Command::Limits => limits::run(session),
         Command::Completions { shell } => {
+            session.bare_wall()?.enforce()?;
             // Into memory first: the generator panics when it cannot write.
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "cofferdam", &mut script);

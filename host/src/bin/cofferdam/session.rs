@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use cap_std::fs::Dir;
 use cofferdam::plugin::World;
 use cofferdam::policy::Policy;
 use cofferdam::sandbox::{Sandbox, SandboxOptions};
@@ -16,7 +17,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::args::{AskArgs, Global};
 use crate::configure::{self, Configuration};
-use crate::confine::Wall;
+use crate::confine::{self, Wall};
 use crate::environment;
 use crate::failure::{Failure, usage};
 use crate::policy::{self, RawRule};
@@ -28,7 +29,7 @@ pub(crate) struct Session {
     limits: Limits,
     policy: Option<Vec<RawRule>>,
     unpacker: OnceCell<Unpacker>,
-    cache: OnceCell<Option<PathBuf>>,
+    cache: OnceCell<Option<(PathBuf, Dir)>>,
 }
 
 impl Session {
@@ -39,6 +40,7 @@ impl Session {
             (false, 1) => "info",
             (false, _) => "debug",
         };
+        confine::check(global.confine)?;
         let filter = environment::log_filter()?.unwrap_or_else(|| format!("off,cofferdam={level}"));
         let filter =
             EnvFilter::try_new(&filter).map_err(|error| usage(format!("COFFERDAM_LOG={filter}: {error}"), None))?;
@@ -67,32 +69,38 @@ impl Session {
             return Ok(unpacker.clone());
         }
         let mut options = SandboxOptions::default();
-        if let Some(directory) = self.cache() {
-            options = options.with_cache(directory);
+        if let Some((path, _)) = self.cache() {
+            options = options.with_cache(path);
         }
         let unpacker = Unpacker::new(Arc::new(Sandbox::new(&options)?), self.limits());
         Ok(self.unpacker.get_or_init(|| unpacker).clone())
     }
 
     /// Where compiled guests are kept, if that is a safe place.
-    fn cache(&self) -> Option<&Path> {
+    fn cache(&self) -> Option<&(PathBuf, Dir)> {
         let cache = self.cache.get_or_init(|| {
-            let directory = environment::cache()?;
-            match ambient::private_dir(&directory) {
-                Ok(()) => Some(directory),
+            let path = environment::cache()?;
+            match ambient::trusted_dir(&path) {
+                Ok(dir) => Some((path, dir)),
                 Err(error) => {
-                    tracing::info!("compiled guests are not kept: {error}");
+                    let error: &dyn std::error::Error = &error;
+                    tracing::warn!(error, "compiled guests are not kept; COFFERDAM_CACHE names a directory for them");
                     None
                 }
             }
         });
-        cache.as_deref()
+        cache.as_ref()
+    }
+
+    /// The wall around a verb that needs nothing.
+    pub(crate) fn bare_wall(&self) -> Result<Wall, Failure> {
+        Wall::new(self.global.confine, None)
     }
 
     /// The wall around a verb. To be enforced before anything untrusted is read, and before the guests are set up, which
     /// starts threads.
     pub(crate) fn wall(&self) -> Result<Wall, Failure> {
-        Wall::new(self.global.confine, self.cache())
+        Wall::new(self.global.confine, self.cache().map(|(_, dir)| dir))
     }
 
     /// The wall around a verb that works on the store, which is made if it is not there.
@@ -153,7 +161,7 @@ impl Session {
 
     /// The wall around a verb that only looks at the store.
     pub(crate) fn wall_of_look(&self) -> Result<Wall, Failure> {
-        Wall::new(self.global.confine, None)?.read(&self.store_path()?)
+        self.bare_wall()?.read(&self.store_path()?)
     }
 
     /// Opens the store to look at it: nothing is made, and nothing swept.

@@ -33,6 +33,7 @@ use crate::store::layout::BlobKind;
 use crate::store::plugins::{InstalledPlugin, Plugins};
 use crate::store::storage::ImageStorage;
 use crate::store::trees::Trees;
+use crate::threads;
 use images::Needs;
 pub use report::{Counts, Finding, FsckReport, Part, Problem, TreeDifference};
 
@@ -214,12 +215,7 @@ impl Check<'_> {
                 self.tell(0);
             }
         };
-        std::thread::scope(|scope| {
-            for _ in 1..self.options.jobs.get().min(items.len()) {
-                scope.spawn(work);
-            }
-            work();
-        });
+        threads::share("cofferdam-fsck", self.options.jobs.get().min(items.len()), work);
         failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 

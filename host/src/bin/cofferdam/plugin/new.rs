@@ -23,6 +23,7 @@ pub(crate) fn run(session: &Session, world: World, directory: &Path) -> Result<(
     let name = directory.file_name().and_then(|name| name.to_str());
     let name = name.ok_or_else(|| usage(format!("{} has no name", shown(directory)), None))?;
     check_name(name)?;
+    session.bare_wall()?.make(directory)?.enforce()?;
     if !ambient::is_absent_or_empty(directory)? {
         let hint = "give the name of a directory that is absent or empty";
         return Err(usage(format!("{} holds something", shown(directory)), Some(hint.into())));

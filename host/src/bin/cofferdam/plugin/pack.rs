@@ -16,21 +16,21 @@ use crate::session::{Session, shown};
 
 pub(crate) fn run(session: &Session, plugin: &Path, target: &str) -> Result<(), Failure> {
     let source = Source::File(plugin.to_owned());
+    let made = match layout_of(target) {
+        Some((directory, _)) => directory,
+        None => parent_of(Path::new(target)),
+    };
+    session.wall()?.read(plugin)?.make(made)?.enforce()?;
     let found = source.read(session, &AccessArgs::default())?;
     let digest = Digest::of(&found.component);
-    let (path, manifest) = if let Some(layout) = target.strip_prefix("oci:") {
-        let (directory, tag) = match layout.rsplit_once(':') {
-            Some((directory, tag)) if !tag.contains('/') => (directory, tag),
-            _ => (layout, "latest"),
-        };
-        let manifest = into_layout(session, &found, Path::new(directory), tag)?;
-        (PathBuf::from(directory), Some(manifest))
+    let (path, manifest) = if let Some((directory, tag)) = layout_of(target) {
+        let manifest = into_layout(session, &found, directory, tag)?;
+        (directory.to_owned(), Some(manifest))
     } else {
         let path = PathBuf::from(target);
         let name = path.file_name().and_then(OsStr::to_str);
         let name = name.ok_or_else(|| usage(format!("{target:?} names no file"), None))?;
-        let parent = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
-        ambient::write_file(parent, name, &found.component)?;
+        ambient::write_file(parent_of(&path), name, &found.component)?;
         (path, None)
     };
     if session.json() {
@@ -42,6 +42,20 @@ pub(crate) fn run(session: &Session, plugin: &Path, target: &str) -> Result<(), 
         }));
     }
     output::line(&format!("{}: {} {digest}", shown(&path), found.manifest.name))
+}
+
+/// The directory and the tag of a target that is a layout.
+fn layout_of(target: &str) -> Option<(&Path, &str)> {
+    let layout = target.strip_prefix("oci:")?;
+    let (directory, tag) = match layout.rsplit_once(':') {
+        Some((directory, tag)) if !tag.contains('/') => (directory, tag),
+        _ => (layout, "latest"),
+    };
+    Some((Path::new(directory), tag))
+}
+
+fn parent_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."))
 }
 
 /// Writes a layout that holds one artifact: the plugin. Gives the digest of its manifest.

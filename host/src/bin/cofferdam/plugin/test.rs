@@ -49,19 +49,22 @@ pub(crate) fn run(session: &Session, args: &PluginTestArgs) -> Result<(), Failur
     if let Some(ImageName::Layout(path, _)) = args.image.as_deref().map(ImageName::parse).transpose()? {
         wall = wall.read(&path)?;
     }
-    let (program, granted) = load(session, &source, args)?;
-    for path in &granted.read {
+    let may = may_hold(session, &source, args)?;
+    for path in &may.read {
         wall = wall.read(path.as_ref())?;
     }
+    if may.write {
+        wall = wall.write(ambient::create_private_dir(&session.store_path()?)?.0)?;
+    }
+    wall.enforce()?;
+    let (program, granted) = load(session, &source, args)?;
     let scratch = if granted.write {
         let scratch = session.storage()?.scratch_dir();
         ambient::private_dir(&scratch)?;
-        wall = wall.write(ambient::open_dir(&scratch)?)?;
         Some(scratch)
     } else {
         None
     };
-    wall.enforce()?;
     let reports = RunReports::default();
     let context = Context { scratch, reports: Some(reports.clone()), ..Context::default() };
     let program = program.in_context(context.clone());
@@ -88,6 +91,23 @@ pub(crate) fn run(session: &Session, args: &PluginTestArgs) -> Result<(), Failur
     let used = reports.last().unwrap_or_default();
     show(session, &program, &account, &used)?;
     account.outcome.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// What the plugin may hold at most, for the wall around it. Nothing is compiled, and no thread started: the wall holds for this
+/// thread and those that it starts later. The component is read only if all that it asks for is granted, which it says itself.
+fn may_hold(session: &Session, source: &Source, args: &PluginTestArgs) -> Result<Capabilities, Failure> {
+    match source {
+        Source::File(_) if args.grants.all_asked => {
+            let asked = source.read(session, &crate::args::AccessArgs::default())?.manifest.capabilities;
+            Ok(args.grants.capabilities(&asked))
+        }
+        Source::File(_) => Ok(args.grants.capabilities(&Capabilities::default())),
+        Source::Artifact(name) => {
+            let plugin = session.look()?.plugins()?.get(name)?;
+            let asked = &plugin.manifest.capabilities;
+            Ok(asked.effective(&plugin.granted.or(&args.grants.capabilities(asked))))
+        }
+    }
 }
 
 /// The plugin with its settings, and what it holds.
