@@ -38,6 +38,8 @@ pub fn headers(bytes: &[u8]) -> Vec<Header> {
         }
         let extends = matches!(flag, b'x' | b'g' | b'L' | b'K');
         let size = if extends { size } else { pax_size.take().unwrap_or(size) };
+        // CONFORMANCE 12: it means nothing there.
+        let size = if matches!(flag, b'1'..=b'6') { 0 } else { size };
         let end = usize::try_from(size).ok().and_then(|size| body.checked_add(size));
         let Some(end) = end.filter(|&end| end <= bytes.len()) else {
             found.push(Header { at, flag, body: body.min(bytes.len()), end: bytes.len() });
@@ -110,6 +112,8 @@ pub struct Oddities {
     pub slash: bool,
     /// Something where ustar has its prefix, in a header that is not ustar. CONFORMANCE 8 reads a prefix in ustar only.
     pub prefix: bool,
+    /// A size on a member without a body. CONFORMANCE 12 takes it for nothing, others skip as many bytes.
+    pub void_size: bool,
     /// Records of other tools that change what a member is: star, Solaris. CONFORMANCE 9 ignores unknown keys.
     pub vendor: bool,
 }
@@ -119,6 +123,7 @@ pub fn oddities(bytes: &[u8]) -> Oddities {
     let mut odd = Oddities::default();
     let mut long = false;
     let mut name: Option<&[u8]> = None;
+    let mut pax_size = false;
     for header in headers(bytes) {
         let block = &bytes[header.at..header.at + BLOCK];
         odd.version |= block[257..].starts_with(b"ustar\0") && &block[263..265] != b"00";
@@ -136,6 +141,7 @@ pub fn oddities(bytes: &[u8]) -> Oddities {
                 odd.global |= header.flag == b'g';
                 let records = records(payload);
                 let has = |wanted: &[u8]| records.iter().any(|(key, _)| *key == wanted);
+                pax_size |= header.flag == b'x' && has(b"size");
                 odd.sparse_path |= has(b"path") && has(b"GNU.sparse.name");
                 for (index, (key, value)) in records.iter().enumerate() {
                     odd.newline |= value.contains(&b'\n') || key.contains(&b'\n');
@@ -153,6 +159,8 @@ pub fn oddities(bytes: &[u8]) -> Oddities {
             }
             flag => {
                 long = false;
+                odd.void_size |= matches!(flag, b'1'..=b'6') && (pax_size || number(&block[124..136]) != Some(0));
+                pax_size = false;
                 let in_header = until_nul(&block[..100]);
                 // With a prefix in front, no name at all ends in a slash too.
                 let slash = name.take().unwrap_or(in_header).ends_with(b"/") || in_header.is_empty();

@@ -54,10 +54,11 @@ fn generate(bytes: &mut Unstructured<'_>) -> Result<(Claim, Limits, u64)> {
         _ => {}
     }
     if bytes.ratio(1, 4)? {
-        let names: [&[u8]; 6] = [
+        let names: [&[u8]; 7] = [
             b"user.note",
             b"trusted.overlay.opaque",
             b"user.overlay.redirect",
+            b"user.fuseoverlayfs.opaque",
             b"user.containers.override_stat",
             b"security.capability",
             b"user.a\0b",
@@ -121,6 +122,8 @@ fn holds(claim: &Claim, entry: &Entry, limits: &Limits, budget: u64) {
         let text = String::from_utf8_lossy(name);
         text.starts_with("trusted.overlay.")
             || text.starts_with("user.overlay.")
+            || text.starts_with("user.fuseoverlayfs.")
+            || text.starts_with("security.fuseoverlayfs.")
             || text == "user.containers.override_stat"
     };
     let kept: Vec<_> = claim.attributes.iter().filter(|attribute| !reserved(&attribute.name)).collect();

@@ -12,9 +12,10 @@ use crate::listing::{self, CONTENT, Kind, Seen};
 /// * version bytes other than `00`: it takes the header for v7, without prefix and extensions (CONFORMANCE 8 takes any);
 /// * a key twice: it takes the first, POSIX and CONFORMANCE 9 the last;
 /// * a newline in a value: it splits the payload at newlines before it looks at lengths, and loses what follows;
-/// * `L` or `K` in front of `g`: it gives them to the `g`, CONFORMANCE 10 to the next member.
+/// * `L` or `K` in front of `g`: it gives them to the `g`, CONFORMANCE 10 to the next member;
+/// * a size on a link, a directory, a device or a FIFO: it skips as many bytes, CONFORMANCE 12 none.
 pub fn understands(odd: Oddities) -> bool {
-    !(odd.version || odd.duplicate || odd.newline || odd.long_before_global)
+    !(odd.version || odd.duplicate || odd.newline || odd.long_before_global || odd.void_size)
 }
 
 /// Lists an archive.

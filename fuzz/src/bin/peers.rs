@@ -98,6 +98,7 @@ fn excuse(peer: &str, odd: Oddities) -> Option<&'static str> {
             "a file whose name ends in a slash is a directory (CONFORMANCE 12: if its type is NUL)",
         ),
         (odd.no_link && !tarfile, "`K` is lost if the header itself has no target (CONFORMANCE 10)"),
+        (odd.void_size && !tarfile, "a size on a member without a body is one (CONFORMANCE 12: it means nothing)"),
         (odd.negative && !tarfile, "the fraction of a time before 1970 counts forward (CONFORMANCE 22)"),
         (odd.vendor && !tarfile, "records of star and Solaris count (CONFORMANCE 9 ignores unknown keys)"),
     ]

@@ -67,26 +67,37 @@ pub(crate) fn is_zero(block: &[u8; BLOCK]) -> bool {
     block.iter().all(|&byte| byte == 0)
 }
 
+/// Checks the checksum of a header block, over bytes or, as some old writers have it, signed bytes.
+fn check_sum(block: &[u8; BLOCK]) -> Result<(), Fault> {
+    let ustar = Fields::from_bytes(block).as_ustar();
+    // The sum is over a checksum field of spaces.
+    let total = |bytes: &[u8]| bytes.iter().map(|&byte| i64::from(byte)).sum::<i64>();
+    let unsigned = i64::from(block.iter().map(|&byte| u32::from(byte)).sum::<u32>()) - total(&ustar.cksum) + 8 * 32;
+    // A blank field counts as 0 elsewhere. Here it would make a header of any block that sums to it.
+    if !ustar.cksum.iter().any(u8::is_ascii_digit) {
+        return Err(Fault::corrupt("a header without a checksum"));
+    }
+    if number::octal(&ustar.cksum) != Ok(unsigned) {
+        let high = |bytes: &[u8]| total(bytes) - bytes.iter().map(|&byte| i64::from(byte.cast_signed())).sum::<i64>();
+        let signed = unsigned - (high(block) - high(&ustar.cksum));
+        if number::octal(&ustar.cksum) != Ok(signed) {
+            return Err(Fault::corrupt("the checksum of a header is wrong"));
+        }
+    }
+    Ok(())
+}
+
+/// Returns true for a block that can stand where a header is due: one with a right checksum, or the end marker.
+pub(crate) fn is_due(block: &[u8; BLOCK]) -> bool {
+    is_zero(block) || check_sum(block).is_ok()
+}
+
 impl<'a> Header<'a> {
-    /// Takes a block for a header if its checksum is right, over bytes or, as some old writers have it, signed bytes.
+    /// Takes a block for a header if its checksum is right.
     pub(crate) fn new(block: &'a [u8; BLOCK]) -> Result<Self, Fault> {
+        check_sum(block)?;
         let fields = Fields::from_bytes(block);
         let ustar = fields.as_ustar();
-        // The sum is over a checksum field of spaces.
-        let total = |bytes: &[u8]| bytes.iter().map(|&byte| i64::from(byte)).sum::<i64>();
-        let unsigned = i64::from(block.iter().map(|&byte| u32::from(byte)).sum::<u32>()) - total(&ustar.cksum) + 8 * 32;
-        // A blank field counts as 0 elsewhere. Here it would make a header of any block that sums to it.
-        if !ustar.cksum.iter().any(u8::is_ascii_digit) {
-            return Err(Fault::corrupt("a header without a checksum"));
-        }
-        if number::octal(&ustar.cksum) != Ok(unsigned) {
-            let high =
-                |bytes: &[u8]| total(bytes) - bytes.iter().map(|&byte| i64::from(byte.cast_signed())).sum::<i64>();
-            let signed = unsigned - (high(block) - high(&ustar.cksum));
-            if number::octal(&ustar.cksum) != Ok(signed) {
-                return Err(Fault::corrupt("the checksum of a header is wrong"));
-            }
-        }
         let format = match (&ustar.magic, &ustar.version) {
             (b"ustar\0", _) => Format::Ustar,
             (b"ustar ", b" \0") => Format::Gnu,

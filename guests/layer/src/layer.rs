@@ -49,7 +49,8 @@ impl Layer {
     ///
     /// Before the next call the caller must have taken the entry's content, [`Entry::content_bytes`], from the same
     /// source, or have called [`Layer::skip_content`]. The padding behind it is read here. An ordinary member costs one
-    /// read, of the padding before it and its header; one with an extended header two.
+    /// read, of the padding before it and its header; one with an extended header two. Behind a member without a body that has a
+    /// size, the next header is read at once.
     ///
     /// After a failure all further calls fail.
     pub fn next<S: Source>(&mut self, source: &mut S) -> Result<Option<Entry<'_>>, S::Error> {
@@ -111,6 +112,18 @@ impl Layer {
         }
     }
 
+    /// Checks that no body follows a member that has none but has a size: some readers would skip that many bytes. Looks at the
+    /// next block, before the member becomes an entry.
+    fn check_void<S: Source>(&mut self, size: u64, start: u64, source: &mut S) -> Result<(), S::Error> {
+        let next = self.window.peek(source)?;
+        if next.is_empty() || next.first_chunk().is_some_and(header::is_due) {
+            return Ok(());
+        }
+        let fault =
+            Fault::refused(format!("it has a size of {size} bytes, which only a file has, and no header follows"));
+        Err(fault.at(start, &self.member.raw).into())
+    }
+
     fn at_end(&self, start: u64) -> Result<Option<bool>, Failure> {
         if self.pending.is_empty() {
             Ok(None)
@@ -169,6 +182,9 @@ impl Layer {
                 self.member.slots(slots, *more != 0, &self.limits)
             };
             rest = read.map_err(|fault| fault.at(start, &self.member.raw))?;
+        }
+        if let Some(size) = self.member.void_size {
+            self.check_void(size, start, source)?;
         }
         let is_entry = self.member.complete(content).map_err(|fault| fault.at(start, &self.member.raw))?;
         if is_entry {

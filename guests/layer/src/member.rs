@@ -30,8 +30,10 @@ pub(crate) struct Member {
     path: Vec<u8>,
     target: Vec<u8>,
     device: Device,
-    /// Bytes in the archive: the effective size.
+    /// Bytes in the archive: the effective size of a regular file, nothing for all else.
     pub(crate) body: u64,
+    /// A size other than 0 that the archive gives to a member without a body.
+    pub(crate) void_size: Option<u64>,
     /// The size of a sparse file.
     sparse: Option<u64>,
     pub(crate) extents: Vec<Extent>,
@@ -52,6 +54,7 @@ impl Default for Member {
             target: Vec::new(),
             device: Device { major: 0, minor: 0 },
             body: 0,
+            void_size: None,
             sparse: None,
             extents: Vec::new(),
             mode: 0,
@@ -75,13 +78,13 @@ impl Member {
         self.kind = kind;
         self.set_name(header, pending, limits)?;
         let size = header.size()?;
-        self.body = self.records.size.unwrap_or(size);
+        let size = self.records.size.unwrap_or(size);
         if header.is_untyped() && self.raw.ends_with(b"/") {
             self.kind = Kind::Directory;
         }
-        if self.body != 0 && !self.is_regular() {
-            return Err(Fault::refused("only a regular file may have a body"));
-        }
+        // Builders write a link's target size here, and directories' sizes on disk. Go's reader drops it.
+        (self.body, self.void_size) =
+            if self.is_regular() { (size, None) } else { (0, Some(size).filter(|&size| size > 0)) };
         self.set_metadata(header)?;
         name::clean(&self.raw, Climb::Refuse, &mut self.path)?;
         self.meaning = marker::interpret(&mut self.path, limits)?;

@@ -1,7 +1,9 @@
 //! Numbers: the octal and base-256 fields of headers, the decimals and times of extended headers.
 //!
-//! Octal is digits after leading spaces, ended by a space, a NUL or the field, with nothing but spaces and NULs behind; a
-//! field of only those counts as 0, as writers leave unused fields. Base-256 is GNU's: the first byte has its high bit
+//! Octal is digits after leading spaces, ended by a space, a NUL or the field. Between them and the first NUL stand only
+//! spaces; what stands behind that NUL is not looked at, as Go, GNU tar and libarchive do not: some writers leave there what
+//! their buffer held before. A field of spaces and NULs alone counts as 0, as writers leave unused fields. With a NUL in front
+//! of something else it is an error: GNU tar skips one NUL there, Go each, libarchive none. Base-256 is GNU's: the first byte has its high bit
 //! set, the rest is two's complement, big-endian. GNU tar takes octal of other shapes too (base-64, a lone `-`); nobody
 //! writes it, so it is an error here.
 
@@ -26,16 +28,21 @@ pub(crate) fn field(field: &[u8]) -> Result<i64, NumberError> {
 
 /// The number in a field that must be octal.
 pub(crate) fn octal(field: &[u8]) -> Result<i64, NumberError> {
-    let mut value = 0_i64;
-    let mut bytes = field.iter().skip_while(|&&byte| byte == b' ');
-    for &byte in bytes.by_ref() {
-        match byte {
-            b'0'..=b'7' => value = value.checked_mul(8).ok_or(NumberError::Range)? + i64::from(byte - b'0'),
-            b' ' | 0 => break,
-            _ => return Err(NumberError::Syntax),
-        }
+    if field.iter().all(|&byte| matches!(byte, b' ' | 0)) {
+        return Ok(0);
     }
-    if bytes.all(|&byte| matches!(byte, b' ' | 0)) { Ok(value) } else { Err(NumberError::Syntax) }
+    let text = field.split(|&byte| byte == 0).next().unwrap_or_default();
+    let start = text.iter().position(|&byte| byte != b' ').ok_or(NumberError::Syntax)?;
+    let digits = &text[start..];
+    let end = digits.iter().position(|&byte| byte == b' ').unwrap_or(digits.len());
+    let (digits, behind) = digits.split_at(end);
+    if behind.iter().any(|&byte| byte != b' ') {
+        return Err(NumberError::Syntax);
+    }
+    digits.iter().try_fold(0_i64, |value, &byte| match byte {
+        b'0'..=b'7' => Ok(value.checked_mul(8).ok_or(NumberError::Range)? + i64::from(byte - b'0')),
+        _ => Err(NumberError::Syntax),
+    })
 }
 
 /// `first` holds the marker, the sign and the six highest bits.
@@ -99,6 +106,10 @@ mod tests {
             (b"\0\0\0\0\0\0\0\0", 0),
             (b"        ", 0),
             (b"    \0   ", 0),
+            (b"644\0\x004\0\0", 0o644),
+            (b"0000644\0junk", 0o644),
+            (b"  644 \0\xff\xff", 0o644),
+            (b"644\0-1 9", 0o644),
         ] {
             assert_eq!(field(text), Ok(value), "{}", text.escape_ascii());
         }
@@ -108,7 +119,10 @@ mod tests {
             b"+000644\0",
             b"0x00644\0",
             b"64 4\0\0\0\0",
-            b"644\0\x004\0\0",
+            b"644 junk",
+            b"644junk\0",
+            b"\0\0\0\0junk",
+            b"  \x00644",
             b"\x00000644\0",
             b"\t000644\0",
             b"644\n\0\0\0\0",

@@ -181,6 +181,8 @@ impl Records {
 fn is_reserved(name: &[u8]) -> bool {
     name.starts_with(b"trusted.overlay.")
         || name.starts_with(b"user.overlay.")
+        || name.starts_with(b"user.fuseoverlayfs.")
+        || name.starts_with(b"security.fuseoverlayfs.")
         || name == b"user.containers.override_stat"
 }
 
@@ -327,6 +329,8 @@ mod tests {
             with("SCHILY.xattr.trusted.overlay.opaque", b"y"),
             with("SCHILY.xattr.user.overlay.opaque", b"y"),
             with("SCHILY.xattr.user.containers.override_stat", b"0:0:4755:file"),
+            with("SCHILY.xattr.user.fuseoverlayfs.override_stat", b"0:0:4755"),
+            with("SCHILY.xattr.security.fuseoverlayfs.override_stat", b"0:0:4755"),
             with("SCHILY.xattr.user.overlayed", b"kept"),
         ]
         .concat();

@@ -26,7 +26,7 @@ impl Source for &[u8] {
     }
 }
 
-/// What was read and not yet parsed: nothing, or a few whole blocks. Never holds content of a file that the consumer of
+/// What was read and not yet parsed: nothing, or a few blocks. Never holds content of a file that the consumer of
 /// the entries takes.
 #[derive(Debug, Default)]
 pub(crate) struct Window {
@@ -50,6 +50,9 @@ impl Window {
 
     /// Drops bytes that are still in the source, with the next read.
     pub(crate) fn skip(&mut self, bytes: u64) {
+        if bytes == 0 {
+            return;
+        }
         debug_assert_eq!(self.at, self.bytes.len(), "skipped behind bytes that were read already");
         self.skip = self.skip.saturating_add(bytes);
     }
@@ -91,6 +94,13 @@ impl Window {
         self.at = start.saturating_add(count).min(self.bytes.len());
         self.position = self.position.saturating_add((self.at - start) as u64);
         &self.bytes[start..self.at]
+    }
+
+    /// Looks at the next bytes, a block or what the stream still has, without taking them. There must be no padding in front.
+    pub(crate) fn peek<S: Source>(&mut self, source: &mut S) -> Result<&[u8], S::Error> {
+        debug_assert_eq!(self.padding, 0, "padding in front of what is looked at");
+        let have = self.fill(source, BLOCK)?.min(BLOCK);
+        Ok(self.bytes.get(self.at..self.at + have).unwrap_or_default())
     }
 
     /// Takes the next block, nothing if the stream has ended in front of it.
