@@ -17,6 +17,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 
 use crate::error::{Error, Result};
+use crate::inherited;
 
 /// Opens the directory at `path`, following links as the shell would: the path is the caller's own word.
 pub fn open_dir(path: &Path) -> Result<Dir> {
@@ -25,8 +26,8 @@ pub fn open_dir(path: &Path) -> Result<Dir> {
     Ok(Dir::from_std_file(File::from(handle)))
 }
 
-/// Makes the directory at `path` and its parents where they are missing, each for its owner alone, and opens it. Says
-/// whether the last one was made just now. What was made outlives a power cut, as what will be in it does.
+/// Makes the directory at `path` and its parents where they are missing, each for its owner alone whatever the directory
+/// around hands on, and opens it. Says whether the last one was made just now. What was made outlives a power cut, as what will be in it does.
 pub fn create_private_dir(path: &Path) -> Result<(Dir, bool)> {
     use std::os::unix::fs::DirBuilderExt as _;
     let mut builder = std::fs::DirBuilder::new();
@@ -40,10 +41,12 @@ pub fn create_private_dir(path: &Path) -> Result<(Dir, bool)> {
         let parent = innermost.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         match builder.create(innermost) {
             Ok(()) => {
-                rustix::fs::fsync(open_dir(parent)?).map_err(|e| {
-                    // Nobody would sync it again if it stayed.
+                let made = open_dir(innermost)?;
+                let close = || inherited::disinherit(&made).map_err(|e| failed("close to others", innermost, e));
+                let sync = || rustix::fs::fsync(open_dir(parent)?).map_err(|e| failed("sync", parent, e));
+                close().and_then(|()| sync()).inspect_err(|_| {
+                    // Later runs find it and take it for finished.
                     let _ = rustix::fs::unlinkat(CWD, innermost, AtFlags::REMOVEDIR);
-                    failed("sync", parent, e)
                 })?;
                 (new, around) = (true, true);
                 missing.pop();
@@ -108,7 +111,8 @@ pub fn open_blob(path: &Path) -> Result<(Box<dyn io::Read + Send>, Option<u64>)>
     Ok((Box::new(file), Some(size)))
 }
 
-/// Opens the directory to unpack onto; makes it (mode 0755, whatever the umask) when it is absent, but not its parents.
+/// Opens the directory to unpack onto; makes it (mode 0755, whatever the umask and the directory around hand on) when it is
+/// absent, but not its parents.
 ///
 /// # Errors
 ///
@@ -117,13 +121,14 @@ pub fn open_dest(path: &Path) -> Result<OwnedFd> {
     let mode = Mode::from_raw_mode(0o755);
     // What cannot be made as `new/.` can be as `new`.
     let path = path.components().as_path();
-    let new = match rustix::fs::mkdirat(CWD, path, mode) {
+    let new = match rustix::fs::mkdirat(CWD, path, Mode::RWXU) {
         Ok(()) => true,
         Err(rustix::io::Errno::EXIST) => false,
         Err(error) => return Err(failed("create", path, error)),
     };
     let dir: OwnedFd = open_dir(path)?.into_std_file().into();
     if new {
+        inherited::disinherit(&dir).map_err(|e| failed("set the owner of", path, e))?;
         rustix::fs::fchmod(&dir, mode).map_err(|e| failed("set the mode of", path, e))?;
     }
     Ok(dir)

@@ -236,6 +236,17 @@ pub enum Error {
         /// What would be right.
         hint: Option<String>,
     },
+    /// The file system or the process cannot hold an attribute that must not be lost without a word.
+    #[error("cannot set the extended attribute `{name}` of `{subject}`, which must not be lost")]
+    CannotHold {
+        /// The path (escaped).
+        subject: String,
+        /// The attribute: one of [`crate::tree::Lossy::NAMES`].
+        name: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// A system call failed.
     #[error("cannot {action}")]
     Io {
@@ -315,7 +326,9 @@ impl Error {
             Self::Network { .. } => ErrorKind::Network,
             Self::Busy { .. } => ErrorKind::Busy,
             Self::Interrupted => ErrorKind::Interrupted,
-            Self::Io { .. } | Self::NoSpace { .. } | Self::Context { .. } => ErrorKind::Failed,
+            Self::CannotHold { .. } | Self::Io { .. } | Self::NoSpace { .. } | Self::Context { .. } => {
+                ErrorKind::Failed
+            }
         }
     }
 
@@ -329,6 +342,9 @@ impl Error {
             }
             Self::StoreFeature { .. } => {
                 Some("use the newer cofferdam that wrote this store, or choose another directory".into())
+            }
+            Self::CannotHold { name, .. } => {
+                Some(format!("use a file system and a user that can hold it, or allow losing it with --lossy {name}"))
             }
             Self::Limit { what, .. } => Some(match Limits::meant(what) {
                 Some((limit, _)) => raise(limit.name),

@@ -48,6 +48,7 @@ pub mod cancel;
 pub mod confine;
 pub mod digest;
 pub mod error;
+mod inherited;
 pub mod limits;
 pub mod plugin;
 pub mod policy;

@@ -54,6 +54,24 @@ pub fn tar(items: &[Item]) -> Result<Vec<u8>> {
     Ok(builder.into_inner()?)
 }
 
+/// A layer of one file, 0755, with these extended attributes.
+pub fn with_attributes(name: &str, attributes: &[(&str, &[u8])]) -> Result<Vec<u8>> {
+    let mut builder = Builder::new(Vec::new());
+    let keys: Vec<_> = attributes.iter().map(|(name, _)| format!("SCHILY.xattr.{name}")).collect();
+    builder.append_pax_extensions(keys.iter().map(String::as_str).zip(attributes.iter().map(|(_, value)| *value)))?;
+    let mut header = Header::new_ustar();
+    header.set_mode(0o755);
+    header.set_mtime(MTIME);
+    header.set_size(1);
+    header.set_uid(0);
+    header.set_gid(0);
+    builder.append_data(&mut header, name, &b"x"[..])?;
+    Ok(builder.into_inner()?)
+}
+
+/// A value of `security.capability`: `cap_net_raw=p`.
+pub const CAPABILITY: &[u8] = b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+
 fn put(field: &mut [u8], text: &str) -> Result<()> {
     ensure!(text.len() <= field.len(), "`{text}` is too long for a header");
     field[..text.len()].copy_from_slice(text.as_bytes());

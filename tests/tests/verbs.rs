@@ -3,14 +3,16 @@
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use cofferdam_tests::cofferdam::exit;
+use cofferdam_tests::conformance::ordinary;
 use cofferdam_tests::layers::{self, Item};
 use cofferdam_tests::layout::architecture;
-use cofferdam_tests::{Cofferdam, OciLayout, Scratch, store};
+use cofferdam_tests::{Cofferdam, OciLayout, Scratch, others, require, store};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -292,5 +294,152 @@ fn a_second_interrupt_ends_what_does_not_listen() -> Result<()> {
         thread::sleep(Duration::from_millis(5));
     }
     running.wait()?.expect(exit::INTERRUPTED)?;
+    Ok(())
+}
+
+/// Rule 26: a default ACL and a group above the store and the destinations show nowhere in what is made below.
+#[test]
+fn a_directory_above_hands_nothing_on() -> Result<()> {
+    const LIST: &[u8] = b"\x02\0\0\0\x01\0\x07\0\xff\xff\xff\xff\x02\0\x07\0\xe8\x03\0\0\x04\0\x05\0\xff\xff\xff\xff\
+        \x10\0\x07\0\xff\xff\xff\xff\x20\0\x05\0\xff\xff\xff\xff";
+    let scratch = Scratch::new()?;
+    let above = scratch.dir("above")?;
+    let layer = layers::tar(&[
+        Item::Dir("etc"),
+        Item::Mode("etc/shadow", 0o600, b"secret".to_vec()),
+        Item::Symlink("etc/l", "shadow"),
+        Item::Hardlink("etc/h", "etc/shadow"),
+        Item::File("var/log/implied", Vec::new()),
+    ])?;
+    let removal = layers::tar(&[Item::Dir("etc"), Item::File("etc/.wh.l", Vec::new())])?;
+    fs::write(scratch.join("layer.tar"), &layer)?;
+    let mut layout = OciLayout::create(scratch.join("layout"))?;
+    let blobs = [layout.add_gzip(&layer)?, layout.add_gzip(&removal)?];
+    layout.add_image("v1", &blobs)?;
+    let image = layout.source("v1");
+    rustix::fs::setxattr(&above, "system.posix_acl_default", LIST, rustix::fs::XattrFlags::empty())
+        .context("scratch files need a file system with ACLs")?;
+    fs::set_permissions(&above, fs::Permissions::from_mode(0o2755))?;
+    let place = |name: &str| above.join(name).to_string_lossy().into_owned();
+    let cofferdam = Cofferdam::new(above.join("a/store"))?;
+    cofferdam.ok(["pull", &image])?;
+    cofferdam.ok(["mount-spec", &image])?;
+    for (name, strategy) in [("copied", "copy"), ("applied", "apply")] {
+        cofferdam.ok(["unpack", &image, &place(name), "--strategy", strategy])?;
+    }
+    for mode in ["apply", "preserve", "overlay"] {
+        let layer = scratch.join("layer.tar").to_string_lossy().into_owned();
+        cofferdam.ok(["layer", "extract", "--mode", mode, &layer, &place(mode)])?;
+    }
+    let mut todo = vec![above.clone()];
+    let mut seen = 0;
+    while let Some(directory) = todo.pop() {
+        for entry in fs::read_dir(directory)? {
+            let path = entry?.path();
+            for list in ["system.posix_acl_access", "system.posix_acl_default"] {
+                let there = rustix::fs::lgetxattr(&path, list, &mut [0_u8; 0][..]).is_ok();
+                ensure!(!there, "{} has the attribute {list}", path.display());
+            }
+            let stat = fs::symlink_metadata(&path)?;
+            if stat.is_dir() {
+                ensure!(stat.mode() & 0o2000 == 0, "{} sets the group of what is made inside", path.display());
+                todo.push(path);
+            }
+            seen += 1;
+        }
+    }
+    ensure!(seen > 60, "only {seen} paths were looked at");
+    Ok(())
+}
+
+/// Rule 24, as root on a file system that has no attributes at all.
+#[test]
+fn what_a_file_system_cannot_hold_is_counted_or_asked_about() -> Result<()> {
+    require!("root", "unshare", "setpriv");
+    let scratch = Scratch::new()?;
+    let place = scratch.dir("ramfs")?;
+    let mount = "mount -t ramfs none \"$0\" && exec \"$@\"";
+    let place = place.to_string_lossy().into_owned();
+    let cofferdam = Cofferdam::new(scratch.join("store"))?.by(&["unshare", "-m", "sh", "-c", mount, &place]);
+    let extract = |attributes: &[(&str, &[u8])], words: &[&str]| -> Result<_> {
+        let layer = scratch.join("layer.tar");
+        fs::write(&layer, layers::with_attributes("ping", attributes)?)?;
+        let (layer, dest) = (layer.to_string_lossy().into_owned(), format!("{place}/dest"));
+        cofferdam.run([&["--json", "layer", "extract", &*layer, &*dest], words].concat())
+    };
+    let foreign: &[(&str, &[u8])] = &[
+        ("user.note", b"1"),
+        ("security.selinux", b"label\0"),
+        ("com.apple.provenance", b"1"),
+        ("system.nfs4_acl", b""),
+    ];
+    let run = extract(foreign, &[])?.expect(exit::OK)?;
+    let counted = &run.json()?["left_out"];
+    for (name, _) in foreign {
+        ensure!(counted[*name] == 1, "{counted}");
+        ensure!(run.err().matches(name).count() == 1, "told once: {}", run.err());
+    }
+    let capability: &[(&str, &[u8])] = &[("security.capability", layers::CAPABILITY)];
+    let run = extract(capability, &[])?.expect(exit::FAILED)?;
+    ensure!(run.err().contains("--lossy security.capability") && run.err().contains("ping"), "{}", run.err());
+    let run = extract(capability, &["--lossy", "security.capability"])?.expect(exit::OK)?;
+    ensure!(run.json()?["left_out"]["security.capability"] == 1, "{}", run.out());
+    extract(capability, &["--lossy", "user.note"])?.expect(exit::USAGE)?;
+    Ok(())
+}
+
+/// An ordinary user cannot set capabilities. A tree that lost them by permission is not used without it.
+#[test]
+fn a_lossy_tree_is_never_believed_to_be_a_full_one() -> Result<()> {
+    require!("root", "unshare", "setpriv");
+    let scratch = Scratch::new_in(&others::base()?)?;
+    let mut layout = OciLayout::create(scratch.join("layout"))?;
+    let layer = layout.add_gzip(&layers::with_attributes("ping", &[("security.capability", layers::CAPABILITY)])?)?;
+    layout.add_image("v1", &[layer])?;
+    let image = layout.source("v1");
+    let home = scratch.dir("home")?;
+    ordinary::give(&home)?;
+    fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755))?;
+    let cofferdam = Cofferdam::new(home.join("store"))?.for_others()?.by(ordinary::DROP);
+    let cofferdam = cofferdam.setting("COFFERDAM_CACHE", &home.join("cache").to_string_lossy());
+    let lossy = ["--lossy", "security.capability"];
+    let run = cofferdam.fails(exit::FAILED, ["pull", &*image])?.has_hint()?;
+    ensure!(run.err().contains("--lossy security.capability"), "{}", run.err());
+    let run = cofferdam.ok([&["--json", "pull", &*image][..], &lossy].concat())?;
+    ensure!(run.json()?["left_out"]["security.capability"] == 1, "{}", run.out());
+    ensure!(run.err().matches("security.capability").count() == 1, "told once: {}", run.err());
+    // Neither the tree nor what is made of it, in this order and in the other.
+    let dest = |name: &str| home.join(name).to_string_lossy().into_owned();
+    let store_name = references(&cofferdam)?.pop().context("no image")?;
+    for (name, image) in [("layout", &image), ("store", &store_name)] {
+        let (full, part) = (dest(&format!("{name}-full")), dest(&format!("{name}-part")));
+        cofferdam.fails(exit::FAILED, ["unpack", image, &full])?.has_hint()?;
+        let run = cofferdam.ok([&["--json", "unpack", &**image, &*part][..], &lossy].concat())?;
+        ensure!(run.json()?["left_out"]["security.capability"] == 1, "{}", run.out());
+    }
+    let run = cofferdam.ok([&["mount-spec", &*store_name][..], &lossy].concat())?;
+    ensure!(run.json()?["left_out"]["security.capability"] == 1, "{}", run.out());
+    cofferdam.fails(exit::FAILED, ["mount-spec", &*store_name])?.has_hint()?;
+    Ok(())
+}
+
+/// Where an ordinary user cannot even record owners, the tree would be another one.
+#[test]
+fn owners_are_lost_by_permission_only() -> Result<()> {
+    require!("root", "unshare", "setpriv");
+    let scratch = Scratch::new_in(&others::base()?)?;
+    let place = scratch.dir("ramfs")?.to_string_lossy().into_owned();
+    let mount = "mount -t ramfs none \"$0\" && chmod 777 \"$0\" && exec \"$@\"";
+    fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755))?;
+    let wrapper = [&["unshare", "-m", "sh", "-c", mount, &*place][..], ordinary::DROP].concat();
+    let cofferdam = Cofferdam::new(scratch.join("store"))?.for_others()?.by(&wrapper).setting("COFFERDAM_CACHE", "");
+    let layer = scratch.join("layer.tar");
+    fs::write(&layer, layers::tar(&[Item::File("a", Vec::new()), Item::Dir("d")])?)?;
+    let (layer, dest) = (layer.to_string_lossy().into_owned(), format!("{place}/dest"));
+    let extract = ["--json", "layer", "extract", &*layer, &*dest];
+    let run = cofferdam.fails(exit::FAILED, extract)?;
+    ensure!(run.err().contains("--lossy user.containers.override_stat"), "{}", run.err());
+    let run = cofferdam.ok([&extract[..], &["--lossy", "user.containers.override_stat"]].concat())?;
+    ensure!(run.json()?["left_out"]["user.containers.override_stat"] == 2, "{}", run.out());
     Ok(())
 }

@@ -17,8 +17,8 @@ use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
 use crate::tree::entry::TreePath;
 use crate::tree::{
-    Explain as _, LayerRecord, Marker, SafeRoot, TreeWriter, WriterOptions, ambiguous, check_tree, is_marker_name,
-    join, kind_of,
+    Explain as _, LayerRecord, LeftOut, Marker, SafeRoot, TreeWriter, WriterOptions, ambiguous, check_tree,
+    is_marker_name, join, kind_of,
 };
 
 /// A layer as the store keeps it.
@@ -59,8 +59,9 @@ impl Merge {
         Ok(Self { writer, copier, options, layers: 0 })
     }
 
-    /// Puts the next layer on top.
-    pub(super) fn add(&mut self, layer: PreservedLayer<'_>) -> Result<()> {
+    /// Puts the next layer on top. Tells which of its attributes the result cannot hold: those that its tree could not hold
+    /// either are among them.
+    pub(super) fn add(&mut self, layer: PreservedLayer<'_>) -> Result<LeftOut> {
         self.layers += 1;
         still_there(layer.tree)?;
         check_tree(layer.tree, b".", Some(&self.options.cancel)).map_err(|error| match error {
@@ -114,7 +115,7 @@ struct Merging<'a> {
 }
 
 impl<'a> Merging<'a> {
-    fn run(mut self, record: &'a LayerRecord) -> Result<()> {
+    fn run(mut self, record: &'a LayerRecord) -> Result<LeftOut> {
         self.unlisted.extend(record.marker_dirs.iter().map(|path| (path.as_bytes(), false)));
         for path in &record.late {
             self.options.cancel.check()?;
@@ -136,7 +137,9 @@ impl<'a> Merging<'a> {
             self.writer.admit(&link.path)?;
             self.writer.put_lower_link(&link.path, &link.target)?;
         }
-        self.writer.finish_layer().map(|_| ())
+        let mut left_out = self.writer.finish_layer()?.left_out;
+        left_out.add(&record.left_out);
+        Ok(left_out)
     }
 
     /// Copies the tree, each directory before what is in it.

@@ -19,4 +19,4 @@ pub use local::LocalImage;
 pub use merge::{PreservedLayer, merge};
 pub use mount_spec::{MountSpec, mount_spec};
 pub use provide::LayerProvider;
-pub use unpack::{Strategy, UnpackOptions, unpack};
+pub use unpack::{Made, Strategy, UnpackOptions, unpack};

@@ -27,7 +27,7 @@ use crate::store::{
     overlay_name, readers_of, root_name,
 };
 use crate::tree::entry::TreePath;
-use crate::tree::{Explain as _, LayerRecord, Marker, TreeWriter};
+use crate::tree::{Explain as _, LayerRecord, LeftOut, Marker, TreeWriter};
 use crate::unpack::Unpacker;
 
 /// The most lower directories that a mount gets: the kernel's `OVL_MAX_STACK`.
@@ -43,6 +43,13 @@ impl MountSpec {
     /// The lower directories, two at least, topmost first, as `lowerdir=` wants them. They must not be written to.
     pub fn lower_dirs(&self) -> impl ExactSizeIterator<Item = PathBuf> {
         self.lower.iter().rev().map(Tree::path)
+    }
+
+    /// Attributes of the layers that these directories could not hold.
+    pub fn left_out(&self) -> LeftOut {
+        let mut left_out = LeftOut::default();
+        self.lower.iter().for_each(|tree| left_out.add(&tree.record().left_out));
+        left_out
     }
 }
 
@@ -170,8 +177,8 @@ impl Making<'_> {
         self.made
             .ensure_with(&name, reader.as_ref(), &self.watch(), |staged| {
                 let blob = self.storage.open_layer(&layer.digest)?;
-                overlay_form(self.unpacker, blob, layer, staged.directory_handle()?, &self.watch())?;
-                Ok(derived(staged, reader.as_ref()))
+                let left_out = overlay_form(self.unpacker, blob, layer, staged.directory_handle()?, &self.watch())?;
+                derived(staged, reader.as_ref(), &left_out)
             })
             .map_err(|error| self.storage.explain(error, layer, &self.image.reference))
     }
@@ -184,13 +191,14 @@ impl Making<'_> {
         self.made.ensure_with(&name, reader.as_ref(), &self.watch(), |staged| {
             let options = writer_options(self.unpacker, &self.options.cancel);
             let mut merge = Merge::new(staged.directory_handle()?, options)?;
+            let mut left_out = LeftOut::default();
             for tree in layers {
                 let record = LayerRecord::from_json(&tree.layer_record()?)?;
-                merge.add(PreservedLayer { tree: tree.directory(), record: &record })?;
+                left_out.add(&merge.add(PreservedLayer { tree: tree.directory(), record: &record })?);
             }
             merge.finish()?;
             layers.iter().try_for_each(Tree::check_whole)?;
-            Ok(derived(staged, reader.as_ref()))
+            derived(staged, reader.as_ref(), &left_out)
         })
     }
 
@@ -204,26 +212,28 @@ impl Making<'_> {
             let options = writer_options(self.unpacker, &self.options.cancel);
             let mut writer = TreeWriter::new(staged.directory_handle()?, options)?;
             writer.put_directory(&TreePath::root(), &source::directory(&from, b"/")?)?;
-            writer.finish_layer()?;
+            let left_out = writer.finish_layer()?.left_out;
             writer.finish()?;
             tree.check_whole()?;
-            Ok(derived(staged, reader.as_ref()))
+            derived(staged, reader.as_ref(), &left_out)
         })
     }
 }
 
-/// What is said of a tree that was made of trees that were verified.
-fn derived(staged: &StagedTree, reader: Option<&Digest>) -> Unpacked {
+/// What is said of a tree that was made of trees that were verified, and of what it could not hold of them.
+fn derived(staged: &StagedTree, reader: Option<&Digest>, left_out: &LeftOut) -> Result<Unpacked> {
     let digest = staged.layer().digest.clone();
-    Unpacked {
+    let record = serde_json::to_vec(&serde_json::json!({ "left_out": left_out }))
+        .map_err(|error| Error::io("describe", b"a merged tree", error))?;
+    Ok(Unpacked {
         blob: digest.clone(),
         blob_bytes: 0,
         decoded_bytes: 0,
         diff_id: digest,
-        record: b"{}".to_vec(),
+        record,
         reader: reader.cloned(),
         reports: Vec::new(),
-    }
+    })
 }
 
 fn unsupported(what: &str) -> Error {

@@ -25,6 +25,7 @@ use rustix::io::Errno;
 use super::in_place::InPlace;
 use crate::ambient;
 use crate::error::{Error, Result};
+use crate::inherited;
 use crate::tree::remove_tree;
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -203,8 +204,14 @@ fn make(parent: &OwnedFd, name: &OsStr) -> Result<(Vec<u8>, OwnedFd)> {
     }
 }
 
-/// What a root is that no layer lists: as directories that are only implied, 0755 and of 1970, whatever umask and clock say.
+/// Makes a directory what a root is that no layer lists: as directories that are only implied, the process's own, 0755 and of
+/// 1970, whatever umask, clock and the directory around say. What is made inside inherits nothing from it.
 pub(super) fn plain(root: &OwnedFd) -> rustix::io::Result<()> {
+    let owner = rustix::process::geteuid();
+    if rustix::fs::fstat(root)?.st_uid != owner.as_raw() {
+        rustix::fs::fchown(root, Some(owner), None)?;
+    }
+    inherited::disinherit(root)?;
     rustix::fs::fchmod(root, Mode::from_raw_mode(0o755))?;
     let never = Timespec { tv_sec: 0, tv_nsec: 0 };
     rustix::fs::futimens(root, &Timestamps { last_access: never, last_modification: never })
@@ -291,6 +298,29 @@ mod tests {
             assert_eq!(mode & 0o7777, 0o755);
         }
         assert_eq!(names(temp.path()), ["empty", "new"]);
+    }
+
+    /// Rule 26. A mount point that is filled in place gets back what it had if that fails.
+    #[test]
+    fn a_root_inherits_nothing() {
+        use crate::inherited::tests::{contaminate, contaminated};
+        let temp = tempfile::tempdir().unwrap();
+        contaminate(temp.path());
+        let staged = StagedRoot::create(&temp.path().join("new")).unwrap();
+        rustix::fs::mkdirat(staged.root().unwrap(), "inside", Mode::RWXU).unwrap();
+        staged.publish(After::Nothing).unwrap();
+        assert!(contaminated(&temp.path().join("new")).is_empty());
+        let place = temp.path().join("mount-point");
+        std::fs::create_dir(&place).unwrap();
+        contaminate(&place);
+        let take = || InPlace::take(ambient::open_dir(&place).unwrap().into_std_file().into(), b"dest").unwrap();
+        let filled = take();
+        std::fs::write(place.join("inside"), "").unwrap();
+        assert!(contaminated(&place).is_empty());
+        drop(filled);
+        assert_eq!(contaminated(&place), [""], "it is as it was");
+        take().publish();
+        assert!(contaminated(&place).is_empty());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::limits::Limits;
 use crate::progress::{Event, Progress};
 use crate::store::{ImageObject, LayerDescriptor, Tree, Watch, described};
 use crate::threads;
-use crate::tree::{LayerRecord, Mode, TreeWriter, WriterOptions};
+use crate::tree::{LayerRecord, LeftOut, Mode, TreeWriter, WriterOptions};
 use crate::unpack::{ImageBudget, Layer, Unpacker};
 
 /// How a root filesystem is made.
@@ -64,6 +64,15 @@ impl UnpackOptions {
     }
 }
 
+/// A root filesystem that was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// How it was made.
+    pub strategy: Strategy,
+    /// Attributes of its layers that it could not hold.
+    pub left_out: LeftOut,
+}
+
 /// Makes an image's root filesystem at `dest`, which must be absent or an empty directory. Says how it was made: the rare
 /// images that only applying gets right are applied, whatever the strategy. Blocks.
 ///
@@ -79,30 +88,31 @@ pub fn unpack(
     unpacker: &Unpacker,
     dest: &Path,
     options: &UnpackOptions,
-) -> Result<Strategy> {
+) -> Result<Made> {
     let _lease = layers.lease(image, &options.cancel)?;
     let strategy = match options.strategy {
         Strategy::Apply => Strategy::Apply,
         Strategy::Copy => match by_copy(image, layers, unpacker, dest, options)? {
-            Copied::Done => return Ok(Strategy::Copy),
+            Copied::Done(left_out) => return Ok(Made { strategy: Strategy::Copy, left_out }),
             Copied::Ambiguous(error) => {
                 tracing::info!("{}: {}; applying the layers instead", image.reference, error.root());
                 Strategy::Apply
             }
         },
     };
-    by_apply(image, layers, unpacker, dest, options).map(|()| strategy)
+    by_apply(image, layers, unpacker, dest, options).map(|left_out| Made { strategy, left_out })
 }
 
 /// What became of a merge that did not fail.
 enum Copied {
-    Done,
+    Done(LeftOut),
     /// It would not be right.
     Ambiguous(Error),
 }
 
 pub(super) fn writer_options(unpacker: &Unpacker, cancel: &Cancel) -> WriterOptions {
-    WriterOptions { limits: unpacker.limits().clone(), cancel: cancel.clone(), ..WriterOptions::new(Mode::Apply) }
+    let (limits, cancel) = (unpacker.limits().clone(), cancel.clone());
+    WriterOptions { limits, cancel, lossy: unpacker.lossy(), ..WriterOptions::new(Mode::Apply) }
 }
 
 fn by_copy(
@@ -116,6 +126,7 @@ fn by_copy(
     let mut trees = trees(image, layers, unpacker.limits(), options)?;
     let mut merge = Merge::new(staged.root()?, writer_options(unpacker, &options.cancel))?;
     let of = trees.len();
+    let mut left_out = LeftOut::default();
     for (index, (tree, layer)) in trees.iter_mut().zip(&image.layers).enumerate() {
         options.progress.emit(Event::Merging { layer: index + 1, of });
         let record = match tree.layer_record() {
@@ -132,12 +143,12 @@ fn by_copy(
         let record = LayerRecord::from_json(&record)?;
         match merge.add(PreservedLayer { tree: tree.directory(), record: &record }) {
             Err(error) if matches!(error.root(), Error::Unsupported { .. }) => return Ok(Copied::Ambiguous(error)),
-            merged => merged?,
+            merged => left_out.add(&merged?),
         }
     }
     merge.finish()?;
     trees.iter().try_for_each(Tree::check_whole)?;
-    staged.publish(options.after()).map(|()| Copied::Done)
+    staged.publish(options.after()).map(|()| Copied::Done(left_out))
 }
 
 /// The trees of all layers, in order, several extracted at once. What they decode to in all is limited.
@@ -181,10 +192,10 @@ fn by_apply(
     unpacker: &Unpacker,
     dest: &Path,
     options: &UnpackOptions,
-) -> Result<()> {
+) -> Result<LeftOut> {
     let staged = StagedRoot::create(dest)?;
-    apply(image, layers, unpacker, staged.root()?, options)?;
-    staged.publish(options.after())
+    let left_out = apply(image, layers, unpacker, staged.root()?, options)?;
+    staged.publish(options.after()).map(|()| left_out)
 }
 
 fn apply(
@@ -193,18 +204,21 @@ fn apply(
     unpacker: &Unpacker,
     root: OwnedFd,
     options: &UnpackOptions,
-) -> Result<()> {
+) -> Result<LeftOut> {
+    let mut left_out = LeftOut::default();
     let mut writer = TreeWriter::new(root, writer_options(unpacker, &options.cancel))?;
     let budget = ImageBudget::new(unpacker.limits());
     for (index, descriptor) in image.layers.iter().enumerate() {
         options.progress.emit(Event::Merging { layer: index + 1, of: image.layers.len() });
         let applied = apply_layer(descriptor, layers, unpacker, writer, &budget, options);
-        writer = applied.map_err(|error| layers.explain(error, descriptor, &image.reference))?;
+        let applied = applied.map_err(|error| layers.explain(error, descriptor, &image.reference))?;
+        writer = applied.0;
+        left_out.add(&applied.1.left_out);
     }
-    writer.finish()
+    writer.finish().map(|()| left_out)
 }
 
-/// Applies one layer's blob.
+/// Applies one layer's blob. Returns the writer, and what was in the layer.
 fn apply_layer(
     descriptor: &LayerDescriptor,
     layers: &dyn LayerProvider,
@@ -212,7 +226,7 @@ fn apply_layer(
     writer: TreeWriter,
     budget: &ImageBudget,
     options: &UnpackOptions,
-) -> Result<TreeWriter> {
+) -> Result<(TreeWriter, LayerRecord)> {
     let blob = layers.blob(descriptor)?;
     let size = blob.metadata().map_err(|e| Error::io("look at", descriptor.digest.hex().as_bytes(), e))?.len();
     check_size(descriptor, size)?;
@@ -228,8 +242,9 @@ fn apply_layer(
         let (subject, expected) = (format!("layer {}", descriptor.digest), descriptor.digest.clone());
         return Err(Error::DigestMismatch { subject, expected, actual });
     }
-    writer.finish_layer().map_err(|error| error.context(format!("extracting layer {}", descriptor.digest)))?;
-    Ok(writer)
+    let record = writer.finish_layer();
+    let record = record.map_err(|error| error.context(format!("extracting layer {}", descriptor.digest)))?;
+    Ok((writer, record))
 }
 
 fn check_size(descriptor: &LayerDescriptor, actual: u64) -> Result<()> {

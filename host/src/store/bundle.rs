@@ -116,7 +116,8 @@ fn trees(storage: &ImageStorage, key: &str, bundle: &Dir) -> Result<Trees> {
         format!("local-{key}"),
         storage.boot_id(),
         storage.access().clone(),
-    ))
+    )
+    .allowing(storage.unpacker().lossy()))
 }
 
 fn is_named(dir: &Dir, name: &str, held: &File) -> Result<bool> {

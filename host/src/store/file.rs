@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Result};
+use crate::inherited;
 use crate::store::names::{self, Staging};
 use crate::store::trace::step;
 
@@ -84,6 +85,8 @@ impl Slot {
             };
             let slot = Self { dir: Arc::clone(dir), name: name.clone(), published: false };
             super::lock::lock_exclusively(&file).map_err(failed)?;
+            // The store's own directory may have been there before the store, and may be anything.
+            inherited::disinherit(&file).map_err(|e| failed(e.into()))?;
             // Between creation and lock, a sweeper may have taken the file for a dead owner's.
             if rustix::fs::fstat(&file).map_err(|e| failed(e.into()))?.st_nlink > 0 {
                 return Ok((slot, file));

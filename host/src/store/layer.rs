@@ -1,21 +1,35 @@
 //! Layers: their blobs, and how they become trees.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::ambient;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::file;
-use crate::store::image::LayerDescriptor;
+use crate::store::image::{ImageObject, LayerDescriptor};
 use crate::store::layout::{self, BlobKind};
 use crate::store::lock::blocking;
 use crate::store::storage::ImageStorage;
 use crate::store::trees::Tree;
 use crate::store::unpacker::Watch;
+use crate::tree::LeftOut;
 
 const KIND: BlobKind = BlobKind::Layer;
 
 impl ImageStorage {
+    /// Attributes of an image's layers that their trees could not hold, as far as the trees are there.
+    pub fn left_out(&self, image: &ImageObject) -> Result<LeftOut> {
+        let digests: BTreeSet<_> = image.layers.iter().map(|layer| &layer.digest).collect();
+        let mut left_out = LeftOut::default();
+        for digest in digests {
+            if let Some((_, record)) = self.trees().vouched(digest)? {
+                left_out.add(&record.left_out);
+            }
+        }
+        Ok(left_out)
+    }
+
     /// Whether a layer's blob is there as a regular file. Cheap; its bytes are verified when they are used, or by
     /// [`ImageStorage::verify_layer`].
     pub fn has_layer(&self, digest: &str) -> bool {

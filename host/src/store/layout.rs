@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::inherited;
 
 /// The last component of a path that was asked for with text that is no digest. Nothing is ever made under this name.
 const NO_DIGEST: &str = "invalid-digest";
@@ -185,9 +186,10 @@ pub(super) fn private_dir(parent: &Dir, name: &str) -> Result<Dir> {
     }
 }
 
-/// Takes the permissions of group and others away from a directory.
+/// Takes the permissions of group and others away from a directory, and what it would hand on to what is made inside.
 pub(super) fn close_to_others(dir: &Dir, name: &str) -> Result<()> {
     let failed = |e: Errno| Error::io("close to others the directory", name.as_bytes(), e);
+    inherited::hand_nothing_on(dir).map_err(failed)?;
     let mode = rustix::fs::fstat(dir).map_err(failed)?.st_mode;
     if mode & 0o777 == 0o700 {
         return Ok(());

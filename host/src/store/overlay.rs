@@ -28,7 +28,8 @@ impl ImageStorage {
             NAME.into(),
             self.boot_id(),
             self.access().clone(),
-        ))
+        )
+        .allowing(self.unpacker().lossy()))
     }
 
     /// The same, if anything was ever made there.

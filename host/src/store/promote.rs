@@ -19,6 +19,7 @@ use crate::store::trace::step;
 use crate::store::tree_list::list_name;
 use crate::store::trees::Trees;
 use crate::threads;
+use crate::tree::Lossy;
 
 /// How long after its commit a tree is synced. Twice the age at which the kernel writes by itself, by default.
 const AGE: Duration = Duration::from_mins(1);
@@ -122,7 +123,7 @@ impl ImageStorage {
         let (trees, background) = (Arc::downgrade(&self.trees().0), self.background());
         in_background(move || {
             std::thread::sleep(AGE);
-            let Some(trees) = Weak::upgrade(&trees).map(Trees) else { return Ok(0) };
+            let Some(trees) = Weak::upgrade(&trees).map(|inner| Trees(inner, Lossy::default())) else { return Ok(0) };
             background.list(&trees, AGE);
             trees.promote_older(AGE)
         });

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::store::image::LayerDescriptor;
-use crate::tree::LayerRecord;
+use crate::tree::{LayerRecord, LeftOut};
 
 /// The version of the form below. Another one vouches for nothing.
 const VERSION: u32 = 2;
@@ -78,6 +78,16 @@ pub struct TreeRecord {
     /// What inspectors said of the layer, if any did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) reports: Option<FilePart>,
+    /// Attributes of the layer that the tree could not hold.
+    #[serde(default, skip_serializing_if = "LeftOut::is_empty")]
+    pub left_out: LeftOut,
+}
+
+/// The part of a layer's record that is repeated in the tree's.
+#[derive(Default, Deserialize)]
+struct LayerPart {
+    #[serde(default)]
+    left_out: LeftOut,
 }
 
 /// Where a tree keeps the owners of its files.
@@ -153,6 +163,7 @@ impl TreeRecord {
             reader: unpacked.reader.clone(),
             owners: None,
             reports: None,
+            left_out: serde_json::from_slice(&unpacked.record).unwrap_or_else(|_| LayerPart::default()).left_out,
         }
     }
 

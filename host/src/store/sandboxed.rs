@@ -14,7 +14,7 @@ use crate::sandbox::{Sandbox, SandboxOptions};
 use crate::store::image::LayerDescriptor;
 use crate::store::record::check_claims;
 use crate::store::unpacker::{LayerUnpacker, Unpacked, Watch};
-use crate::tree::{LayerRecord, Mode, TreeWriter, WriterOptions};
+use crate::tree::{LayerRecord, LeftOut, Lossy, Mode, TreeWriter, WriterOptions};
 use crate::unpack::{Extensions, InspectorReport, Layer, LayerReport, Unpacker};
 
 impl LayerUnpacker for Unpacker {
@@ -30,6 +30,10 @@ impl LayerUnpacker for Unpacker {
 
     fn reader(&self, media_type: Option<&str>, first_bytes: &[u8]) -> Result<Option<Digest>> {
         self.extensions().reader_identity(media_type, first_bytes)
+    }
+
+    fn lossy(&self) -> Lossy {
+        Self::lossy(self)
     }
 
     fn inspectors(&self) -> Vec<Digest> {
@@ -98,7 +102,7 @@ fn alone(
     cancel: &Cancel,
 ) -> Result<(LayerReport, LayerRecord)> {
     let (limits, cancel) = (unpacker.limits().clone(), cancel.clone());
-    let options = WriterOptions { limits, cancel, ..WriterOptions::new(mode) };
+    let options = WriterOptions { limits, cancel, lossy: unpacker.lossy(), ..WriterOptions::new(mode) };
     let (outcome, mut writer) = unpacker.extract(layer, TreeWriter::new(dest, options)?);
     let report = outcome?;
     let record = writer.finish_layer()?;
@@ -106,7 +110,8 @@ fn alone(
     Ok((report, record))
 }
 
-/// Unpacks a layer alone into the empty directory `dest`, with its removals as overlayfs has them. Checks all that the descriptor
+/// Unpacks a layer alone into the empty directory `dest`, with its removals as overlayfs has them. Returns the attributes that it
+/// could not hold. Checks all that the descriptor
 /// claims.
 pub(crate) fn overlay_form(
     unpacker: &Unpacker,
@@ -114,10 +119,11 @@ pub(crate) fn overlay_form(
     layer: &LayerDescriptor,
     dest: OwnedFd,
     watch: &Watch,
-) -> Result<()> {
+) -> Result<LeftOut> {
     let (source, mode) = (measured(blob, layer, watch)?, Mode::Overlay);
     let (report, record) = alone(unpacker, source, dest, mode, &watch.cancel)?;
-    check_claims(layer, &Unpacked::new(report, &record)?)
+    check_claims(layer, &Unpacked::new(report, &record)?)?;
+    Ok(record.left_out)
 }
 
 /// A layer's blob as a layer of which all is measured and checked.

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::inherited;
 use crate::store::image::LayerDescriptor;
 use crate::store::layout;
 use crate::store::lock::{Lock, blocking, waiting};
@@ -108,7 +109,7 @@ impl Trees {
     pub(super) fn stage(&self, layer: &LayerDescriptor, lock: Lock) -> Result<StagedTree> {
         let name = names::fresh(Staging::Tree, Some(&layer.digest));
         let failed = |e: Errno| Error::io("create the directory", name.as_bytes(), e);
-        rustix::fs::mkdirat(&*self.0.extracted, &name, Mode::from_raw_mode(0o755)).map_err(failed)?;
+        rustix::fs::mkdirat(&*self.0.extracted, &name, Mode::RWXU).map_err(failed)?;
         let directory = match layout::open_dir(&self.0.extracted, &name) {
             Ok(directory) => directory.into_std_file(),
             Err(error) => {
@@ -118,8 +119,9 @@ impl Trees {
         };
         let (trees, layer) = (self.clone(), layer.clone());
         let staged = StagedTree { trees, layer, name, directory, committed: false, _lock: lock };
-        // The mode of a root that no entry mentions, whatever the umask. `extracted/` itself is closed to others.
-        rustix::fs::fchmod(&staged.directory, Mode::from_raw_mode(0o755))
+        // A root that no entry mentions, whatever the umask and `extracted/` hand on. `extracted/` itself is closed to others.
+        inherited::disinherit(&staged.directory)
+            .and_then(|()| rustix::fs::fchmod(&staged.directory, Mode::from_raw_mode(0o755)))
             .map_err(|e| Error::io("set the mode of", staged.name.as_bytes(), e))?;
         Ok(staged)
     }
@@ -191,7 +193,8 @@ impl VerifiedTree {
         let trees = staged.trees.clone();
         let digest = staged.layer.digest.clone();
         if let Some((directory, record)) = trees.vouched(&digest)? {
-            if record.was_made_by(unpacked.reader.as_ref(), trees.owners()) {
+            let is_whole = record.left_out.is_within(trees.1);
+            if is_whole && record.was_made_by(unpacked.reader.as_ref(), trees.owners()) {
                 return staged.confirm(directory, record, unpacked);
             }
             // Another reading of the same blob. Whoever has its tree open keeps it.

@@ -28,6 +28,7 @@ pub struct ImageStorage {
     inner: Arc<Inner>,
     limits: Arc<Limits>,
     unpacker: Arc<dyn LayerUnpacker>,
+    trees: Trees,
     pub(super) durability: Durability,
 }
 
@@ -144,20 +145,22 @@ impl ImageStorage {
         );
         let background = Arc::default();
         let inner = Arc::new(Inner { path, access, rooms, locks, refs, trees, boot_id, background });
-        Self { inner, limits: Arc::new(limits), unpacker, durability: Durability::default() }
+        let trees = inner.trees.clone().allowing(unpacker.lossy());
+        Self { inner, limits: Arc::new(limits), unpacker, trees, durability: Durability::default() }
     }
 
     /// The same store with other limits, for documents and for the layers that it extracts.
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
-        let unpacker = self.unpacker.with_limits(&limits);
-        Self { limits: Arc::new(limits), unpacker, ..self }
+        let unpacker = Arc::clone(&self.unpacker).with_limits(&limits);
+        Self { limits: Arc::new(limits), ..self }.with_unpacker(unpacker)
     }
 
     /// The same store with another unpacker, which has limits of its own.
     #[must_use]
     pub fn with_unpacker(self, unpacker: Arc<dyn LayerUnpacker>) -> Self {
-        Self { unpacker, ..self }
+        let trees = self.trees.allowing(unpacker.lossy());
+        Self { unpacker, trees, ..self }
     }
 
     /// The store's directory, as it was given.
@@ -172,7 +175,7 @@ impl ImageStorage {
 
     /// The trees of layers from registries.
     pub fn trees(&self) -> &Trees {
-        &self.inner.trees
+        &self.trees
     }
 
     /// Says that the caller relies on what is in the store. See [`InUse`].

@@ -29,11 +29,11 @@ use crate::store::record::{self, Identity, OwnersIn, TreeRecord};
 use crate::store::reports::{self, reports_name};
 use crate::store::sweep::Sweep;
 use crate::store::tree_list::{self, list_name};
-use crate::tree::{check_tree, keeps_owners, remove_tree_unless};
+use crate::tree::{Lossy, check_tree, keeps_owners, remove_tree_unless};
 
 /// A directory of trees: the registry's, or one local layout's.
 #[derive(Clone, Debug)]
-pub struct Trees(pub(super) Arc<Inner>);
+pub struct Trees(pub(super) Arc<Inner>, pub(super) Lossy);
 
 #[derive(Debug)]
 pub(super) struct Inner {
@@ -88,7 +88,8 @@ pub(super) enum Look {
     Ready(File, Box<TreeRecord>),
     /// A tree, of which it is not known whether it is: the claim is of an algorithm by which nobody measured it.
     Unmeasured,
-    /// A tree of the same blob that another reader made, or that keeps the owners of files elsewhere.
+    /// A tree of the same blob that another reader made, that keeps the owners of files elsewhere, or that could not hold what this
+    /// caller does not allow to be lost.
     Otherwise,
     /// Nothing that counts.
     Absent,
@@ -104,22 +105,22 @@ impl Trees {
         boot_id: Option<String>,
         access: Access,
     ) -> Self {
-        Self(Arc::new(Inner {
-            path,
-            extracted,
-            records,
-            locks,
-            scope,
-            boot_id,
-            access,
-            owners: OnceLock::new(),
-            _held: None,
-        }))
+        let inner =
+            Inner { path, extracted, records, locks, scope, boot_id, access, owners: OnceLock::new(), _held: None };
+        Self(Arc::new(inner), Lossy::default())
     }
 
     /// The same, holding on to a file.
     pub(super) fn holding(self, held: File) -> Self {
-        Arc::try_unwrap(self.0).map_or_else(Self, |inner| Self(Arc::new(Inner { _held: Some(held), ..inner })))
+        let Self(inner, lossy) = self;
+        let held = Arc::try_unwrap(inner).map(|inner| Arc::new(Inner { _held: Some(held), ..inner }));
+        Self(held.unwrap_or_else(|inner| inner), lossy)
+    }
+
+    /// The same, with trees that may lack this.
+    #[must_use]
+    pub(super) fn allowing(self, lossy: Lossy) -> Self {
+        Self(self.0, lossy)
     }
 
     /// The path of a layer's tree, whether there is one or not.
@@ -172,7 +173,7 @@ impl Trees {
     /// What is there of a layer's tree.
     pub(super) fn look(&self, layer: &LayerDescriptor, reader: Option<&Digest>) -> Result<Look> {
         let Some((directory, record)) = self.vouched(&layer.digest)? else { return Ok(Look::Absent) };
-        if !record.was_made_by(reader, self.owners()) {
+        if !record.was_made_by(reader, self.owners()) || !record.left_out.is_within(self.1) {
             return Ok(Look::Otherwise);
         }
         Ok(match record.fits(layer)? {

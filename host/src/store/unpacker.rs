@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::progress::Progress;
 use crate::store::image::LayerDescriptor;
+use crate::tree::Lossy;
 use crate::unpack::{ImageBudget, InspectorReport};
 
 /// Turns a layer's blob into its tree, in preserve mode.
@@ -36,6 +37,12 @@ pub trait LayerUnpacker: Send + Sync {
     /// [`Error::Unsupported`] for a media type that nobody reads.
     fn reader(&self, _media_type: Option<&str>, _first_bytes: &[u8]) -> Result<Option<Digest>> {
         Ok(None)
+    }
+
+    /// What its trees may lose where they cannot hold it. A tree that lost more is not used with this unpacker. By default,
+    /// nothing.
+    fn lossy(&self) -> Lossy {
+        Lossy::default()
     }
 
     /// Who inspects the layers that this unpacks: the digests by which their reports are found. By default, nobody.

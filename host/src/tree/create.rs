@@ -3,19 +3,20 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::entry::{Content, Device, Extent, Metadata, TreePath};
 use super::handle::{Dir, Spot};
 use super::ids::PathId;
-use super::metadata::{IMPLIED, Owners, UNLISTED, set_times};
+use super::metadata::{IMPLIED, UNLISTED, set_times};
 use super::options::Mode as TreeMode;
 use super::override_stat::OverrideKind;
 use super::resolve::Absent;
 use super::sys::{self, Explain as _, HOLD, is_marker_name, open_directory};
 use super::writer::TreeWriter;
 use crate::error::{Error, Escaped, Result};
+use crate::inherited;
 
 /// How a file is made: by us, now, or not at all.
 const NEW_FILE: OFlags =
@@ -60,6 +61,22 @@ impl TreeWriter {
         }
     }
 
+    /// The permissions to make something with. They are the owner's alone where it may inherit an access list.
+    fn creation_mode(&self, kind: OverrideKind, mode: u16) -> Mode {
+        let bits = if self.may_inherit { mode & inherited::OWNER_ONLY } else { mode };
+        self.owners.initial_mode(kind, bits)
+    }
+
+    /// Takes from an open file or directory that was just made what it inherited.
+    fn disinherit(&self, made: impl AsFd, path: &[u8]) -> Result<()> {
+        if self.may_inherit { inherited::disinherit(made).explain("set the owner of", path) } else { Ok(()) }
+    }
+
+    /// Notes that a directory has metadata which it may hand on to what is made inside.
+    fn watch_inheritance(&mut self, metadata: &Metadata) {
+        self.may_inherit |= metadata.xattrs.iter().any(|xattr| xattr.name == inherited::DEFAULT.as_bytes());
+    }
+
     /// Makes a regular file, which `fill` fills; it returns the number of bytes of data.
     pub(crate) fn put_file(
         &mut self,
@@ -70,11 +87,16 @@ impl TreeWriter {
         let kind = OverrideKind::File;
         let path = not_root(path)?;
         let spot = self.spot(path)?;
-        let mode = self.owners.initial_mode(kind, metadata.mode);
+        let mode = self.creation_mode(kind, metadata.mode);
         let file = self.create(&spot, |dir, name| rustix::fs::openat(dir, name, NEW_FILE, mode))?;
-        let bytes = fill(&file)?;
-        self.owners.stamp(&file, metadata, kind, path)?;
-        set_times(&file, metadata.mtime).explain("set the times of", path)?;
+        let filled = || {
+            self.disinherit(&file, path)?;
+            let bytes = fill(&file)?;
+            self.owners.stamp(&file, metadata, kind, path)?;
+            set_times(&file, metadata.mtime).explain("set the times of", path)?;
+            Ok(bytes)
+        };
+        let bytes = unmade_if(filled(), &spot, AtFlags::empty())?;
         self.record.counts.files += 1;
         self.record.counts.bytes = self.record.counts.bytes.saturating_add(bytes);
         Ok(())
@@ -83,6 +105,7 @@ impl TreeWriter {
     /// Makes a directory, or gives the one that is there this metadata.
     pub(crate) fn put_directory(&mut self, path: &TreePath, metadata: &Metadata) -> Result<()> {
         let path = path.as_bytes();
+        self.watch_inheritance(metadata);
         let dir = if path.is_empty() {
             let root = Arc::clone(&self.root);
             self.owners.restamp(&root.fd, metadata, path)?;
@@ -90,15 +113,26 @@ impl TreeWriter {
             root
         } else {
             let spot = self.spot(path)?;
-            let dir = self.make_directory(&spot, metadata, true)?;
+            let (dir, is_new) = self.make_directory(&spot, metadata, true)?;
+            let listed = self.list_directory(&dir, metadata, path);
+            if is_new {
+                unmade_if(listed, &spot, AtFlags::REMOVEDIR)?;
+            } else {
+                listed?;
+            }
             if self.implied.remove(&*dir.path) || self.marker_dirs.remove(&*dir.path) {
                 self.late.insert(dir.path.to_vec());
             }
             self.marker_ids.remove(&dir.id);
             self.made(&spot);
             self.cache.insert(path, &dir);
-            dir
+            return Ok(());
         };
+        self.list_directory(&dir, metadata, path)
+    }
+
+    /// Remembers what an entry says of a directory that is there by now.
+    fn list_directory(&mut self, dir: &Dir, metadata: &Metadata, path: &[u8]) -> Result<()> {
         self.watch_listing(dir.id, metadata, path)?;
         self.set_due(dir.id, &dir.path, metadata.mtime)
     }
@@ -109,7 +143,7 @@ impl TreeWriter {
         self.pay_for_implied(path)?;
         let spot = Spot { dir: Arc::clone(parent), name, id: self.ids.child(parent.id, name), path };
         let metadata = Metadata { mode: IMPLIED, mtime: UNLISTED, ..Metadata::default() };
-        let dir = self.make_directory(&spot, &metadata, false)?;
+        let (dir, _) = self.make_directory(&spot, &metadata, false)?;
         self.claim(dir.id);
         self.void_replaced_link(dir.id)?;
         self.set_due(dir.id, &dir.path, UNLISTED)?;
@@ -154,12 +188,13 @@ impl TreeWriter {
         }
     }
 
-    /// Makes a directory at a place. One that is there is kept, and gets this metadata if it is `listed`.
-    fn make_directory(&mut self, spot: &Spot<'_>, metadata: &Metadata, listed: bool) -> Result<Arc<Dir>> {
+    /// Makes a directory at a place. One that is there is kept, and gets this metadata if it is `listed`. Tells whether it was
+    /// made.
+    fn make_directory(&mut self, spot: &Spot<'_>, metadata: &Metadata, listed: bool) -> Result<(Arc<Dir>, bool)> {
         let kind = OverrideKind::Directory;
         self.watch_directory(spot)?;
         let place = self.place(&spot.dir, spot.name, spot.path)?;
-        let mode = self.owners.initial_mode(kind, metadata.mode);
+        let mode = self.creation_mode(kind, metadata.mode);
         self.note(&spot.dir)?;
         let mut displaced = false;
         for _ in 0..sys::RETRIES {
@@ -178,7 +213,9 @@ impl TreeWriter {
                 Err(errno) => return Err(sys::failed("open", spot.path, errno)),
             };
             if made {
-                self.owners.stamp(&fd, metadata, kind, spot.path)?;
+                let stamped =
+                    self.disinherit(&fd, spot.path).and_then(|()| self.owners.stamp(&fd, metadata, kind, spot.path));
+                unmade_if(stamped, spot, AtFlags::REMOVEDIR)?;
             } else if listed {
                 self.owners.restamp(&fd, metadata, spot.path)?;
             }
@@ -189,7 +226,7 @@ impl TreeWriter {
             if displaced {
                 self.cut_off(&dir)?;
             }
-            return Ok(dir);
+            return Ok((dir, made));
         }
         Err(sys::contended(spot.path))
     }
@@ -224,35 +261,55 @@ impl TreeWriter {
             return Err(Error::refused(path, "the device 0:0 would be a removal in an overlay"));
         }
         let spot = self.spot(path)?;
-        if self.owners == Owners::Recorded {
+        if self.owners.are_recorded() {
             let recorded = match kind {
                 FileType::CharacterDevice => OverrideKind::Char(device),
                 FileType::BlockDevice => OverrideKind::Block(device),
                 _ => OverrideKind::Pipe,
             };
-            let mode = self.owners.initial_mode(recorded, metadata.mode);
+            let mode = self.creation_mode(recorded, metadata.mode);
             let file = self.create(&spot, |dir, name| rustix::fs::openat(dir, name, NEW_FILE, mode))?;
-            self.owners.stamp(&file, metadata, recorded, path)?;
-            return set_times(&file, metadata.mtime).explain("set the times of", path);
+            let stamped = || {
+                self.disinherit(&file, path)?;
+                self.owners.stamp(&file, metadata, recorded, path)?;
+                set_times(&file, metadata.mtime).explain("set the times of", path)
+            };
+            return unmade_if(stamped(), &spot, AtFlags::empty());
         }
-        let mode = Mode::from_raw_mode(u32::from(metadata.mode & 0o777));
+        let mode = self.creation_mode(OverrideKind::File, metadata.mode);
         self.create(&spot, |dir, name| rustix::fs::mknodat(dir, name, kind, mode, number))?;
         self.stamp_made(&spot, metadata, kind, number)
     }
 
     /// Makes an empty file under a name that is not an entry's: a marker, a placeholder. Tells its inode.
     pub(super) fn put_empty(&mut self, spot: &Spot<'_>, mode: u16) -> Result<(u64, u64)> {
+        debug_assert_eq!(mode & inherited::OWNER_ONLY, mode);
         let raw = Mode::from_raw_mode(mode.into());
         let file = self.create(spot, |dir, name| rustix::fs::openat(dir, name, NEW_FILE, raw))?;
-        set_times(&file, UNLISTED).explain("set the times of", spot.path)?;
-        Ok(sys::inode_of(&rustix::fs::fstat(&file).explain("examine", spot.path)?))
+        // Always: the directory may be a layer's that sets the group of what is made inside.
+        let stamped = inherited::disinherit(&file)
+            .explain("set the owner of", spot.path)
+            .and_then(|()| set_times(&file, UNLISTED).explain("set the times of", spot.path))
+            .and_then(|()| rustix::fs::fstat(&file).explain("examine", spot.path));
+        unmade_if(stamped, spot, AtFlags::empty()).map(|stat| sys::inode_of(&stat))
     }
 
     /// Gives metadata to something just made that must not be opened.
     pub(super) fn stamp_made(&self, spot: &Spot<'_>, metadata: &Metadata, kind: FileType, number: u64) -> Result<()> {
-        let held = rustix::fs::openat(&spot.dir, spot.name, HOLD, Mode::empty()).explain("hold", spot.path)?;
-        self.owners.stamp_held(&held, metadata, kind, number, spot.path)
+        let stamped = || {
+            let held = rustix::fs::openat(&spot.dir, spot.name, HOLD, Mode::empty()).explain("hold", spot.path)?;
+            self.owners.stamp_held(&held, metadata, self.may_inherit, (kind, number), spot.path)
+        };
+        unmade_if(stamped(), spot, AtFlags::empty())
     }
+}
+
+/// Removes what was just made at a place if the rest of its entry failed: nothing lies under the name of an entry that was
+/// refused. Passes the result on.
+pub(super) fn unmade_if<T>(made: Result<T>, spot: &Spot<'_>, flags: AtFlags) -> Result<T> {
+    made.inspect_err(|_| {
+        let _ = rustix::fs::unlinkat(&spot.dir, spot.name, flags);
+    })
 }
 
 /// An entry's path, which only a directory may have as the root.

@@ -3,7 +3,7 @@
 //! A link to something that the layer has made is made at once. Every other link waits for the layer's end: its target may
 //! still come, or may be a lower thing that a marker still removes, whatever the order in the archive. Meanwhile an empty
 //! file holds its place, so that later entries replace it as they would replace the link; if it is gone at the end, so
-//! is the link. Nothing can link to such a placeholder.
+//! is the link. Nothing can link to such a placeholder, and none is left where the layer fails.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -12,7 +12,7 @@ use std::os::fd::AsFd as _;
 use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
-use super::create::not_root;
+use super::create::{not_root, unmade_if};
 use super::entry::TreePath;
 use super::handle::Spot;
 use super::ids::{IdMap, IdSet, PathId};
@@ -76,7 +76,8 @@ impl TreeWriter {
             Target::Waiting(_) | Target::Behind(_) | Target::Nowhere | Target::Loop => {}
         }
         let placeholder = self.put_empty(&spot, 0)?;
-        self.defer(&spot, target, Some(placeholder))
+        let deferred = self.defer(&spot, target, Some(placeholder));
+        unmade_if(deferred, &spot, AtFlags::empty())
     }
 
     /// A link to itself loses nothing, if there is something.
@@ -218,6 +219,20 @@ impl TreeWriter {
         self.give_up_links(unresolved, waiting)
     }
 
+    /// Removes what holds the places of links that are still to be made: they will not be, since the layer has failed.
+    pub(super) fn remove_placeholders(&mut self) {
+        for (_, Pending { place, placeholder, .. }) in mem::take(&mut self.pending) {
+            let (parent, name) = split(&place);
+            if let Some(inode) = placeholder
+                && let Ok(Some(dir)) = self.open_resolved(parent)
+                && let Ok(Some(stat)) = sys::look(&dir, name)
+                && inode_of(&stat) == inode
+            {
+                let _ = rustix::fs::unlinkat(&dir, name, AtFlags::empty());
+            }
+        }
+    }
+
     /// What is still to be made, in the layer's order.
     fn in_order(&self) -> Vec<PathId> {
         let mut all: Vec<_> = self.pending.iter().map(|(id, pending)| (pending.order, *id)).collect();
@@ -291,21 +306,25 @@ impl TreeWriter {
             missing.insert(id);
             unresolved.extend(waiting.remove(&id).unwrap_or_default());
         }
-        let mut left: Vec<(PathId, Pending)> = mem::take(&mut self.pending).into_iter().collect();
-        left.sort_unstable_by_key(|(_, pending)| pending.order);
-        if let Some((_, cyclic)) = left.iter().find(|(id, _)| !missing.contains(id)) {
-            return Err(self::unresolved(&cyclic.place, &cyclic.target, "they lead to each other"));
+        let left = self.in_order();
+        if let Some(Pending { place, target, .. }) =
+            left.iter().find(|id| !missing.contains(id)).and_then(|id| self.pending.get(id))
+        {
+            return Err(self::unresolved(place, target, "they lead to each other"));
         }
-        for (_, Pending { place, target, placeholder, .. }) in left {
+        let reason = match self.options.mode {
+            Mode::Apply => Some("there is no such file"),
+            Mode::Overlay => Some("the layer does not hold it, and an overlay of one layer cannot link into another"),
+            Mode::Preserve => None,
+        };
+        if let Some(reason) = reason
+            && let Some(Pending { place, target, .. }) = left.first().and_then(|id| self.pending.get(id))
+        {
+            return Err(self::unresolved(place, target, reason));
+        }
+        for id in left {
             self.options.cancel.check()?;
-            match self.options.mode {
-                Mode::Apply => return Err(self::unresolved(&place, &target, "there is no such file")),
-                Mode::Overlay => {
-                    let reason = "the layer does not hold it, and an overlay of one layer cannot link into another";
-                    return Err(self::unresolved(&place, &target, reason));
-                }
-                Mode::Preserve => {}
-            }
+            let Some(Pending { place, target, placeholder, .. }) = self.pending.remove(&id) else { continue };
             if placeholder.is_some() {
                 let (parent, name) = split(&place);
                 if let Some(dir) = self.open_resolved(parent)? {

@@ -9,11 +9,13 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamp
 use rustix::io::Errno;
 
 use super::entry::{Metadata, Timestamp};
+use super::left_out::{LeftOut, Lossy};
 use super::options::Ownership;
-use super::override_stat::{OverrideKind, OverrideStat};
+use super::override_stat::{self, OverrideKind, OverrideStat};
 use super::sys::{Explain as _, kind_of, through_proc};
-use super::xattr::{self, Target};
+use super::xattr::{self, Holding, Target};
 use crate::error::{Error, Result};
+use crate::inherited;
 
 /// The time of what no layer lists: directories that are only implied, and markers. The same on every path to a tree.
 pub(super) const UNLISTED: Timestamp = Timestamp { seconds: 0, nanoseconds: 0 };
@@ -32,49 +34,60 @@ pub(crate) fn keeps_owners(dir: impl AsFd) -> bool {
     rustix::fs::fchown(file, Some(Uid::from_raw(1)), Some(Gid::from_raw(1))).is_ok()
 }
 
-/// Where owners go, decided: [`Ownership`] without `Auto`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Owners {
-    Real,
-    Recorded,
+/// Where owners go, decided, and what becomes of attributes that cannot be held.
+#[derive(Debug)]
+pub(super) struct Owners {
+    /// Into a record beside each file; else into the inodes.
+    recorded: bool,
+    holding: Holding,
 }
 
 impl Owners {
     /// Decides what [`Ownership::Auto`] means here, by giving away a file that has no name.
-    pub(super) fn decide(ownership: Ownership, root: &OwnedFd) -> Self {
-        match ownership {
-            Ownership::Real => Self::Real,
-            Ownership::Recorded => Self::Recorded,
-            Ownership::Auto if keeps_owners(root) => Self::Real,
-            Ownership::Auto => Self::Recorded,
-        }
+    pub(super) fn decide(ownership: Ownership, lossy: Lossy, root: &OwnedFd) -> Self {
+        let recorded = match ownership {
+            Ownership::Real => false,
+            Ownership::Recorded => true,
+            Ownership::Auto => !keeps_owners(root),
+        };
+        Self { recorded, holding: Holding { lossy, ..Holding::default() } }
+    }
+
+    /// Returns true if owners are only recorded.
+    pub(super) fn are_recorded(&self) -> bool {
+        self.recorded
+    }
+
+    /// Takes the account of what was left out since this was last asked.
+    pub(super) fn take_left_out(&mut self) -> LeftOut {
+        self.holding.left_out.take()
     }
 
     /// The permissions to create a file or directory with: what it will have, as far as creation can give it.
-    pub(super) fn initial_mode(self, kind: OverrideKind, mode: u16) -> Mode {
-        match (self, kind) {
-            (Self::Real, _) => Mode::from_raw_mode((mode & 0o777).into()),
-            (Self::Recorded, OverrideKind::Directory) => Mode::from_raw_mode(0o700),
-            (Self::Recorded, _) => Mode::from_raw_mode(0o600),
-        }
+    pub(super) fn initial_mode(&self, kind: OverrideKind, mode: u16) -> Mode {
+        Mode::from_raw_mode(match (self.recorded, kind) {
+            (false, _) => (mode & 0o777).into(),
+            (true, OverrideKind::Directory) => 0o700,
+            (true, _) => 0o600,
+        })
     }
 
     /// Gives an open file or directory its metadata, but for times.
-    pub(super) fn stamp(self, fd: impl AsFd, metadata: &Metadata, kind: OverrideKind, path: &[u8]) -> Result<()> {
+    pub(super) fn stamp(&self, fd: impl AsFd, metadata: &Metadata, kind: OverrideKind, path: &[u8]) -> Result<()> {
         self.own(&fd, metadata, path)?;
-        xattr::set_all(Target::Open(fd.as_fd()), &metadata.xattrs, self == Self::Real, path)?;
+        xattr::set_all(Target::Open(fd.as_fd()), &metadata.xattrs, &self.holding, path)?;
         self.record(fd, metadata, kind, path)
     }
 
     /// The same for a directory that was there: what it had before is gone.
-    pub(super) fn restamp(self, fd: impl AsFd, metadata: &Metadata, path: &[u8]) -> Result<()> {
+    pub(super) fn restamp(&self, fd: impl AsFd, metadata: &Metadata, path: &[u8]) -> Result<()> {
         self.own(&fd, metadata, path)?;
-        xattr::replace_all(&fd, &metadata.xattrs, self == Self::Real, path)?;
+        xattr::replace_all(&fd, &metadata.xattrs, !self.recorded, &self.holding, path)?;
         self.record(fd, metadata, OverrideKind::Directory, path)
     }
 
-    fn own(self, fd: impl AsFd, metadata: &Metadata, path: &[u8]) -> Result<()> {
-        if self == Self::Recorded {
+    fn own(&self, fd: impl AsFd, metadata: &Metadata, path: &[u8]) -> Result<()> {
+        if self.recorded {
             return Ok(());
         }
         let stat = rustix::fs::fstat(&fd).explain("examine", path)?;
@@ -90,35 +103,56 @@ impl Owners {
         Ok(())
     }
 
-    fn record(self, fd: impl AsFd, metadata: &Metadata, kind: OverrideKind, path: &[u8]) -> Result<()> {
-        if self == Self::Real {
+    fn record(&self, fd: impl AsFd, metadata: &Metadata, kind: OverrideKind, path: &[u8]) -> Result<()> {
+        if !self.recorded {
             return Ok(());
         }
         let Metadata { mode, uid, gid, .. } = *metadata;
         let recorded = OverrideStat { uid, gid, mode: mode & 0o7777, kind };
-        recorded.write(&fd).map_err(|error| error.context(format!("recording the owner of `{}`", show(path))))?;
-        let mode = match kind {
+        let narrowed = match kind {
             OverrideKind::Directory => mode & 0o777 | 0o700,
             _ => mode & 0o777 | 0o400,
         };
-        rustix::fs::fchmod(fd, Mode::from_raw_mode(mode.into())).explain("set the mode of", path)
+        match recorded.set(&fd) {
+            Ok(()) => {}
+            Err(errno @ (Errno::OPNOTSUPP | Errno::NOSYS)) => {
+                let stat = rustix::fs::fstat(&fd).explain("examine", path)?;
+                let is_plain = matches!(kind, OverrideKind::File | OverrideKind::Directory);
+                let says_all = is_plain && (stat.st_uid, stat.st_gid, narrowed) == (uid, gid, mode & 0o7777);
+                if !says_all && !self.holding.lossy.owners {
+                    let name = override_stat::NAME;
+                    return Err(Error::CannotHold { subject: show(path).to_string(), name, source: errno.into() });
+                }
+                if !says_all {
+                    self.holding.left_out.borrow_mut().note(override_stat::NAME.as_bytes());
+                }
+            }
+            Err(errno) => return Err(Error::io("record the owner of", path, errno)),
+        }
+        rustix::fs::fchmod(fd, Mode::from_raw_mode(narrowed.into())).explain("set the mode of", path)
     }
 
     /// Gives all its metadata to something just made that must not be opened: a symlink, a device, a pipe. It is held by a
-    /// handle first and must be what was made, so that nobody can slip in something else.
+    /// handle first and must be what was made, so that nobody can slip in something else. Where it may have inherited something
+    /// from its directory, that goes first.
     pub(super) fn stamp_held(
-        self,
+        &self,
         held: &OwnedFd,
         metadata: &Metadata,
-        made: FileType,
-        device: u64,
+        may_inherit: bool,
+        (made, device): (FileType, u64),
         path: &[u8],
     ) -> Result<()> {
         let stat: Stat = rustix::fs::fstat(held).explain("examine", path)?;
         if kind_of(&stat) != made || stat.st_nlink != 1 || (stat.st_rdev != device && made != FileType::Symlink) {
             return Err(super::sys::contended(path));
         }
-        if self == Self::Real {
+        if may_inherit {
+            let name = through_proc(held);
+            inherited::disinherit_held(held, &stat, &name).explain("set the owner of", path)?;
+        }
+        if !self.recorded {
+            let stat = if may_inherit { rustix::fs::fstat(held).explain("examine", path)? } else { stat };
             let given = (stat.st_uid, stat.st_gid) != (metadata.uid, metadata.gid);
             if given {
                 let (uid, gid) = owner(metadata, path)?;
@@ -132,7 +166,7 @@ impl Owners {
             }
         }
         if !metadata.xattrs.is_empty() {
-            xattr::set_all(Target::Held(held.as_fd()), &metadata.xattrs, self == Self::Real, path)?;
+            xattr::set_all(Target::Held(held.as_fd()), &metadata.xattrs, &self.holding, path)?;
         }
         let times = timestamps(metadata.mtime);
         match rustix::fs::utimensat(held, "", &times, AtFlags::EMPTY_PATH) {

@@ -14,6 +14,7 @@ mod displace;
 pub mod entry;
 mod handle;
 mod ids;
+mod left_out;
 mod links;
 mod metadata;
 mod mounts;
@@ -36,6 +37,7 @@ mod whiteout;
 mod writer;
 pub(crate) mod xattr;
 
+pub use left_out::{LeftOut, Lossy};
 pub(crate) use metadata::keeps_owners;
 pub(crate) use mounts::check_tree;
 pub use options::{Mode, Ownership, Resolver, WriterOptions};

@@ -1,5 +1,6 @@
 //! How a tree is to be written.
 
+use super::left_out::Lossy;
 use crate::cancel::Cancel;
 use crate::limits::Limits;
 
@@ -53,6 +54,8 @@ pub struct WriterOptions {
     pub ownership: Ownership,
     /// How paths are resolved.
     pub resolver: Resolver,
+    /// What may be lost where the file system or the process cannot hold it.
+    pub lossy: Lossy,
     /// Looked at before each entry.
     pub cancel: Cancel,
 }
@@ -65,6 +68,7 @@ impl WriterOptions {
             limits: Limits::default(),
             ownership: Ownership::Auto,
             resolver: Resolver::Auto,
+            lossy: Lossy::default(),
             cancel: Cancel::new(),
         }
     }

@@ -57,11 +57,11 @@ impl TreeWriter {
         if let Some(opaque) = self.opaque.get_mut(&dir.id) {
             opaque.removed |= removed;
             // It may be another directory by now.
-            return set_opaque(dir, self.owners, &dir.path);
+            return set_opaque(dir, &self.owners, &dir.path);
         }
         self.budget.charge(&dir.path)?;
         self.opaque.insert(dir.id, Opaque { path: dir.path.clone(), removed });
-        set_opaque(dir, self.owners, &dir.path)
+        set_opaque(dir, &self.owners, &dir.path)
     }
 
     /// Takes away what opaque directories make superfluous.
@@ -120,13 +120,13 @@ fn whiteout(dir: impl AsFd, name: &[u8]) -> rustix::io::Result<()> {
     rustix::fs::mknodat(dir, name, FileType::CharacterDevice, Permissions::empty(), 0)
 }
 
-fn set_opaque(dir: &Dir, owners: Owners, path: &[u8]) -> Result<()> {
+fn set_opaque(dir: &Dir, owners: &Owners, path: &[u8]) -> Result<()> {
     let [trusted, user] = ATTRIBUTES;
     let set = |name: &str| rustix::fs::fsetxattr(dir, name, b"y", XattrFlags::empty());
-    let done = match owners {
-        Owners::Recorded => set(user),
+    let done = match owners.are_recorded() {
+        true => set(user),
         // Root of a user namespace may not.
-        Owners::Real => match set(trusted) {
+        false => match set(trusted) {
             Err(Errno::PERM) => set(user),
             other => other,
         },

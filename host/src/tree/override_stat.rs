@@ -91,8 +91,12 @@ impl OverrideStat {
     /// Records beside an open file or directory. The process must be allowed to write to the file, so this comes before
     /// its mode is narrowed.
     pub fn write(&self, fd: impl AsFd) -> Result<()> {
+        self.set(fd).map_err(|errno| Error::io("write", NAME.as_bytes(), errno))
+    }
+
+    /// The same, with the bare error.
+    pub(super) fn set(&self, fd: impl AsFd) -> rustix::io::Result<()> {
         rustix::fs::fsetxattr(fd, NAME, self.to_string().as_bytes(), XattrFlags::empty())
-            .map_err(|errno| Error::io("write", NAME.as_bytes(), errno))
     }
 }
 

@@ -33,7 +33,7 @@ impl TreeWriter {
         let mut pruning = Prune {
             own,
             fresh,
-            owners: *owners,
+            owners,
             budget,
             path: &dir.path,
             watch_links: strict.is_some(),
@@ -85,7 +85,7 @@ fn implied() -> Metadata {
 struct Prune<'a> {
     own: &'a mut IdSet,
     fresh: &'a mut IdSet,
-    owners: Owners,
+    owners: &'a Owners,
     /// Pays for what is kept: one deep entry of the layer's own keeps many lower directories.
     budget: &'a mut Budget,
     path: &'a [u8],

@@ -10,6 +10,7 @@ use rustix::fs::FileType;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::entry::{Device, TreePath};
+use super::left_out::LeftOut;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 
@@ -72,11 +73,15 @@ pub struct LayerRecord {
     pub(crate) late: Vec<TreePath>,
     /// Whether it has a device numbered 0:0, by which overlayfs means a removal.
     removal_device: bool,
+    /// Attributes of it that the tree could not hold.
+    #[serde(default, skip_serializing_if = "LeftOut::is_empty")]
+    pub left_out: LeftOut,
 }
 
 impl LayerRecord {
-    /// The version that is written. Another version is not read: the tree is extracted again.
-    pub const VERSION: u32 = 2;
+    /// The version that is written. Another version is not read: the tree is extracted again. Trees of version 2 may have
+    /// inherited access lists, and do not tell what was left out.
+    pub const VERSION: u32 = 3;
 
     pub(super) fn new() -> Self {
         Self { version: Self::VERSION, ..Self::default() }
@@ -248,6 +253,7 @@ mod tests {
             let json = json.replace("\"implied\":[]", &format!("\"implied\":[\"{bad}\"]"));
             assert!(LayerRecord::from_json(json.as_bytes()).is_err(), "{bad}");
         }
-        assert!(LayerRecord::from_json(json.replace("\"version\":2", "\"version\":3").as_bytes()).is_err());
+        let [this, other] = [0, 1].map(|more| format!("\"version\":{}", LayerRecord::VERSION + more));
+        assert!(LayerRecord::from_json(json.replace(&this, &other).as_bytes()).is_err());
     }
 }

@@ -3,7 +3,8 @@
 //! A way without links is opened in one call: `openat2` with every link, `/proc` magic, mount point and way out forbidden. A way with
 //! links is walked name by name. At each step a handle leads to one name inside of it, not followed, without `..`; links are
 //! read and followed here: absolute targets begin at the root, `..` goes to the parent that the walk itself knows, and
-//! the root is its own parent. So no state of the file system, and nobody who changes it meanwhile, can lead out.
+//! the root is its own parent. A name that is not there counts as an empty directory while a way only passes it, which takes a
+//! link's target with `..` behind it: nothing is made for that. So no state of the file system, and nobody who changes it meanwhile, can lead out.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use rustix::io::Errno;
 
 use super::handle::{Dir, Spot};
 use super::ids::PathId;
-use super::options::Resolver;
+use super::options::{Mode as TreeMode, Resolver};
 use super::sys::{self, DIRECTORY, Explain as _, is_marker_name, join, kind_of, open_directory, split};
 use super::writer::TreeWriter;
 use crate::error::{Error, Result};
@@ -50,6 +51,21 @@ enum Step {
     Link(Vec<u8>),
     Other,
     Nothing,
+}
+
+/// The part of a way that is not there: names below a directory, each with the id of its place.
+#[derive(Debug, Default)]
+struct Beyond {
+    names: Vec<(PathId, Vec<u8>)>,
+    /// Whether the first of them is there, and is no directory.
+    is_blocked: bool,
+}
+
+impl Beyond {
+    /// The path of all names, below the directory.
+    fn path(&self) -> Vec<u8> {
+        self.names.iter().map(|(_, name)| name.as_slice()).collect::<Vec<_>>().join(&b'/')
+    }
 }
 
 /// What an attempt to go all the way at once gave.
@@ -193,6 +209,8 @@ impl TreeWriter {
     /// Goes a way name by name.
     fn walk(&mut self, start: Arc<Dir>, rest: &[u8], path: &[u8], absent: Absent) -> Result<Found> {
         let mut here = start;
+        let mut beyond = Beyond::default();
+        let mut has_passed = false;
         let mut todo = rest.to_vec();
         let mut at = 0;
         let mut hops = 0;
@@ -205,7 +223,15 @@ impl TreeWriter {
             if hops > 0 {
                 self.spend(path)?;
             }
+            if name == b".." && !beyond.names.is_empty() {
+                self.note_passed(&join(&here.path, &beyond.path()))?;
+                beyond.names.pop();
+                continue;
+            }
             if name == b".." {
+                if self.implied.contains(&*here.path) || self.marker_dirs.contains(&*here.path) {
+                    self.note_passed(&here.path)?;
+                }
                 let above = Vec::from(split(&here.path).0);
                 here = self.open_resolved(&above)?.ok_or_else(|| sys::contended(path))?;
                 continue;
@@ -218,6 +244,13 @@ impl TreeWriter {
                 };
             }
             let name = name.to_vec();
+            if let Some((around, _)) = beyond.names.last() {
+                let id = self.ids.child(*around, &name);
+                self.watch_passed(id);
+                beyond.names.push((id, name));
+                self.place(&here, &beyond.path(), path)?;
+                continue;
+            }
             let id = self.ids.child(here.id, &name);
             if hops > 0 {
                 self.watch_step(id, path)?;
@@ -238,23 +271,42 @@ impl TreeWriter {
                     next.extend_from_slice(todo.get(at..).unwrap_or_default());
                     (todo, at) = (next, 0);
                 }
-                Step::Other if absent == Absent::Stop && self.pending.contains_key(&id) => {
-                    return Ok(Found::Blocked(id));
-                }
-                Step::Nothing if absent == Absent::Mark => here = self.imply(&here, &name, absent, path)?,
                 Step::Nothing | Step::Other if absent == Absent::Make => {
                     here = self.imply(&here, &name, absent, path)?;
                 }
-                Step::Nothing | Step::Other => {
-                    if hops > 0 {
-                        self.watch_rest(id, todo.get(at..).unwrap_or_default());
-                    }
-                    return Ok(Found::Nothing);
+                // It may become a link.
+                Step::Other if self.pending.contains_key(&id) => {
+                    return Ok(if absent == Absent::Stop { Found::Blocked(id) } else { Found::Nothing });
+                }
+                step @ (Step::Nothing | Step::Other) => {
+                    beyond = Beyond { names: vec![(id, name)], is_blocked: matches!(step, Step::Other) };
+                    has_passed = true;
                 }
             }
         }
-        self.cache.insert(path, &here);
+        if !beyond.names.is_empty() {
+            if absent == Absent::Stop || beyond.is_blocked {
+                return Ok(Found::Nothing);
+            }
+            for (_, name) in &beyond.names {
+                here = self.imply(&here, name, absent, path)?;
+            }
+        }
+        // A link that is made where something was missing would lead elsewhere, and making it makes nobody forget.
+        if !has_passed {
+            self.cache.insert(path, &here);
+        }
         Ok(Found::Dir(here))
+    }
+
+    /// A way goes on behind a directory that is not there, or that the layer does not list. A lower layer's link in its place
+    /// would lead elsewhere.
+    fn note_passed(&mut self, place: &[u8]) -> Result<()> {
+        if self.options.mode == TreeMode::Preserve && !self.late.contains(place) {
+            self.budget.charge(place)?;
+            self.late.insert(place.to_vec());
+        }
+        Ok(())
     }
 
     /// Goes to one name, not followed.

@@ -95,11 +95,9 @@ impl TreeWriter {
         if strict.replaced.contains(&id) { Err(ambiguous(path)) } else { Ok(()) }
     }
 
-    /// A path ends behind a link, at a place where nothing is; this much of it remains.
-    pub(super) fn watch_rest(&mut self, mut id: PathId, rest: &[u8]) {
-        let Some(strict) = &mut self.strict else { return };
-        for name in rest.split(|&b| b == b'/').filter(|name| !matches!(*name, b"" | b".")) {
-            id = self.ids.child(id, name);
+    /// A path leads on behind a place where nothing is.
+    pub(super) fn watch_passed(&mut self, id: PathId) {
+        if let Some(strict) = &mut self.strict {
             strict.passed.insert(id);
         }
     }

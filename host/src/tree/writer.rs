@@ -21,6 +21,7 @@ use super::strict::Strict;
 use super::sys::{Explain as _, is_marker_name};
 use super::times::{Budget, Times};
 use crate::error::{Error, Result};
+use crate::inherited;
 
 /// Writes layers below one directory.
 ///
@@ -37,6 +38,8 @@ pub struct TreeWriter {
     pub(super) cache: DirCache,
     /// Whether to call `openat2`.
     pub(super) openat2: bool,
+    /// Whether a directory of the tree may hand an access list or a group on to what is made inside. See `inherited.rs`.
+    pub(super) may_inherit: bool,
     /// Number of the layer at work, from 1.
     pub(super) layer: u32,
     /// What the layer at work has made or listed. Without it, there is nothing else in the tree.
@@ -88,7 +91,8 @@ impl TreeWriter {
             });
         }
         let ids = Ids::default();
-        let owners = Owners::decide(options.ownership, &root);
+        let owners = Owners::decide(options.ownership, options.lossy, &root);
+        let may_inherit = !empty || inherited::is_handed_on(&root).explain("examine", b"/")?;
         let root = Dir::new(root, *b"", ids.root());
         let openat2 = match options.resolver {
             Resolver::Auto => has_openat2(&root),
@@ -101,6 +105,7 @@ impl TreeWriter {
             ids,
             cache: DirCache::default(),
             openat2,
+            may_inherit,
             layer: 1,
             own: (!empty).then(IdSet::default),
             fresh: IdSet::default(),
@@ -156,6 +161,7 @@ impl TreeWriter {
             self.strict = Some(Strict::default());
         }
         let mut record = mem::replace(&mut self.record, LayerRecord::new());
+        record.left_out = self.owners.take_left_out();
         let implied = mem::take(&mut self.implied);
         record.implied = self.paths(implied)?;
         let late = mem::take(&mut self.late);
@@ -191,6 +197,13 @@ impl TreeWriter {
             return Err(Error::refused(path.as_bytes(), "a name that only markers have"));
         }
         Ok(())
+    }
+}
+
+impl Drop for TreeWriter {
+    /// A layer that failed leaves no placeholders.
+    fn drop(&mut self) {
+        self.remove_placeholders();
     }
 }
 

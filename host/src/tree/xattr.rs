@@ -1,21 +1,25 @@
 //! Extended attributes, set and read as bytes.
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
 use super::entry::Xattr;
+use super::left_out::{CAPABILITY, LeftOut, Lossy};
 use super::override_stat;
 use super::sys::{self, Explain as _, through_proc};
 use crate::error::{Error, Escaped, Result};
 
-/// Whether a name is one that a layer may not set: overlayfs, a rootless runtime or the store would act on it.
+/// What attributes begin with that a layer may not set: overlayfs, fuse-overlayfs or the store would act on them. Of
+/// fuse-overlayfs (its `utils.h`), also the one that it writes as root.
+const RESERVED: [&[u8]; 5] =
+    [b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs.", b"security.fuseoverlayfs.", b"user.cofferdam."];
+
+/// Returns true for a name that a layer may not set: one of [`RESERVED`], or the owner record of rootless runtimes.
 pub(crate) fn is_reserved(name: &[u8]) -> bool {
-    name.starts_with(b"trusted.overlay.")
-        || name.starts_with(b"user.overlay.")
-        || name.starts_with(b"user.cofferdam.")
-        || name == override_stat::NAME.as_bytes()
+    RESERVED.iter().any(|prefix| name.starts_with(prefix)) || name == override_stat::NAME.as_bytes()
 }
 
 /// Something that has attributes.
@@ -64,32 +68,57 @@ impl Target<'_> {
     }
 }
 
-/// Sets attributes, without the reserved ones.
-///
-/// Left out, with a message to the log: namespaces that this kernel does not have; `user.` where the kernel has none
-/// (links, devices, pipes); and, when owners are only recorded, what takes privilege.
-pub(super) fn set_all(target: Target<'_>, xattrs: &[Xattr], privileged: bool, path: &[u8]) -> Result<()> {
+/// Sets attributes, without the reserved ones. Leaves out and counts those that cannot be held here, but for capabilities
+/// where losing them was not allowed.
+pub(super) fn set_all(target: Target<'_>, xattrs: &[Xattr], holding: &Holding, path: &[u8]) -> Result<()> {
     for Xattr { name, value } in xattrs.iter().filter(|x| !is_reserved(&x.name)) {
         let Err(errno) = target.set(name, value) else { continue };
-        let user = name.starts_with(b"user.");
-        let known = user || [&b"trusted."[..], b"security.", b"system."].iter().any(|n| name.starts_with(n));
-        let left_out = match errno {
-            Errno::PERM | Errno::ACCESS if user => matches!(target, Target::Held(_)),
-            Errno::PERM | Errno::ACCESS => !privileged,
-            Errno::OPNOTSUPP => !known || (!user && !privileged) || matches!(target, Target::Held(_)),
-            _ => false,
-        };
-        if !left_out {
+        if !cannot_hold(target, name, errno) {
             return Err(refused(target, name, value.len(), path, errno));
         }
+        if name == CAPABILITY.as_bytes() && !holding.lossy.capabilities {
+            return Err(Error::CannotHold {
+                subject: Escaped(path).to_string(),
+                name: CAPABILITY,
+                source: errno.into(),
+            });
+        }
         tracing::debug!(path = %Escaped(path), name = %Escaped(name), %errno, "left out an extended attribute");
+        holding.left_out.borrow_mut().note(name);
     }
     Ok(())
 }
 
+/// Returns true if an attribute could not be set since the file system or the process has no such attributes, whatever the
+/// value: a foreign name space, a label, what takes privilege, user attributes where there are none (links, devices, pipes).
+fn cannot_hold(target: Target<'_>, name: &[u8], errno: Errno) -> bool {
+    let begins = |prefix: &[u8]| name.starts_with(prefix);
+    match errno {
+        Errno::OPNOTSUPP | Errno::NOSYS => true,
+        // Of a file that can be written to, this is about the file.
+        Errno::PERM | Errno::ACCESS => !begins(b"user.") || matches!(target, Target::Held(_)),
+        // A label that the loaded policy does not know, an id that this user namespace does not map.
+        Errno::INVAL => (begins(b"security.") && name != CAPABILITY.as_bytes()) || begins(b"system."),
+        _ => false,
+    }
+}
+
+/// What may be lost of a tree, and what was.
+#[derive(Debug, Default)]
+pub(super) struct Holding {
+    pub(super) lossy: Lossy,
+    pub(super) left_out: RefCell<LeftOut>,
+}
+
 /// Makes an open directory's attributes exactly these. Keeps those that are not a layer's: the reserved ones and the
 /// labels of security modules.
-pub(super) fn replace_all(fd: impl AsFd, xattrs: &[Xattr], privileged: bool, path: &[u8]) -> Result<()> {
+pub(super) fn replace_all(
+    fd: impl AsFd,
+    xattrs: &[Xattr],
+    privileged: bool,
+    holding: &Holding,
+    path: &[u8],
+) -> Result<()> {
     let target = Target::Open(fd.as_fd());
     for name in names(target, path)? {
         let ours = is_reserved(&name)
@@ -106,7 +135,7 @@ pub(super) fn replace_all(fd: impl AsFd, xattrs: &[Xattr], privileged: bool, pat
             Err(errno) => return Err(sys::failed("remove an extended attribute of", path, errno)),
         }
     }
-    set_all(target, xattrs, privileged, path)
+    set_all(target, xattrs, holding, path)
 }
 
 /// All attributes of something, the reserved ones included.

@@ -182,13 +182,12 @@ fn checked_attributes(attributes: Vec<claim::Attribute>, path: &TreePath, limits
         .collect())
 }
 
-/// Attributes that mean something to overlayfs, to rootless storage or to the store: a layer that could set them would
-/// forge whiteouts, redirects, owners and marks.
+/// Attributes that mean something to overlayfs, to fuse-overlayfs, to rootless storage or to the store: a layer that could set
+/// them would forge whiteouts, redirects, owners and marks. The list of the tree writer, once more.
 fn is_reserved(name: &[u8]) -> bool {
-    name.starts_with(b"trusted.overlay.")
-        || name.starts_with(b"user.overlay.")
-        || name.starts_with(b"user.cofferdam.")
-        || name == b"user.containers.override_stat"
+    const RESERVED: [&[u8]; 5] =
+        [b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs.", b"security.fuseoverlayfs.", b"user.cofferdam."];
+    RESERVED.iter().any(|prefix| name.starts_with(prefix)) || name == b"user.containers.override_stat"
 }
 
 fn over(path: &TreePath, what: &'static str, limit: u64) -> Error {
@@ -333,8 +332,18 @@ mod tests {
     fn attributes_of_the_runtime_are_dropped_and_bad_ones_refused() {
         let attribute = |name: &[u8], size| claim::Attribute { name: name.to_vec(), value: vec![0; size] };
         let with = |attributes| claim::Entry { attributes, ..entry(b"a", claim::Node::Fifo) };
-        let reserved =
-            ["trusted.overlay.opaque", "user.overlay.whiteout", "user.containers.override_stat", "user.note"];
+        let reserved = [
+            "trusted.overlay.opaque",
+            "user.overlay.whiteout",
+            "user.fuseoverlayfs.override_stat",
+            "security.fuseoverlayfs.override_stat",
+            "user.cofferdam.tree",
+            "user.containers.override_stat",
+            "user.note",
+        ];
+        for name in reserved {
+            assert_eq!(is_reserved(name.as_bytes()), crate::tree::xattr::is_reserved(name.as_bytes()), "{name}");
+        }
         let checked =
             check(with(reserved.map(|name| attribute(name.as_bytes(), 1)).to_vec()), &Limits::default(), 0).unwrap();
         assert_eq!(checked.metadata.xattrs.len(), 1);

@@ -24,6 +24,7 @@ use crate::limits::Limits;
 use crate::progress::{Event, Progress};
 use crate::sandbox::{self, ExtractorHost, Guest, InputHost, Inspection, Program, Sandbox};
 use crate::threads;
+use crate::tree::Lossy;
 use crate::tree::entry::{Node, Sink};
 
 /// Entries between two events of progress.
@@ -38,12 +39,13 @@ pub struct Unpacker {
     sandbox: Arc<Sandbox>,
     limits: Limits,
     extensions: Arc<Extensions>,
+    lossy: Lossy,
 }
 
 impl Unpacker {
     /// Guests run in this sandbox, under these limits.
     pub fn new(sandbox: Arc<Sandbox>, limits: Limits) -> Self {
-        Self { sandbox, limits, extensions: Arc::default() }
+        Self { sandbox, limits, extensions: Arc::default(), lossy: Lossy::default() }
     }
 
     /// With these plugins beside the first-party guests.
@@ -51,6 +53,18 @@ impl Unpacker {
     pub fn with_extensions(mut self, extensions: Extensions) -> Self {
         self.extensions = Arc::new(extensions);
         self
+    }
+
+    /// With the permission to lose this of the trees that are made with it, where they cannot hold it.
+    #[must_use]
+    pub fn with_lossy(mut self, lossy: Lossy) -> Self {
+        self.lossy = lossy;
+        self
+    }
+
+    /// What the trees that are made with it may lose.
+    pub fn lossy(&self) -> Lossy {
+        self.lossy
     }
 
     /// The same under other limits.

@@ -248,7 +248,8 @@ impl Lab {
         let layout = self.layout()?;
         let store = self.cofferdam()?;
         let dest = self.dest();
-        let run = store.run(["unpack", &*layout.source("t"), &*dest.to_string_lossy(), "--strategy", strategy])?;
+        let (image, to) = (layout.source("t"), dest.to_string_lossy());
+        let run = store.run([&["unpack", &*image, &*to, "--strategy", strategy], self.permissions()].concat())?;
         // A root filesystem appears whole or not at all: there is no intact lower part.
         let expected = Expectation { tree: self.scenario.root.tree.clone(), ..self.scenario.root.clone() };
         let expected = if expected.refused.is_empty() { expected } else { Expectation { tree: None, ..expected } };
@@ -327,6 +328,11 @@ impl Lab {
         Ok(cofferdam.by(&self.way.wrapper()).setting("COFFERDAM_CACHE", &self.cache()?))
     }
 
+    /// What an ordinary user has to allow: such a one cannot set capabilities.
+    fn permissions(&self) -> &'static [&'static str] {
+        if matches!(self.way, Way::User | Way::UserCopy) { &["--lossy", "security.capability"] } else { &[] }
+    }
+
     /// Where compiled guests are kept: with those who run them.
     fn cache(&self) -> Result<String> {
         if !self.way.is_ordinary() {
@@ -351,7 +357,7 @@ impl Lab {
         let (blob, dest) = (self.layers[index].to_string_lossy(), dest.to_string_lossy());
         let words =
             ["layer", "extract", "--mode", mode, "--diff-id", &layer.diff_id, "--media-type", &layer.media_type];
-        self.cofferdam()?.run([&words[..], &[&*blob, &*dest]].concat())
+        self.cofferdam()?.run([&words[..], self.permissions(), &[&*blob, &*dest]].concat())
     }
 
     /// Holds what came of an extraction against what must.

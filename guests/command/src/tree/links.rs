@@ -21,7 +21,7 @@ pub(super) struct Pending {
     order: u64,
     target: String,
     /// It leads to itself, and nothing holds its place but what is to be linked.
-    to_itself: bool,
+    pub(super) to_itself: bool,
 }
 
 /// Where a hard link's target is.
@@ -195,15 +195,17 @@ impl Tree {
             missing.extend(waiting.remove(&place).unwrap_or_default());
             without.insert(place);
         }
-        let mut left: Vec<_> = std::mem::take(&mut self.pending).into_iter().collect();
-        left.sort_unstable_by_key(|(_, pending)| pending.order);
-        for (place, Pending { target, to_itself, .. }) in left {
+        let mut left: Vec<_> = self.pending.iter().map(|(place, pending)| (pending.order, place.clone())).collect();
+        left.sort_unstable();
+        for (_, place) in left {
+            let Some(Pending { target, to_itself, .. }) = self.pending.get(&place).cloned() else { continue };
             if !without.contains(&place) {
                 return Err(unresolved(&place, &target, "they lead to each other"));
             }
             if self.mode == Mode::Apply {
                 return Err(unresolved(&place, &target, "there is no such file"));
             }
+            self.pending.remove(&place);
             self.made.lower_links += 1;
             if !to_itself {
                 self.note(split(&place).0)?;

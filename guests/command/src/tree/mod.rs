@@ -72,12 +72,21 @@ impl Made {
 /// Extracts a layer onto a directory, which is made if it is not there.
 pub(crate) fn extract(blob: &mut Blob, dest: &Path, mode: Mode, limits: &Limits) -> Result<Made, Problem> {
     let mut tree = Tree::new(dest, mode, limits.clone())?;
+    let made = fill(&mut tree, blob, limits);
+    if made.is_err() {
+        tree.abandon();
+    }
+    made
+}
+
+fn fill(tree: &mut Tree, blob: &mut Blob, limits: &Limits) -> Result<Made, Problem> {
     let mut layer = Layer::new(limits.entry.clone());
     while let Some(entry) = layer.next(blob)? {
         tree.meter.admit(&entry, &blob.known(), limits)?;
         if tree.put(&entry, blob)? == Content::Left {
             layer.skip_content();
         }
+        tree.unfinished = None;
     }
     tree.finish()
 }
@@ -110,6 +119,8 @@ struct Tree {
     absolute: BTreeMap<String, String>,
     /// What WASI cannot make.
     unmade: BTreeSet<String>,
+    /// What the entry at work has made so far.
+    unfinished: Option<String>,
     /// Bytes of names in all of these.
     kept: u64,
     implied: u64,
@@ -143,6 +154,7 @@ impl Tree {
             pending: BTreeMap::new(),
             absolute: BTreeMap::new(),
             unmade: BTreeSet::new(),
+            unfinished: None,
             kept: 0,
             implied: 0,
             steps: 0,
@@ -213,10 +225,19 @@ impl Tree {
         Ok(Content::Left)
     }
 
-    fn finish(mut self) -> Result<Made, Problem> {
+    fn finish(&mut self) -> Result<Made, Problem> {
         self.settle_links()?;
         self.settle_times()?;
-        Ok(Made { entries: self.meter.entries, ..self.made })
+        Ok(Made { entries: self.meter.entries, ..self.made.clone() })
+    }
+
+    /// The layer has failed: removes what lies under the name of the entry at work, and what holds the places of links.
+    fn abandon(&mut self) {
+        let held = std::mem::take(&mut self.pending).into_iter().filter(|(_, pending)| !pending.to_itself);
+        for place in held.map(|(place, _)| place).chain(self.unfinished.take()) {
+            let path = self.at(&place);
+            let _ = if path.is_dir() && !path.is_symlink() { fs::remove_dir(path) } else { fs::remove_file(path) };
+        }
     }
 
     /// Makes something at a place, after removing what is there. Most places are free, so that is tried first.
@@ -231,6 +252,7 @@ impl Tree {
             other => other,
         };
         let made = made.map_err(|error| self.failed("create", place, error))?;
+        self.unfinished = Some(place.to_owned());
         self.own(place)?;
         Ok(made)
     }

@@ -55,9 +55,12 @@ impl Tree {
         )
     }
 
-    /// The directory that a path leads to.
+    /// The directory that a path leads to. A name that is not there counts as an empty directory while the path only passes it,
+    /// as it does with a link's `..` behind it: nothing is made for that.
     pub(super) fn resolve(&mut self, path: &str, absent: Absent) -> Result<Found, Problem> {
         let mut here = String::new();
+        // How much of `here` is there, if not all; and whether what is behind is something else than a directory.
+        let mut there: Option<(usize, bool)> = None;
         let mut todo = path.to_owned();
         let mut at = 0;
         let mut hops = 0;
@@ -70,6 +73,7 @@ impl Tree {
                 ".." => {
                     self.spend(path)?;
                     here.truncate(split(&here).0.len());
+                    there = there.filter(|(length, _)| *length < here.len());
                     continue;
                 }
                 _ => {}
@@ -87,6 +91,10 @@ impl Tree {
                 };
             }
             let next = self.place(&here, &name, path)?;
+            if there.is_some() {
+                here = next;
+                continue;
+            }
             if self.is_directory(&next)? {
                 here = next;
                 continue;
@@ -106,14 +114,25 @@ impl Tree {
                 continue;
             }
             match absent {
-                Absent::Stop if self.pending.contains_key(&next) => return Ok(Found::Blocked(next)),
                 Absent::Make => self.imply(&next, path)?,
-                Absent::Mark if found.is_none() => self.imply(&next, path)?,
-                Absent::Stop | Absent::Mark => return Ok(Found::Nothing),
+                // They may become links.
+                Absent::Stop if self.pending.contains_key(&next) => return Ok(Found::Blocked(next)),
+                Absent::Mark if self.pending.contains_key(&next) => return Ok(Found::Nothing),
+                Absent::Stop | Absent::Mark => there = Some((here.len(), found.is_some())),
             }
             here = next;
         }
-        Ok(Found::Directory(here))
+        match there {
+            None => Ok(Found::Directory(here)),
+            Some((length, false)) if absent == Absent::Mark => {
+                let ends = here.char_indices().filter(|&(at, letter)| letter == '/' && at > length).map(|(at, _)| at);
+                for end in ends.chain([here.len()]).collect::<Vec<_>>() {
+                    self.imply(here.get(..end).unwrap_or_default(), path)?;
+                }
+                Ok(Found::Directory(here))
+            }
+            Some(_) => Ok(Found::Nothing),
+        }
     }
 
     /// A target as the layer has it, as far as that is known.

@@ -183,6 +183,34 @@ fn hard_links_are_made_when_their_targets_are_known() {
 }
 
 #[test]
+fn what_is_missing_is_passed_and_not_made() {
+    let lower: &[Member<'_>] = &[('F', "etc/x", "1"), ('F', "etc/y", ""), ('S', "l", "gone/../etc"), ('F', "f", "")];
+    let upper: &[Member<'_>] =
+        &[('F', "l/.wh.y", ""), ('H', "h", "l/x"), ('S', "m", "f/../no/../etc"), ('H', "i", "m/x")];
+    let all = ["etc/", "etc/x=1", "f=", "h=1", "i=1", "l>gone/../etc", "m>f/../no/../etc"];
+    assert_eq!(made(&[lower, upper]), all);
+    refused(&[&[('F', "etc/x", ""), ('S', "l", "gone/etc"), ('H', "h", "l/x")]]);
+    let dest = TempDir::new().unwrap();
+    let layer = [('S', "l", "gone/../etc"), ('F', "l/.wh.x", ""), ('F', "l/n", "")];
+    extract_within(dest.path(), Mode::Preserve, &layer[..2], &Limits::default()).unwrap();
+    assert_eq!(shown(dest.path()), ["etc/", "etc/.wh.x=", "l>gone/../etc"]);
+}
+
+#[test]
+fn refused_entries_leave_nothing_under_their_names() {
+    for layer in [
+        &[('F', "f", ""), ('H', "a", "nothing"), ('H', "b", "c"), ('H', "c", "b")][..],
+        &[('H', "a", "later"), ('F', "f", ""), ('F', "../g", "")],
+        &[('F', "f", ""), ('D', "d", ""), ('H', "a", "d/x"), ('H', "b", "d")],
+    ] {
+        let dest = TempDir::new().unwrap();
+        assert_eq!(apply(dest.path(), layer).unwrap_err().code(), 7);
+        let left = shown(dest.path());
+        assert!(left.iter().all(|line| line == "f=" || line == "d/"), "{left:?}");
+    }
+}
+
+#[test]
 fn a_chain_of_links_in_the_worst_order_takes_no_longer() {
     let names: Vec<String> = (0..20_000).map(|number| format!("l{number:05}")).collect();
     let mut layer: Vec<Member<'_>> = names.windows(2).map(|pair| ('H', &*pair[0], &*pair[1])).collect();

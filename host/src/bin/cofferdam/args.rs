@@ -9,6 +9,7 @@ use cofferdam::Digest;
 use cofferdam::registry::RegistryHost;
 use cofferdam::store::Durability;
 use cofferdam::transport::Platform;
+use cofferdam::tree::Lossy;
 
 use crate::failure::{Failure, usage};
 
@@ -223,6 +224,34 @@ fn token_host(text: &str) -> Result<(RegistryHost, RegistryHost), String> {
     Ok((host_of(registry)?, host_of(host)?))
 }
 
+/// What trees may lose.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct LossyArgs {
+    /// Go on without this extended attribute where the file system or the user cannot hold it; without this, that is an error
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) lossy: Vec<LossyName>,
+}
+
+/// An attribute that is lost by permission only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LossyName {
+    /// Capabilities of programs
+    #[value(name = "security.capability")]
+    Capabilities,
+    /// Owners, modes and devices, which an ordinary user can only record
+    #[value(name = "user.containers.override_stat")]
+    Owners,
+}
+
+impl LossyArgs {
+    pub(crate) fn allowed(&self) -> Lossy {
+        Lossy {
+            capabilities: self.lossy.contains(&LossyName::Capabilities),
+            owners: self.lossy.contains(&LossyName::Owners),
+        }
+    }
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct PullArgs {
     /// The image: `REF`, `docker://REF`, or `oci:DIR[:TAG]`
@@ -236,6 +265,8 @@ pub(crate) struct PullArgs {
     /// What outlives a power cut when this returns: `none`, the `image`, or the extracted `layer`s too
     #[arg(long, value_name = "WHAT", default_value_t)]
     pub(crate) durability: Durability,
+    #[command(flatten)]
+    pub(crate) lossy: LossyArgs,
     #[command(flatten)]
     pub(crate) asked: AskArgs,
     #[command(flatten)]
@@ -254,6 +285,8 @@ pub(crate) struct UnpackArgs {
     /// Return only when a power cut cannot harm the root filesystem any more; costs the time that the disk takes
     #[arg(long)]
     pub(crate) sync: bool,
+    #[command(flatten)]
+    pub(crate) lossy: LossyArgs,
     /// The platform, as os/arch[/variant] [default: this machine's]
     #[arg(long, value_name = "PLATFORM")]
     pub(crate) platform: Option<Platform>,
@@ -268,6 +301,8 @@ pub(crate) struct MountSpecArgs {
     /// The platform, as os/arch[/variant] [default: this machine's]
     #[arg(long, value_name = "PLATFORM")]
     pub(crate) platform: Option<Platform>,
+    #[command(flatten)]
+    pub(crate) lossy: LossyArgs,
     #[command(flatten)]
     pub(crate) access: AccessArgs,
 }
@@ -324,6 +359,8 @@ pub(crate) struct ExtractArgs {
     /// What becomes of whiteouts
     #[arg(long, value_name = "MODE", default_value = "apply")]
     pub(crate) mode: ExtractMode,
+    #[command(flatten)]
+    pub(crate) lossy: LossyArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

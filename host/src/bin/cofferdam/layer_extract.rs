@@ -27,6 +27,7 @@ pub(crate) fn open(args: &LayerArgs) -> Result<Layer, Failure> {
 }
 
 pub(crate) fn run(session: &Session, args: &ExtractArgs) -> Result<(), Failure> {
+    session.allow_loss(&args.lossy);
     let layer = session.shown(open(&args.layer)?);
     let dest = ambient::open_dest(&args.dest)?;
     session.wall_of_layers()?.write(&dest)?.enforce()?;
@@ -36,14 +37,16 @@ pub(crate) fn run(session: &Session, args: &ExtractArgs) -> Result<(), Failure> 
         ExtractMode::Preserve => Mode::Preserve,
         ExtractMode::Overlay => Mode::Overlay,
     };
-    let options = WriterOptions { limits: unpacker.limits().clone(), ..WriterOptions::new(mode) };
+    let (limits, lossy) = (unpacker.limits().clone(), unpacker.lossy());
+    let options = WriterOptions { limits, lossy, ..WriterOptions::new(mode) };
     let writer = TreeWriter::new(dest, options)?;
     let (outcome, mut writer) = unpacker.extract(layer, writer);
     let report = outcome?;
-    writer
+    let record = writer
         .finish_layer()
-        .and_then(|_| writer.finish())
+        .and_then(|record| writer.finish().map(|()| record))
         .map_err(|error| error.context(format!("extracting {}", shown(&args.layer.layer))))?;
+    output::left_out(&record.left_out);
     if session.json() {
         return output::json(&json!({
             "schema": "cofferdam/layer-extract/v1",
@@ -54,6 +57,7 @@ pub(crate) fn run(session: &Session, args: &ExtractArgs) -> Result<(), Failure> 
             "entries": report.entries,
             "blob_bytes": report.blob_bytes,
             "decoded_bytes": report.decoded_bytes,
+            "left_out": record.left_out,
         }));
     }
     output::line(&format!(

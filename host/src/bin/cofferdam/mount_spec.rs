@@ -18,6 +18,7 @@ use crate::pull::{self, FromRegistry};
 use crate::session::{Session, shown};
 
 pub(crate) fn run(session: &Session, args: &MountSpecArgs) -> Result<(), Failure> {
+    session.allow_loss(&args.lossy);
     let name = ImageName::parse(&args.image)?;
     let (policy, asked) = (session.policy()?, AskArgs::default());
     let wall = session.wall_of_plugins(&policy, &asked)?;
@@ -49,11 +50,14 @@ pub(crate) fn run(session: &Session, args: &MountSpecArgs) -> Result<(), Failure
     let ready = policy::for_stored(session, &policy, &image, &asked_as)?;
     let spec = mount_spec(&image, &ready.storage, &ready.unpacker, &options)?;
     drop(lease);
+    let left_out = spec.left_out();
+    output::left_out(&left_out);
     let lower: Vec<_> = spec.lower_dirs().map(|path| cofferdam::ambient::absolute(&path)).collect::<Result<_, _>>()?;
     output::json(&json!({
         "schema": "cofferdam/mount-spec/v1",
         "image": image,
         "type": "overlay",
+        "left_out": left_out,
         "lower": lower.iter().map(|path| shown(path)).collect::<Vec<_>>(),
         "options": format!("lowerdir={}", lower.iter().map(|path| escaped(path)).collect::<Result<Vec<_>, _>>()?.join(":")),
     }))

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
+use cofferdam::tree::LeftOut;
 use serde_json::Value;
 
 use crate::failure::Failure;
@@ -14,6 +15,14 @@ pub(crate) fn json(object: &Value) -> Result<(), Failure> {
     serde_json::to_writer_pretty(&mut stdout, object).map_err(io::Error::from)?;
     writeln!(stdout)?;
     Ok(())
+}
+
+/// Tells, once by name, which attributes a tree could not hold.
+pub(crate) fn left_out(left_out: &LeftOut) {
+    for (name, count) in left_out.iter() {
+        let entries = if count == 1 { "entry" } else { "entries" };
+        tracing::warn!("left out the extended attribute `{name}` of {count} {entries}: it cannot be set there");
+    }
 }
 
 /// Prints bytes as they are.

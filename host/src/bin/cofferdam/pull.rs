@@ -21,6 +21,7 @@ use crate::policy;
 use crate::session::Session;
 
 pub(crate) fn run(session: &Session, args: &PullArgs) -> Result<(), Failure> {
+    session.allow_loss(&args.lossy);
     let mut options = PullOptions { platform: choice(args.platform.as_ref()), ..PullOptions::default() };
     options.concurrency = args.parallel;
     let name = ImageName::parse(&args.image)?;
@@ -135,6 +136,8 @@ pub(crate) fn access_list(args: &AccessArgs, logins: &[Credentials]) -> Result<A
 
 fn report(session: &Session, pulled: &Pulled) -> Result<(), Failure> {
     let image = &pulled.image;
+    let left_out = session.look()?.left_out(image)?;
+    output::left_out(&left_out);
     if session.json() {
         return output::json(&json!({
             "schema": "cofferdam/pull/v1",
@@ -146,6 +149,7 @@ fn report(session: &Session, pulled: &Pulled) -> Result<(), Failure> {
             "unpacked_layers": pulled.unpacked_layers,
             "cached_layers": pulled.cached_layers,
             "decision": pulled.published.decision,
+            "left_out": left_out,
         }));
     }
     // Whether as a tree or as a blob. A layer that comes twice is one.

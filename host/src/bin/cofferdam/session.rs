@@ -1,6 +1,6 @@
 //! What the verbs share: the global options, the sandbox, and how messages are shown.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -11,11 +11,12 @@ use cofferdam::plugin::World;
 use cofferdam::policy::Policy;
 use cofferdam::sandbox::{Sandbox, SandboxOptions};
 use cofferdam::store::{ImageStorage, LayerDescriptor, LayerUnpacker, Unpacked, Watch};
+use cofferdam::tree::Lossy;
 use cofferdam::unpack::{Extensions, Layer, Unpacker};
 use cofferdam::{Error, Limits, Progress, ambient};
 use tracing_subscriber::EnvFilter;
 
-use crate::args::{AskArgs, Global};
+use crate::args::{AskArgs, Global, LossyArgs};
 use crate::configure::{self, Configuration};
 use crate::confine::{self, Wall};
 use crate::environment;
@@ -29,6 +30,7 @@ pub(crate) struct Session {
     limits: Limits,
     policy: Option<Vec<RawRule>>,
     unpacker: OnceCell<Unpacker>,
+    lossy: Cell<Lossy>,
     cache: OnceCell<Option<(PathBuf, Dir)>>,
 }
 
@@ -52,7 +54,7 @@ impl Session {
             .with_target(false)
             .init();
         let Configuration { limits, policy } = configure::read_all(&global)?;
-        Ok(Self { limits, policy, global, unpacker: OnceCell::new(), cache: OnceCell::new() })
+        Ok(Self { limits, policy, global, unpacker: OnceCell::new(), lossy: Cell::default(), cache: OnceCell::new() })
     }
 
     pub(crate) fn json(&self) -> bool {
@@ -61,6 +63,12 @@ impl Session {
 
     pub(crate) fn limits(&self) -> Limits {
         self.limits.clone()
+    }
+
+    /// Allows trees to lose this. To be said before the guests are set up.
+    pub(crate) fn allow_loss(&self, args: &LossyArgs) {
+        debug_assert!(self.unpacker.get().is_none(), "the guests are set up already");
+        self.lossy.set(args.allowed());
     }
 
     /// The guests and their limits, set up when they are first needed.
@@ -72,7 +80,7 @@ impl Session {
         if let Some((path, _)) = self.cache() {
             options = options.with_cache(path);
         }
-        let unpacker = Unpacker::new(Arc::new(Sandbox::new(&options)?), self.limits());
+        let unpacker = Unpacker::new(Arc::new(Sandbox::new(&options)?), self.limits()).with_lossy(self.lossy.get());
         Ok(self.unpacker.get_or_init(|| unpacker).clone())
     }
 

@@ -20,6 +20,7 @@ use crate::pull::{self, FromRegistry};
 use crate::session::{Session, shown};
 
 pub(crate) fn run(session: &Session, args: &UnpackArgs) -> Result<(), Failure> {
+    session.allow_loss(&args.lossy);
     let name = ImageName::parse(&args.image)?;
     let (policy, asked) = (session.policy()?, AskArgs::default());
     // The tree is made beside its destination and renamed: that takes the right to write there.
@@ -84,8 +85,9 @@ fn make(
         cancel: interrupt::cancel()?,
         ..UnpackOptions::default()
     };
-    let strategy = unpack(image, layers, &ready.unpacker, &args.dest, &options)?;
-    let strategy = match strategy {
+    let made = unpack(image, layers, &ready.unpacker, &args.dest, &options)?;
+    output::left_out(&made.left_out);
+    let strategy = match made.strategy {
         Strategy::Copy => "copy",
         Strategy::Apply => "apply",
     };
@@ -94,6 +96,7 @@ fn make(
             "schema": "cofferdam/unpack/v1",
             "rootfs": shown(&args.dest),
             "strategy": strategy,
+            "left_out": made.left_out,
             "image": image,
         }));
     }

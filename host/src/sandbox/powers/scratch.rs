@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use super::account::over;
 use crate::ambient;
 use crate::error::{Error, Result};
+use crate::inherited;
 use crate::limits::Limits;
 use crate::tree::remove_tree;
 
@@ -113,6 +114,7 @@ fn make(parent: &Dir) -> Result<Option<(String, OwnedFd)>> {
         opened => opened.map_err(|errno| failed("open", errno))?,
     };
     rustix::fs::flock(&dir, FlockOperation::LockExclusive).map_err(|errno| failed("lock", errno))?;
+    inherited::disinherit(&dir).map_err(|errno| failed("close to others", errno))?;
     let links = rustix::fs::fstat(&dir).map_err(|errno| failed("look at", errno))?.st_nlink;
     Ok((links > 0).then_some((name, dir)))
 }

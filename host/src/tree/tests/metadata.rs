@@ -5,8 +5,9 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use super::{Bytes, Lab, RESOLVERS, is_root, notation, open, options, put, snapshot, write};
-use crate::tree::entry::{Entry, Extent, Metadata, Node, Sink as _, Timestamp};
-use crate::tree::{Mode, TreeWriter, WriterOptions};
+use crate::inherited;
+use crate::tree::entry::{Entry, Extent, Metadata, Node, Sink as _, Timestamp, Xattr};
+use crate::tree::{Mode, Ownership, TreeWriter, WriterOptions};
 
 fn described(root: &Path) -> BTreeMap<String, String> {
     let describe = |(name, path): (String, std::path::PathBuf)| {
@@ -65,6 +66,56 @@ fn a_set_group_id_directory_passes_nothing_on() {
             ("d/i", "755 0:0 @0"),
         ],
     );
+}
+
+/// Rule 26: a default ACL and a group of the directory to write to, or of one that a layer has made, show nowhere.
+#[test]
+fn what_is_made_inherits_nothing_from_its_directory() {
+    const ALL: &str = "F f, D d, D d/e, S d/s->x, F i/m/f, P p, H h->f, H late->x, F x, W d/.wh.gone, W w/.wh..wh..opq, F closed 0640";
+    for mode in [Mode::Apply, Mode::Preserve, Mode::Overlay] {
+        for (ownership, resolver) in [(Ownership::Auto, RESOLVERS[0]), (Ownership::Recorded, RESOLVERS[1])] {
+            let lab = Lab::new();
+            inherited::tests::contaminate(&lab.dest());
+            let options = WriterOptions { ownership, ..options(mode, resolver) };
+            let writer = TreeWriter::new(open(&lab.dest()), options.clone()).unwrap();
+            assert!(writer.may_inherit);
+            drop(writer);
+            write(&lab.dest(), options, &[ALL]).unwrap();
+            let found = inherited::tests::contaminated(&lab.dest());
+            assert_eq!(found, [""], "{mode:?} {ownership:?}: the root is the caller's, all else the layer's");
+            if is_root() && ownership == Ownership::Auto {
+                let made = described(&lab.dest());
+                for (name, text) in [("f", "644 0:0"), ("d/e", "755 0:0"), ("i/m", "755 0:0"), ("closed", "640 0:0")] {
+                    assert!(made[name].starts_with(text), "{name} is {}", made[name]);
+                }
+            }
+        }
+    }
+    // Onto what is there: a directory inside has a default ACL.
+    let lab = Lab::new();
+    std::fs::create_dir(lab.dest().join("d")).unwrap();
+    inherited::tests::contaminate(&lab.dest().join("d"));
+    write(&lab.dest(), WriterOptions::new(Mode::Apply), &["F d/f, D d/e, S d/s->x, P d/p"]).unwrap();
+    assert_eq!(inherited::tests::contaminated(&lab.dest()), ["d"]);
+}
+
+/// What the layer says of a directory is that directory's alone.
+#[test]
+fn an_access_list_of_a_layer_is_not_handed_on() {
+    for mode in [Mode::Apply, Mode::Preserve] {
+        let lab = Lab::new();
+        let mut listed = notation::literal("D d");
+        let list = inherited::tests::list();
+        listed.0.metadata.xattrs.push(Xattr { name: inherited::DEFAULT.into(), value: list.clone() });
+        let mut writer = TreeWriter::new(open(&lab.dest()), WriterOptions::new(mode)).unwrap();
+        put(&mut writer, &listed).unwrap();
+        for entry in ["F d/f 0640", "D d/e", "F d/i/f", "P d/p"] {
+            put(&mut writer, &notation::literal(entry)).unwrap();
+        }
+        writer.finish().unwrap();
+        assert_eq!(inherited::tests::contaminated(&lab.dest()), ["d"]);
+        assert_eq!(snapshot::xattrs(&lab.dest().join("d"))[inherited::DEFAULT], list);
+    }
 }
 
 #[test]
@@ -127,7 +178,7 @@ fn attributes_are_exact_and_capabilities_survive() {
     let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let lab = Lab::new();
     let (mut file, content) = notation::literal(r#"F f 4755 5:6 user.b=x "data""#);
-    let xattr = |name: &str, value: &[u8]| crate::tree::entry::Xattr { name: name.into(), value: value.to_vec() };
+    let xattr = |name: &str, value: &[u8]| Xattr { name: name.into(), value: value.to_vec() };
     file.metadata.xattrs.push(xattr("security.capability", &capability));
     file.metadata.xattrs.push(xattr("user.\u{e9}", b"\0\xff\n"));
     let mut writer = TreeWriter::new(open(&lab.dest()), WriterOptions::new(Mode::Apply)).unwrap();
@@ -142,6 +193,53 @@ fn attributes_are_exact_and_capabilities_survive() {
     // The kernel has no user attributes on links and pipes.
     assert_eq!(snapshot::xattrs(&lab.dest().join("s")), BTreeMap::from([("trusted.t".into(), b"1".to_vec())]));
     assert_eq!(snapshot::xattrs(&lab.dest().join("p")), BTreeMap::from([("trusted.t".into(), b"2".to_vec())]));
+}
+
+/// Rule 24: what the system has no place for is counted, in each mode and on each kind of thing.
+#[test]
+fn attributes_that_cannot_be_held_are_counted() {
+    let xattr = |name: &str| Xattr { name: name.into(), value: b"1".to_vec() };
+    for mode in [Mode::Apply, Mode::Preserve, Mode::Overlay] {
+        let lab = Lab::new();
+        let mut writer = TreeWriter::new(open(&lab.dest()), WriterOptions::new(mode)).unwrap();
+        for entry in ["D d", "F f", "S s->x", "F d/f", "D d"] {
+            let mut entry = notation::literal(entry);
+            entry.0.metadata.xattrs.extend(["com.apple.provenance", "system.nfs4_acl"].map(xattr));
+            put(&mut writer, &entry).unwrap();
+        }
+        let record = writer.finish_layer().unwrap();
+        writer.finish().unwrap();
+        let counted: Vec<_> = record.left_out.iter().collect();
+        assert_eq!(counted, [("com.apple.provenance", 5), ("system.nfs4_acl", 5)]);
+        assert!(snapshot::xattrs(&lab.dest().join("f")).keys().all(|name| name.starts_with("user.containers.")));
+    }
+}
+
+/// Nothing lies under the name of an entry that was refused, whatever of it was made.
+#[test]
+fn refused_entries_leave_nothing_under_their_names() {
+    let bad = Xattr { name: b"user.a".to_vec(), value: vec![b'x'; 1 << 17] };
+    for (entry, attribute) in [("F d/f \"content\"", true), ("D d/e", true), ("F d/f \"content\"", false)] {
+        for lower in ["D d, F d/f, D d/x", "D d, H d/f->later"] {
+            let lab = Lab::new();
+            let mut writer = TreeWriter::new(open(&lab.dest()), WriterOptions::new(Mode::Apply)).unwrap();
+            for entry in &notation::layer(lower) {
+                put(&mut writer, entry).unwrap();
+            }
+            let (mut entry, content) = notation::literal(entry);
+            let content = if attribute {
+                entry.metadata.xattrs.push(bad.clone());
+                content
+            } else {
+                content[..3].to_vec()
+            };
+            writer.put(entry, &mut Bytes(&content)).unwrap_err();
+            drop(writer);
+            let left = lab.listing();
+            let kept = if lower.contains("d/x") { ["d/ d/x/", "d/ d/f d/x/"] } else { ["d/", "d/"] };
+            assert!(kept.contains(&&*left), "{left}");
+        }
+    }
 }
 
 #[test]

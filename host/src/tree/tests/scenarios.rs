@@ -141,6 +141,17 @@ const LINKS: &[Case] = &[
     ("in a new directory", &[r#"F t "t""#, "H a/b/l->t"], "a/ a/b/ a/b/l=t t==a/b/l"),
     ("written over", &[r#"F a "1", H b->a, F a "2""#], "a=2 b=1"),
     ("lower written over", &[r#"F a "1", H b->a"#, r#"F b "2""#], "a=1 b=2"),
+    (
+        "target through what is missing",
+        &[r#"F etc/x "x", S e->no/../etc"#, "H l->e/x"],
+        "e->no/../etc etc/ etc/x=x l==etc/x",
+    ),
+    ("target in what is missing", &["F etc/x, S e->no/../no/etc", "H l->e/x"], "7"),
+    (
+        "target through a file",
+        &[r#"F f "f", F etc/x "x", S e->f/../etc"#, "H l->e/x"],
+        "e->f/../etc etc/ etc/x=x f=f l==etc/x",
+    ),
     ("target through a link", &[r#"F etc/x "x", S e->/etc"#, "H l->e/x"], "e->/etc etc/ etc/x=x l==etc/x"),
 ];
 
@@ -203,6 +214,37 @@ fn the_root_takes_its_metadata() {
     assert!(applied["."].contains("mtime 3.") && applied["."].contains("user.root=1"), "{applied:?}");
 }
 
+/// What a way passes without need may be a link in a lower layer. A merge that cannot tell says so.
+#[test]
+fn what_is_only_passed_may_be_a_link_below() {
+    let lower = r#"D deep/er, F deep/etc/x "deep", F etc/x "x", S gone->deep/er"#;
+    for (upper, expected) in [
+        ("S l->gone/../etc, W l/.wh.x", "deep/ deep/er/ deep/etc/ etc/ etc/x=x gone->deep/er l->gone/../etc"),
+        (
+            "S l->gone/../etc, H h->l/x",
+            "deep/ deep/er/ deep/etc/ deep/etc/x=deep etc/ etc/x=x gone->deep/er h==deep/etc/x l->gone/../etc",
+        ),
+        (
+            r#"S l->gone/../etc, F l/y "y""#,
+            "deep/ deep/er/ deep/etc/ deep/etc/x=deep deep/etc/y=y etc/ etc/x=x gone->deep/er l->gone/../etc",
+        ),
+        (
+            r#"S gone/l->../etc, F gone/l/y "y""#,
+            "deep/ deep/er/ deep/er/l->../etc deep/etc/ deep/etc/x=deep deep/etc/y=y etc/ etc/x=x gone->deep/er",
+        ),
+    ] {
+        for resolver in RESOLVERS {
+            let (lab, merged_lab) = (Lab::new(), Lab::new());
+            write(&lab.dest(), options(Mode::Apply, resolver), &[lower, upper]).unwrap();
+            assert_eq!(lab.listing(), expected, "{upper}, {resolver:?}");
+            match merge(&merged_lab, &merged_lab.dest(), &options(Mode::Apply, resolver), &[lower, upper]) {
+                Ok(()) => assert_same(&lab, &merged_lab, upper),
+                Err(error) => assert!(matches!(error.root(), Error::Unsupported { .. }), "{upper}: {error}"),
+            }
+        }
+    }
+}
+
 /// P6, on layers that nobody thought of: 500 small images over few names, so that everything collides.
 #[test]
 fn applying_and_merging_agree() {
@@ -262,5 +304,5 @@ fn applying_and_merging_agree() {
     let counts =
         format!("{compared} compared, {refused} refused, {ambiguous} ambiguous, {stricter} refused when alone");
     eprintln!("{counts}");
-    assert!(compared > 150 && refused > 50 && ambiguous < compared / 3 && stricter < compared / 20, "{counts}");
+    assert!(compared > 150 && refused > 50 && ambiguous < compared / 2 && stricter < compared / 20, "{counts}");
 }
