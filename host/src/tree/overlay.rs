@@ -123,13 +123,14 @@ fn whiteout(dir: impl AsFd, name: &[u8]) -> rustix::io::Result<()> {
 fn set_opaque(dir: &Dir, owners: &Owners, path: &[u8]) -> Result<()> {
     let [trusted, user] = ATTRIBUTES;
     let set = |name: &str| rustix::fs::fsetxattr(dir, name, b"y", XattrFlags::empty());
-    let done = match owners.are_recorded() {
-        true => set(user),
+    let done = if owners.are_recorded() {
+        set(user)
+    } else {
         // Root of a user namespace may not.
-        false => match set(trusted) {
+        match set(trusted) {
             Err(Errno::PERM) => set(user),
             other => other,
-        },
+        }
     };
     done.map_err(|errno| Error::io("mark as opaque", path, errno))
 }
