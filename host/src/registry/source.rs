@@ -12,7 +12,7 @@ use tokio::sync::OnceCell;
 
 use super::answer;
 use super::authorize::Authorizer;
-use super::client::{Registries, ends_with_connection, header, network};
+use super::client::{Registries, ends_with_connection, header, network, shown_host};
 use super::reference::Reference;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -73,7 +73,13 @@ impl RegistrySource {
             let media_type = header(response.headers(), &CONTENT_TYPE).map(MediaType::new);
             let digest = header(response.headers(), &DOCKER_CONTENT_DIGEST).and_then(|text| text.parse().ok());
             let cut_is_silent = ends_with_connection(&response);
+            let host = shown_host(response.url());
             let bytes = self.registries.body(response, limit, what).await?;
+            if media_type.as_ref().is_some_and(|sent| sent.as_str() == "text/html")
+                && bytes.trim_ascii().starts_with(b"<")
+            {
+                return Err(network(what, format!("{host} answers with a web page; is it a registry?")).into());
+            }
             Ok(Received { bytes, media_type, digest, cut_is_silent })
         };
         self.registries.in_time(what, work).await

@@ -241,6 +241,17 @@ fn options_that_make_no_client_are_an_error() {
     assert!(matches!(Registries::new(AccessList::new(), network, Limits::default()), Err(Error::Usage { .. })));
 }
 
+/// A host that was mistyped may be anybody's web server.
+#[tokio::test]
+async fn a_web_page_is_no_answer_of_a_registry() {
+    let server =
+        Server::new(|_| Reply::ok("\n<!doctype html><html></html>").with("Content-Type", "Text/HTML; charset=utf-8"));
+    let failure = resolve(&server, "a").await.unwrap_err();
+    assert_eq!((failure.error.kind(), failure.retry), (ErrorKind::Network, Retry::Never), "{}", failure.error);
+    let said = failure.error.to_string();
+    assert!(said.contains("web page") && said.contains(server.host().as_str()), "{said}");
+}
+
 /// Whatever is sent in place of a manifest: an error, in little time, after few bytes, and never a retry for ever.
 #[tokio::test]
 async fn hostile_answers_are_errors() {
