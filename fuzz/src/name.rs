@@ -39,6 +39,10 @@ fn reference(text: &str) -> bool {
     let shown = reference.to_string();
     assert_eq!(shown.parse::<Reference>().ok().as_ref(), Some(&reference), "{shown}");
     assert_eq!(Reference::candidates(&shown, &search).expect("a reference"), std::slice::from_ref(&reference));
+    // A client reads it as it is written, so that no rule for another host would be for this one.
+    let (reached, host) = registry::reached_by(reference.registry().as_str()).expect("a registry");
+    assert_eq!(&reached, reference.registry());
+    assert!(reference.registry().as_str().starts_with(&host), "{host}");
     let (authority, key) = registry::address(&reference);
     assert!(
         authority.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-:[]".contains(&b)),

@@ -9,3 +9,10 @@ pub use reference::{Reference, RegistryHost};
 pub fn address(reference: &Reference) -> (String, String) {
     (reference.registry().authority().to_owned(), reference.manifest_key())
 }
+
+/// The registry that a client reaches by a text, and its host without the port.
+pub fn reached_by(text: &str) -> Option<(RegistryHost, String)> {
+    let registry = RegistryHost::reached_by(text)?;
+    let host = registry.parts().0.to_owned();
+    Some((registry, host))
+}

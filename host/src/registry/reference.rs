@@ -15,7 +15,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use reqwest::Url;
+use url::Url;
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
