@@ -335,6 +335,7 @@ fn same(one: &[u8; MAC], other: &[u8; MAC]) -> bool {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests work with paths")]
 mod tests {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
     use std::path::PathBuf;

@@ -122,6 +122,7 @@ pub(crate) fn room(bytes: usize) {
 
 /// Touches each page of a good part of the stack.
 #[inline(never)]
+#[expect(clippy::large_stack_arrays, reason = "that is what it is for")]
 fn grow_stack() {
     black_box(&[MaybeUninit::<u8>::uninit(); 3 << 19]);
 }
