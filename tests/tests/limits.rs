@@ -293,7 +293,7 @@ fn each_limit_is_crossed_by_one() -> Result<()> {
 #[test]
 fn the_limit_of_an_image_holds_on_every_path() -> Result<()> {
     let bench = Bench::new()?;
-    let mut layout = OciLayout::create(&bench.scratch.join("layout"))?;
+    let mut layout = OciLayout::create(bench.scratch.join("layout"))?;
     let mut decoded = 0;
     let mut parts = Vec::new();
     for name in ["a", "b", "c"] {

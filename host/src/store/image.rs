@@ -97,7 +97,7 @@ impl ImageObject {
         match self.stated_platform() {
             Some(stated) if stated.suits(chosen) => return self,
             Some(stated) => {
-                tracing::info!("{}: the index has it for {chosen}, its configuration for {stated}", self.reference)
+                tracing::info!("{}: the index has it for {chosen}, its configuration for {stated}", self.reference);
             }
             None => {}
         }

@@ -47,14 +47,12 @@ pub(super) struct Source(String);
 impl Source {
     pub(super) fn new(digest: &Digest, media_type: Option<&str>) -> Self {
         let media_type = media_type.unwrap_or_default();
-        Self(match Compression::from_media_type(media_type) {
+        if let Ok(compression) = Compression::from_media_type(media_type) {
             // Both specifications have a type for each of these.
-            Ok(compression) => format!("{digest} {compression}"),
-            Err(_) => {
-                let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-                format!("{digest} as {essence}")
-            }
-        })
+            return Self(format!("{digest} {compression}"));
+        }
+        let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        Self(format!("{digest} as {essence}"))
     }
 }
 
@@ -151,8 +149,8 @@ mod tests {
         let (tar, plugin) = (layer(b"a", TAR), layer(b"a", "application/vnd.example.layer"));
         let top = layer(b"b", TAR);
         for (one, other) in [
-            (all(&[tar.clone()]), all(&[plugin.clone()])),
-            (all(&[plugin.clone()]), all(&[layer(b"a", "application/vnd.other.layer")])),
+            (all(std::slice::from_ref(&tar)), all(std::slice::from_ref(&plugin))),
+            (all(std::slice::from_ref(&plugin)), all(&[layer(b"a", "application/vnd.other.layer")])),
         ] {
             assert!(one.iter().all(|name| !other.contains(name)));
         }
@@ -160,7 +158,7 @@ mod tests {
         assert_ne!(merged_name(&[top.clone(), tar.clone()]), merged_name(&[top, plugin.clone()]));
         // The types of both specifications, and their spellings, mean one format.
         for same in ["application/vnd.docker.image.rootfs.diff.tar", "Application/vnd.OCI.image.layer.v1.tar; x=y"] {
-            assert_eq!(all(&[tar.clone()]), all(&[layer(b"a", same)]));
+            assert_eq!(all(std::slice::from_ref(&tar)), all(&[layer(b"a", same)]));
         }
         assert_eq!(all(&[plugin]), all(&[layer(b"a", "application/VND.example.layer;v=1")]));
     }

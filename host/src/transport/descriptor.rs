@@ -85,13 +85,11 @@ pub(super) struct RawDescriptor {
     digest: Member,
     size: Member,
     pub(super) platform: Option<Platform>,
-    /// Whether its platform marks something beside an image, such as an attestation.
-    pub(super) is_unknown: bool,
     artifact_type: Member,
     /// `org.opencontainers.image.ref.name`.
     pub(super) name: Option<String>,
-    /// Whether it has the annotation by which attestations are told.
-    pub(super) is_attestation: bool,
+    /// Whether it is of something beside an image, such as an attestation: its annotations say so, or its platform does.
+    pub(super) is_beside: bool,
     /// Whether it says where else it may be had.
     has_urls: bool,
     /// Whether it is no object, or has a member twice.
@@ -138,12 +136,12 @@ impl<'de> Visitor<'de> for DescriptorVisitor {
                             Platform::new(os, architecture, variant.text().unwrap_or_default())
                         }),
                     };
-                    raw.is_unknown = [os, architecture].into_iter().any(|word| word.text() == Some("unknown"));
+                    raw.is_beside |= [os, architecture].into_iter().any(|word| word.text() == Some("unknown"));
                 }
                 "annotations" => {
                     let [name, attestation] = map.next_value_seed(Named([REF_NAME, ATTESTATION]))?;
                     raw.name = name.text().map(str::to_owned);
-                    raw.is_attestation = attestation != Member::Absent;
+                    raw.is_beside |= attestation != Member::Absent;
                 }
                 _ => raw.has_urls = map.next_value::<Urls>()?.0,
             }

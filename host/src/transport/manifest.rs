@@ -161,7 +161,7 @@ impl Index {
     fn of(json: &RawJson, subject: &str) -> Self {
         let mut entries = Vec::new();
         for raw in json.manifests.iter().flatten() {
-            let beside = raw.is_attestation || raw.is_other_artifact() || raw.is_unknown;
+            let beside = raw.is_beside || raw.is_other_artifact();
             if let (false, Ok(kind)) = (beside, raw.media_type().document()) {
                 let descriptor = raw.check(subject).map_err(|error| match error {
                     Error::Refused { subject, reason } => OddEntry { subject, reason },

@@ -373,7 +373,7 @@ async fn an_odd_entry_is_in_the_way_of_itself_alone() {
         assert_eq!(resolve(&documents, "linux/arm64").await.unwrap().raw.digest, one.digest, "{odd}");
     }
     // A member that comes twice, so that two readers may see two images.
-    let twice = good.to_string().replacen("{", &format!("{{\"digest\":\"{}\",", two.digest), 1);
+    let twice = good.to_string().replacen('{', &format!("{{\"digest\":\"{}\",", two.digest), 1);
     let text = format!(r#"{{"schemaVersion":2,"manifests":[{twice},{other}]}}"#);
     let top = RawDocument { digest: Digest::of(text.as_bytes()), bytes: text.into(), media_type: None };
     let documents = [top, one, two.clone()];

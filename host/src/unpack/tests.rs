@@ -292,9 +292,9 @@ fn an_extractor_applies_layers_one_after_the_other() {
     let lower = gzip(&tar(&[("keep", b"12345"), ("gone", b"67")]));
     assert_eq!(extractor.extract_reader(io::Cursor::new(lower)).unwrap(), 7, "bytes of files, as the reference has it");
     let upper = tar(&[(".wh.gone", b""), ("new", b"3"), ("keep2", &[0; 1000])]);
-    let path = temp.path().join("upper.tar");
-    std::fs::write(&path, upper).unwrap();
-    assert_eq!(extractor.extract_tarball(&path).unwrap(), 1001, "of this layer alone");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    rustix::io::pwrite(file.as_file(), &upper, 0).unwrap();
+    assert_eq!(extractor.extract_tarball(file.path()).unwrap(), 1001, "of this layer alone");
     assert_eq!(extractor.extract_reader(io::Cursor::new(tar(&[]))).unwrap(), 0);
     // Whole before `finalize`, so that nothing is lost if nobody calls it.
     assert_eq!(names(&dest), ["keep", "keep2", "new"]);
