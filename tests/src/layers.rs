@@ -17,6 +17,8 @@ pub const MTIME: u64 = 1_700_000_000;
 pub enum Item {
     /// A directory, 0755.
     Dir(&'static str),
+    /// A directory with this mode.
+    ModeDir(&'static str, u32),
     /// A file, 0644.
     File(&'static str, Vec<u8>),
     /// A file with this mode.
@@ -33,6 +35,7 @@ pub fn tar(items: &[Item]) -> Result<Vec<u8>> {
     for item in items {
         let (name, kind, mode, target, content): (_, _, _, _, &[u8]) = match item {
             Item::Dir(name) => (*name, EntryType::Directory, 0o755, None, &[]),
+            Item::ModeDir(name, mode) => (*name, EntryType::Directory, *mode, None, &[]),
             Item::File(name, content) => (*name, EntryType::Regular, 0o644, None, content),
             Item::Mode(name, mode, content) => (*name, EntryType::Regular, *mode, None, content),
             Item::Symlink(name, target) => (*name, EntryType::Symlink, 0o777, Some(*target), &[]),

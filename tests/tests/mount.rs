@@ -56,9 +56,53 @@ fn only_images_in_the_store_can_be_mounted() -> Result<()> {
     cofferdam.ok(["pull", &layout.source("v1")])?;
     let spec = cofferdam.ok(["mount-spec", &layout.source("v1")])?.json()?;
     ensure!(spec["lower"].as_array().is_some_and(|lower| lower.len() == 2), "a mount wants two: {spec}");
-    let options = spec["options"].as_str().context("no options")?;
-    ensure!(options.starts_with("lowerdir=/"), "{options}");
+    ensure!(spec["names"] == serde_json::json!(["0", "1"]), "{spec}");
+    let chdir = Path::new(spec["chdir"].as_str().context("no directory to mount from")?);
+    for (name, lower) in ["0", "1"].iter().zip(spec["lower"].as_array().context("no directories")?) {
+        ensure!(std::fs::canonicalize(chdir.join(name))? == Path::new(lower.as_str().context("no path")?), "{spec}");
+    }
     Ok(())
+}
+
+/// Point 21 of the faults: options longer than a page, or than a value of `fsconfig(2)`, cannot be mounted.
+#[test]
+fn what_is_printed_can_be_mounted_for_any_number_of_layers() -> Result<()> {
+    require!("root", "mount");
+    cofferdam_tests::mounted::own_namespace()?;
+    // Hundreds of layers, each of them synced: in memory where there is some.
+    let memory = Path::new("/dev/shm");
+    let scratch = if memory.is_dir() { Scratch::new_in(memory)? } else { Scratch::new()? };
+    let mut layout = OciLayout::create(scratch.join("layout"))?;
+    let names: Vec<&'static str> = (0..505).map(|layer| &*format!("d/{layer}").leak()).collect();
+    let mut all = Vec::new();
+    for name in &names {
+        all.push(layout.add_tar(&layers::tar(&[Item::Dir("d/"), Item::File(name, name.as_bytes().to_vec())])?)?);
+    }
+    let cofferdam = Cofferdam::new(scratch.join("a store with: a long, strange name"))?;
+    // A mount takes 500 of them: of more, the lowest are merged.
+    for count in [2, 60, 130, 500, 505] {
+        let tag = format!("of-{count}");
+        layout.add_image(&tag, &all[..count])?;
+        cofferdam.ok(["pull", "--quiet", &layout.source(&tag)])?;
+        let spec = cofferdam.ok(["mount-spec", &layout.source(&tag)])?.json()?;
+        ensure!(spec["lower"].as_array().is_some_and(|lower| lower.len() == count.min(500)), "{count}: {spec}");
+        let check = |mounted: &Mounted| -> Result<()> {
+            ensure!(std::fs::read_dir(mounted.path().join("d"))?.count() == count, "{count} layers: some do not show");
+            for name in [names[0], names[count - 1]] {
+                ensure!(std::fs::read(mounted.path().join(name))? == name.as_bytes(), "{count} layers: {name}");
+            }
+            Ok(())
+        };
+        let at = scratch.dir(&format!("mounted-{count}"))?;
+        check(&Mounted::by_mount(&spec, at.clone()).with_context(|| format!("{count} layers by mount(2)"))?)?;
+        match Mounted::by_fsconfig(&spec, at).with_context(|| format!("{count} layers by fsconfig(2)"))? {
+            Some(mounted) => check(&mounted)?,
+            None => cofferdam_tests::require::skip("this kernel has no `lowerdir+`"),
+        }
+        // Known by now, and the same.
+        ensure!(spec == cofferdam.ok(["mount-spec", &layout.source(&tag)])?.json()?, "{count}: another answer");
+    }
+    store::ensure_nothing_staged(cofferdam.store())
 }
 
 /// A command that sees `outside` mounted at `place`, in a mount name space of its own.
@@ -176,6 +220,110 @@ fn no_removal_from_the_store_crosses_a_mount() -> Result<()> {
     cofferdam.ok(["rm", &source])?;
     ensure!(!tree.exists(), "without the mount it goes");
     Ok(())
+}
+
+/// What chance makes of a few names, so that everything collides.
+struct Chance(u64);
+
+impl Chance {
+    fn pick(&mut self, count: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % count as u64).unwrap_or_default()
+    }
+
+    fn of<T: Copy>(&mut self, choice: &[T]) -> T {
+        choice[self.pick(choice.len())]
+    }
+
+    fn layer(&mut self) -> Vec<Item> {
+        const NAMES: [&str; 9] = ["a", "b", "a/b", "b/a", "a/b/c", "c", "c/a", "c/a/b", "b/c"];
+        const REMOVALS: [&str; 9] = [
+            ".wh.a",
+            ".wh.b",
+            "a/.wh.b",
+            "b/.wh.a",
+            "a/b/.wh.c",
+            "c/.wh.a",
+            "a/.wh..wh..opq",
+            "b/.wh..wh..opq",
+            "c/a/.wh.b",
+        ];
+        let mut items = Vec::new();
+        for number in 0..=self.pick(6) {
+            let name = self.of(&NAMES);
+            items.push(match self.pick(12) {
+                0..=2 => Item::ModeDir(name, self.of(&[0o755, 0o700, 0o1777, 0o2750])),
+                3..=5 => Item::Mode(name, self.of(&[0o644, 0o600, 0o4755]), vec![b'x'; number]),
+                6 | 7 => Item::Symlink(name, self.of(&["a", "/b", "../c", "a/b", ".."])),
+                8 => Item::Hardlink(name, self.of(&NAMES)),
+                9 if number % 2 == 0 => Item::ModeDir("./", self.of(&[0o755, 0o750])),
+                _ => Item::File(self.of(&REMOVALS), Vec::new()),
+            });
+        }
+        items
+    }
+}
+
+/// P6: whatever the layers are, applying them, merging their trees and mounting them gives the same, or none of it does. The number of
+/// images and the first seed can be set, to look for more.
+#[test]
+fn random_layers_give_the_same_by_every_path() -> Result<()> {
+    require!("root", "mount");
+    cofferdam_tests::mounted::own_namespace()?;
+    let number =
+        |name: &str, default: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
+    let (first, count) = (number("COFFERDAM_FIRST_SEED", 1), number("COFFERDAM_SEEDS", 12));
+    let memory = Path::new("/dev/shm");
+    let mut made = 0;
+    for seed in first..first + count {
+        let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let layers: Vec<_> = (0..2 + chance.pick(5)).map(|_| chance.layer()).collect();
+        let scratch = if memory.is_dir() { Scratch::new_in(memory)? } else { Scratch::new()? };
+        made +=
+            usize::from(same_by_every_path(&scratch, &layers).with_context(|| format!("seed {seed}: {layers:#?}"))?);
+    }
+    // Most make sense.
+    ensure!(count < 12 || made as u64 > count / 4, "{made} of {count} could be made");
+    Ok(())
+}
+
+/// Says whether the image can be made.
+fn same_by_every_path(scratch: &Scratch, items: &[Vec<Item>]) -> Result<bool> {
+    let mut layout = OciLayout::create(scratch.join("layout"))?;
+    let mut all = Vec::new();
+    for items in items {
+        all.push(layout.add_tar(&layers::tar(items)?)?);
+    }
+    layout.add_image("v1", &all)?;
+    let (source, cofferdam) = (layout.source("v1"), Cofferdam::new(scratch.join("store"))?);
+    let either = &[exit::OK, exit::REFUSED];
+    let unpack = |strategy: &str| -> Result<Option<Snapshot>> {
+        let dest = scratch.join(strategy);
+        let args = ["unpack", "--strategy", strategy, &source, &dest.display().to_string()];
+        let run = cofferdam.run(args)?.expect_one_of(either)?;
+        (run.code() == Some(exit::OK)).then(|| Snapshot::read(&dest)).transpose()
+    };
+    let (applied, merged) = (unpack("apply")?, unpack("copy")?);
+    let pulled = cofferdam.run(["pull", &source])?.expect_one_of(either)?;
+    let spec = match pulled.code() {
+        Some(exit::OK) => cofferdam.run(["mount-spec", &source])?.expect_one_of(either)?,
+        _ => pulled,
+    };
+    let spec = (spec.code() == Some(exit::OK)).then(|| spec.json()).transpose()?;
+    let Some(applied) = applied else {
+        ensure!(merged.is_none(), "only merging made it");
+        ensure!(spec.is_none(), "only a mount shows it");
+        return Ok(false);
+    };
+    let merged = merged.context("merging refused what applying makes")?;
+    tree::ensure_same(("applied", &applied), ("merged", &merged), |_, _| false)?;
+    let spec = spec.context("a mount refused what applying makes")?;
+    let mounted = Mounted::by_mount(&spec, scratch.dir("mounted")?)?;
+    let ignored = |path: &[u8], field| is_mark(path, field) || is_hard_link(field);
+    tree::ensure_same(("applied", &applied), ("mounted", &Snapshot::read(mounted.path())?), ignored)?;
+    Ok(true)
 }
 
 /// The example, with what is typed to it.

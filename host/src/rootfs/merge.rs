@@ -70,6 +70,11 @@ impl Merge {
             }
             error => error,
         })?;
+        if let Some(reason) = &layer.record.alone_refused {
+            let what =
+                format!("merging layer {}, which makes sense on top of its lower layers only ({reason}),", self.layers);
+            return Err(Error::Unsupported { what });
+        }
         let tree = layer.tree.try_clone_to_owned().map_err(|source| Error::io("hold", b"/", source))?;
         let merging = Merging {
             writer: &mut self.writer,

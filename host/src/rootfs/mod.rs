@@ -8,6 +8,7 @@ mod in_place;
 mod local;
 mod merge;
 mod mount_spec;
+mod plan;
 mod provide;
 mod source;
 mod stage;

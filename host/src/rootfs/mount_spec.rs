@@ -1,42 +1,48 @@
 //! What to give to overlayfs so that a mount shows an image's root filesystem, without copying it.
 //!
-//! A layer's own tree will do as a lower directory as it is, unless
+//! `plan.rs` decides for each layer how it becomes a lower directory, so that the mount shows what `unpack` makes. Device numbers 0:0, by
+//! which overlayfs means a removal, cannot be shown and are refused. Source: the kernel's
+//! `Documentation/filesystems/overlayfs.rst`.
 //!
-//! * it holds removals: then it is extracted a second time, with the removals in the form that overlayfs knows;
-//! * what it says depends on the layers below: directories that it does not list but needs and that are there below with other
-//!   metadata, or of which it only removes something, links to files below, names that may go through links below. overlayfs
-//!   would show the layer's guess. Then the layers up to this one are merged into one tree.
+//! # Names
 //!
-//! So the mount shows what `unpack` makes. Device numbers 0:0, by which overlayfs means a removal, cannot be shown and are
-//! refused. Source: the kernel's `Documentation/filesystems/overlayfs.rst`.
+//! The options of `mount(2)` must fit into a page, and a value of `fsconfig(2)` into 255 bytes: too little for the paths of many
+//! directories. So a directory of links to them is made, with names of one or two letters, from which to mount:
+//!
+//! ```text
+//! overlay/extracted/sha256-<name of the image's layers>/0   -> ../../../extracted/sha256-<layer>
+//!                                                       1   -> ../sha256-<made for overlayfs>
+//! ```
+//!
+//! The links are the plan as well. The record of that directory says which trees it was made for, and counts for no other ones.
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use rustix::fs::{Mode as Permissions, OFlags};
 use rustix::io::Errno;
 
 use super::merge::{Merge, PreservedLayer};
+use super::plan::{Form, Plan, Planner, link_names};
 use super::provide::LayerProvider as _;
 use super::source;
-use super::unpack::{UnpackOptions, trees, writer_options};
+use super::stage;
+use super::unpack::{UnpackOptions, apply, trees, writer_options};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::store::{
-    ImageObject, ImageStorage, LayerDescriptor, StagedTree, Tree, Trees, Unpacked, Watch, merged_name, overlay_form,
-    overlay_name, readers_of, root_name,
+    ImageObject, ImageStorage, LayerDescriptor, StagedTree, Tree, Trees, Unpacked, Watch, links_name, merged_name,
+    overlay_form, overlay_name, plain_root_name, readers_of, root_name, trees_identity,
 };
 use crate::tree::entry::TreePath;
-use crate::tree::{Explain as _, LayerRecord, LeftOut, Marker, TreeWriter};
+use crate::tree::{Explain as _, LayerRecord, LeftOut, TreeWriter};
 use crate::unpack::Unpacker;
-
-/// The most lower directories that a mount gets: the kernel's `OVL_MAX_STACK`.
-const MOST: usize = 500;
 
 /// What to give to overlayfs. Nothing frees these directories while this lives, nor while the image is in the store.
 #[derive(Debug)]
 pub struct MountSpec {
     lower: Vec<Tree>,
+    links: Tree,
 }
 
 impl MountSpec {
@@ -51,14 +57,24 @@ impl MountSpec {
         self.lower.iter().for_each(|tree| left_out.add(&tree.record().left_out));
         left_out
     }
+
+    /// The directory to mount from: in it, each of [`MountSpec::names`] is a link to a lower directory.
+    pub fn chdir(&self) -> PathBuf {
+        self.links.path()
+    }
+
+    /// The lower directories once more, topmost first, as short names in [`MountSpec::chdir`]. Joined by `:`, those of the most
+    /// layers that overlayfs takes fit into a page, and each is a value for `lowerdir+` of `fsconfig(2)`.
+    pub fn names(&self) -> impl ExactSizeIterator<Item = String> {
+        link_names(self.lower.len())
+    }
 }
 
 /// Makes what is missing for a mount of `image`, which is in `storage`. Blocks.
 ///
 /// # Errors
 ///
-/// Those of extracting layers; [`Error::Unsupported`] for an image that overlayfs cannot show, and for rare images that only
-/// applying gets right.
+/// Those of extracting layers; [`Error::Unsupported`] for an image that overlayfs cannot show.
 pub fn mount_spec(
     image: &ImageObject,
     storage: &ImageStorage,
@@ -68,7 +84,7 @@ pub fn mount_spec(
     let _lease = storage.lease_object(image, &options.cancel)?;
     let layers = trees(image, storage, unpacker.limits(), options)?;
     let making = Making { image, layers: &layers, storage, made: storage.overlay_trees()?, unpacker, options };
-    making.run().map(|lower| MountSpec { lower })
+    making.run()
 }
 
 struct Making<'a> {
@@ -80,80 +96,97 @@ struct Making<'a> {
     options: &'a UnpackOptions,
 }
 
-/// How a layer becomes a lower directory.
-enum Form {
-    Nothing,
-    AsItIs,
-    Overlay,
-    Merged,
-}
-
-/// What the lower directories are to be.
-struct Plan {
-    /// Layers and their forms, lowest first. Only the first may be merged.
-    lower: Vec<(usize, Form)>,
-    /// The layer that says what the root directory is like, if one does.
-    root: Option<usize>,
-    /// Whether the topmost of these shows that.
-    root_is_right: bool,
-}
+/// How often somebody else may put another plan in the place of ours.
+const ATTEMPTS: usize = 4;
 
 impl Making<'_> {
-    fn run(&self) -> Result<Vec<Tree>> {
-        let plan = self.plan()?;
-        let mut lower = Vec::with_capacity(plan.lower.len() + 1);
-        for (index, form) in plan.lower {
-            lower.push(match form {
-                Form::Overlay => self.overlay(index)?,
-                Form::Merged => self.merged(index)?,
-                Form::Nothing | Form::AsItIs => self.layer(index)?,
-            });
+    fn run(&self) -> Result<MountSpec> {
+        let identity = trees_identity(self.layers);
+        let name = LayerDescriptor::of(links_name(&self.image.layers));
+        for _ in 0..ATTEMPTS {
+            let kept = match self.made.open(&name, Some(&identity))? {
+                Some(links) => self.kept_plan(&links)?,
+                None => None,
+            };
+            let plan = match kept {
+                Some(plan) => plan,
+                None => {
+                    let has_blob = |tree: &Tree| self.storage.has_layer(&tree.record().digest.to_string());
+                    Planner::new(self.layers, &self.options.cancel).plan(has_blob)?
+                }
+            };
+            let lower = plan.0.iter().map(|(index, form)| self.make(*index, *form)).collect::<Result<Vec<_>>>()?;
+            let links = self.made.ensure_with(&name, Some(&identity), &self.watch(), |staged| {
+                self.link(staged, &plan)?;
+                derived(staged, Some(&identity), &LeftOut::default())
+            })?;
+            match self.kept_plan(&links)? {
+                Some(kept) if self.targets(&kept)? == self.targets(&plan)? => return Ok(MountSpec { lower, links }),
+                // Somebody else's, who had other blobs.
+                Some(_) => {}
+                None => self.made.retire_tree(links)?,
+            }
         }
-        // A mount without an upper directory wants two.
-        if !plan.root_is_right || lower.len() < 2 {
-            lower.push(self.root(plan.root.unwrap_or(0))?);
-        }
-        Ok(lower)
+        Err(Error::Busy { what: format!("the mount of {}", self.image.reference) })
     }
 
-    fn plan(&self) -> Result<Plan> {
-        let mut plan = Plan { lower: Vec::new(), root: None, root_is_right: true };
-        let mut below: Vec<&Tree> = Vec::new();
-        for (index, tree) in self.layers.iter().enumerate() {
-            self.options.cancel.check()?;
-            let record = LayerRecord::from_json(&tree.layer_record()?)?;
-            if record.has_removal_device() {
-                return Err(unsupported("a device numbered 0:0, by which it means a removal,"));
-            }
-            if record.root {
-                plan.root = Some(index);
-            }
-            let repeated = below.iter().any(|other| other.record().digest == tree.record().digest);
-            let form = match form(&record, &below, repeated)? {
-                // A tree may stand for its blob.
-                Form::Overlay if !self.storage.has_layer(&tree.record().digest.to_string()) => Form::Merged,
-                form => form,
-            };
-            match form {
-                Form::Nothing => continue,
-                // One is for the root directory.
-                form @ (Form::AsItIs | Form::Overlay) if plan.lower.len() + 1 < MOST => {
-                    plan.lower.push((index, form));
-                    plan.root_is_right = plan.root.is_none_or(|root| root == index);
-                }
-                _ => {
-                    plan.lower = vec![(index, Form::Merged)];
-                    plan.root_is_right = true;
-                }
-            }
-            below.push(tree);
+    fn make(&self, index: usize, form: Form) -> Result<Tree> {
+        self.options.cancel.check()?;
+        match form {
+            Form::AsItIs => self.layer(index),
+            Form::Overlay => self.overlay(index),
+            Form::Merged => self.merged(index),
+            Form::Root | Form::PlainRoot => self.root(index, form),
         }
-        if plan.lower.is_empty() {
-            // Layers, but nothing in them.
-            let last = self.layers.len().checked_sub(1).ok_or_else(|| unsupported("an image without layers"))?;
-            plan.lower.push((last, Form::Merged));
+    }
+
+    /// Where the link to a lower directory leads.
+    fn target(&self, index: usize, form: Form) -> Result<String> {
+        let layer = self.descriptor(index)?;
+        let made = match form {
+            Form::AsItIs => return Ok(format!("../../../extracted/{}", layer.digest.file_stem())),
+            Form::Overlay => overlay_name(layer),
+            Form::Merged => merged_name(self.image.layers.get(..=index).unwrap_or_default()),
+            Form::Root => root_name(layer),
+            Form::PlainRoot => plain_root_name(),
+        };
+        Ok(format!("../{}", made.file_stem()))
+    }
+
+    fn targets(&self, plan: &Plan) -> Result<Vec<String>> {
+        plan.0.iter().map(|(index, form)| self.target(*index, *form)).collect()
+    }
+
+    fn link(&self, staged: &StagedTree, plan: &Plan) -> Result<()> {
+        for (target, name) in self.targets(plan)?.into_iter().rev().zip(link_names(plan.0.len())) {
+            rustix::fs::symlinkat(target, staged.directory(), &name).explain("create", name.as_bytes())?;
         }
-        Ok(plan)
+        Ok(())
+    }
+
+    /// Reads a plan back from its links. Returns nothing if they are not those of a plan for these layers.
+    fn kept_plan(&self, links: &Tree) -> Result<Option<Plan>> {
+        let mut known = HashMap::new();
+        for index in 0..self.image.layers.len() {
+            for form in [Form::AsItIs, Form::Overlay, Form::Merged, Form::Root, Form::PlainRoot] {
+                // A layer that comes twice is known by its first place, and is merged in its second.
+                known.entry(self.target(index, form)?).or_insert((index, form));
+            }
+        }
+        let mut plan = Vec::new();
+        for name in link_names(known.len()) {
+            match rustix::fs::readlinkat(links.directory(), &name, Vec::new()) {
+                Ok(target) => match target.to_str().ok().and_then(|target| known.get(target)) {
+                    Some(part) => plan.push(*part),
+                    None => return Ok(None),
+                },
+                Err(Errno::NOENT) => break,
+                Err(Errno::INVAL) => return Ok(None),
+                Err(errno) => return Err(Error::io("read the link", name.as_bytes(), errno)),
+            }
+        }
+        plan.reverse();
+        Ok((plan.len() >= 2).then_some(Plan(plan)))
     }
 
     fn descriptor(&self, index: usize) -> Result<&LayerDescriptor> {
@@ -189,21 +222,41 @@ impl Making<'_> {
         let name = LayerDescriptor::of(merged_name(self.image.layers.get(..=index).unwrap_or_default()));
         let reader = readers_of(layers);
         self.made.ensure_with(&name, reader.as_ref(), &self.watch(), |staged| {
-            let options = writer_options(self.unpacker, &self.options.cancel);
-            let mut merge = Merge::new(staged.directory_handle()?, options)?;
-            let mut left_out = LeftOut::default();
-            for tree in layers {
-                let record = LayerRecord::from_json(&tree.layer_record()?)?;
-                left_out.add(&merge.add(PreservedLayer { tree: tree.directory(), record: &record })?);
-            }
-            merge.finish()?;
-            layers.iter().try_for_each(Tree::check_whole)?;
+            let left_out = match self.merge(layers, staged) {
+                // Only applying gets it right.
+                Err(error) if matches!(error.root(), Error::Unsupported { .. }) => {
+                    tracing::info!("{}: {}; applying the layers instead", self.image.reference, error.root());
+                    let root = staged.directory_handle()?;
+                    stage::clear(&root)?;
+                    stage::plain(&root).explain("prepare", b"/")?;
+                    let image = self.image.layers.get(..=index).unwrap_or_default();
+                    apply(&self.image.reference, image, self.storage, self.unpacker, root, self.options)?
+                }
+                merged => merged?,
+            };
             derived(staged, reader.as_ref(), &left_out)
         })
     }
 
-    /// A root directory like that of a layer, without content.
-    fn root(&self, index: usize) -> Result<Tree> {
+    fn merge(&self, layers: &[Tree], staged: &StagedTree) -> Result<LeftOut> {
+        let options = writer_options(self.unpacker, &self.options.cancel);
+        let mut merge = Merge::new(staged.directory_handle()?, options)?;
+        let mut left_out = LeftOut::default();
+        for tree in layers {
+            let record = LayerRecord::from_json(&tree.layer_record()?)?;
+            left_out.add(&merge.add(PreservedLayer { tree: tree.directory(), record: &record })?);
+        }
+        merge.finish()?;
+        layers.iter().try_for_each(Tree::check_whole)?;
+        Ok(left_out)
+    }
+
+    /// A root directory without content: like that of a layer, or as it is when no layer lists it.
+    fn root(&self, index: usize, form: Form) -> Result<Tree> {
+        if form == Form::PlainRoot {
+            let name = LayerDescriptor::of(plain_root_name());
+            return self.made.ensure_with(&name, None, &self.watch(), |staged| derived(staged, None, &LeftOut::default()));
+        }
         let tree = self.layers.get(index).ok_or(Error::Interrupted)?;
         let name = LayerDescriptor::of(root_name(self.descriptor(index)?));
         let reader = readers_of(std::slice::from_ref(tree));
@@ -234,49 +287,4 @@ fn derived(staged: &StagedTree, reader: Option<&Digest>, left_out: &LeftOut) -> 
         reader: reader.cloned(),
         reports: Vec::new(),
     })
-}
-
-fn unsupported(what: &str) -> Error {
-    Error::Unsupported { what: format!("{what} in a mount of overlayfs") }
-}
-
-fn form(record: &LayerRecord, below: &[&Tree], repeated: bool) -> Result<Form> {
-    if record.counts.entries == 0 {
-        return Ok(Form::Nothing);
-    }
-    // Directories that are there for markers alone would be shown, and overlayfs does not look whether the root is opaque.
-    let root_is_opaque = record.markers.iter().any(|marker| matches!(marker, Marker::Opaque(path) if path.is_root()));
-    let depends = !record.links.is_empty() || !record.late.is_empty() || !record.marker_dirs.is_empty();
-    if repeated || depends || root_is_opaque {
-        return Ok(Form::Merged);
-    }
-    for path in &record.implied {
-        for tree in below {
-            if is_there(tree.directory(), path.as_bytes())? {
-                return Ok(Form::Merged);
-            }
-        }
-    }
-    Ok(match (record.markers.is_empty(), below.is_empty()) {
-        (true, _) => Form::AsItIs,
-        // Nothing is below that could be removed.
-        (false, true) => Form::Merged,
-        (false, false) => Form::Overlay,
-    })
-}
-
-/// Whether a tree has something at a path, or on the way to it something that is no directory.
-fn is_there(tree: BorrowedFd<'_>, path: &[u8]) -> Result<bool> {
-    let mut dir: Option<OwnedFd> = None;
-    for name in path.split(|&byte| byte == b'/') {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let at = dir.as_ref().map_or(tree, |dir| dir.as_fd());
-        match rustix::fs::openat(at, name, flags, Permissions::empty()) {
-            Ok(next) => dir = Some(next),
-            Err(Errno::NOENT) => return Ok(false),
-            Err(Errno::NOTDIR | Errno::LOOP) => return Ok(true),
-            Err(errno) => return Err(errno).explain("look at", path),
-        }
-    }
-    Ok(true)
 }

@@ -194,12 +194,14 @@ fn by_apply(
     options: &UnpackOptions,
 ) -> Result<LeftOut> {
     let staged = StagedRoot::create(dest)?;
-    let left_out = apply(image, layers, unpacker, staged.root()?, options)?;
+    let left_out = apply(&image.reference, &image.layers, layers, unpacker, staged.root()?, options)?;
     staged.publish(options.after()).map(|()| left_out)
 }
 
-fn apply(
-    image: &ImageObject,
+/// Applies layers, lowest first, to the empty directory `root`. `image` is the image's reference.
+pub(super) fn apply(
+    image: &str,
+    descriptors: &[LayerDescriptor],
     layers: &dyn LayerProvider,
     unpacker: &Unpacker,
     root: OwnedFd,
@@ -208,10 +210,10 @@ fn apply(
     let mut left_out = LeftOut::default();
     let mut writer = TreeWriter::new(root, writer_options(unpacker, &options.cancel))?;
     let budget = ImageBudget::new(unpacker.limits());
-    for (index, descriptor) in image.layers.iter().enumerate() {
-        options.progress.emit(Event::Merging { layer: index + 1, of: image.layers.len() });
+    for (index, descriptor) in descriptors.iter().enumerate() {
+        options.progress.emit(Event::Merging { layer: index + 1, of: descriptors.len() });
         let applied = apply_layer(descriptor, layers, unpacker, writer, &budget, options);
-        let applied = applied.map_err(|error| layers.explain(error, descriptor, &image.reference))?;
+        let applied = applied.map_err(|error| layers.explain(error, descriptor, image))?;
         writer = applied.0;
         left_out.add(&applied.1.left_out);
     }

@@ -103,7 +103,9 @@ pub use image::{ImageConfig, ImageObject, LayerDescriptor};
 pub use layout::BlobKind;
 pub use lease::{Keeps, Lease};
 pub use lock::InUse;
-pub(crate) use overlay::{merged_name, overlay_name, readers_of, root_name};
+pub(crate) use overlay::{
+    links_name, merged_name, overlay_name, plain_root_name, readers_of, root_name, trees_identity,
+};
 pub use plugins::{Added, InstalledPlugin, Plugins};
 pub use record::TreeRecord;
 pub use refs::ImageRef;

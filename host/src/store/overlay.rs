@@ -1,6 +1,7 @@
 //! Trees for overlayfs that are not simply a layer's own: kept in `overlay/`, apart from `extracted/`.
 //!
-//! Of three kinds: a layer in the form of an overlay, several layers made one, and a root directory without content. The name of each is
+//! Of four kinds: a layer in the form of an overlay, several layers made one, a root directory without content, and a directory of links
+//! to those from which to mount. The name of each is
 //! a hash of its kind and of the layers that it is made of, each with its digest and its format, so that it is known from a manifest
 //! what an image may have there. The record says which readers made those layers' trees, and counts for no other ones.
 
@@ -77,6 +78,35 @@ pub(crate) fn root_name(layer: &LayerDescriptor) -> Digest {
     name_of("root", &layer.into())
 }
 
+/// The name of a root directory that no layer lists.
+pub(crate) fn plain_root_name() -> Digest {
+    Digest::of(b"cofferdam root that no layer lists\n")
+}
+
+/// The name of the directory of links from which an image of these layers is mounted.
+pub(crate) fn links_name(layers: &[LayerDescriptor]) -> Digest {
+    links_step(&merged_name(layers))
+}
+
+fn links_step(merged: &Digest) -> Digest {
+    Digest::of(format!("cofferdam links\n{merged}\n").as_bytes())
+}
+
+/// Identity of trees as they are now: another extraction of a layer has another one.
+pub(crate) fn trees_identity(trees: &[Tree]) -> Digest {
+    let lines = trees.iter().map(|tree| format!("{} {}\n", tree.record().digest, tree.record().mark));
+    Digest::of(format!("cofferdam plan of a mount, version 1\n{}", lines.collect::<String>()).as_bytes())
+}
+
+impl Trees {
+    /// Removes a derived tree that is not what it should be, unless somebody else reads it.
+    pub(crate) fn retire_tree(&self, tree: Tree) -> Result<()> {
+        let (digest, mark) = (tree.record().digest.clone(), tree.record().mark.clone());
+        drop(tree);
+        self.retire(&digest, Some(&mark)).map(drop)
+    }
+}
+
 /// Identity of the readers of several trees, for the record of what is made of them; nothing if the first-party guests made each.
 pub(crate) fn readers_of(trees: &[Tree]) -> Option<Digest> {
     let readers: Vec<_> = trees.iter().map(|tree| tree.record().reader.as_ref()).collect();
@@ -105,11 +135,13 @@ fn merged_step(below: &Digest, layer: &Source) -> Digest {
 
 /// All names that trees of an image can have here. `layers` are its layers, lowest first.
 pub(super) fn names(layers: impl IntoIterator<Item = Source>) -> impl Iterator<Item = Digest> {
-    let mut merged = merged_start();
-    layers.into_iter().flat_map(move |layer| {
+    let (mut merged, mut names) = (merged_start(), vec![plain_root_name()]);
+    for layer in layers {
         merged = merged_step(&merged, &layer);
-        [name_of("overlay form", &layer), name_of("root", &layer), merged.clone()]
-    })
+        names.extend([name_of("overlay form", &layer), name_of("root", &layer), merged.clone()]);
+    }
+    names.push(links_step(&merged));
+    names.into_iter()
 }
 
 #[cfg(test)]
@@ -132,12 +164,14 @@ mod tests {
         let mut both = [all(&[a.clone(), b.clone()]), all(&[b.clone(), a.clone()])].concat();
         both.sort();
         both.dedup();
-        // Both orders share the layers and their roots, and nothing else.
-        assert_eq!(both.len(), 2 + 2 + 4);
+        // Both orders share the layers, their roots and the root that no layer lists, and nothing else.
+        assert_eq!(both.len(), 2 + 2 + 1 + 4 + 2);
         for layers in [vec![a.clone()], vec![a.clone(), b.clone()], vec![b.clone(), a.clone()]] {
             let names = all(&layers);
             let last = layers.last().unwrap();
-            for name in [overlay_name(last), root_name(last), merged_name(&layers)] {
+            for name in
+                [overlay_name(last), root_name(last), merged_name(&layers), links_name(&layers), plain_root_name()]
+            {
                 assert!(names.contains(&name), "it is not known that this image may have it");
             }
         }

@@ -102,7 +102,8 @@ fn alone(
     cancel: &Cancel,
 ) -> Result<(LayerReport, LayerRecord)> {
     let (limits, cancel) = (unpacker.limits().clone(), cancel.clone());
-    let options = WriterOptions { limits, cancel, lossy: unpacker.lossy(), ..WriterOptions::new(mode) };
+    let (lossy, defers) = (unpacker.lossy(), mode == Mode::Preserve);
+    let options = WriterOptions { limits, cancel, lossy, defers, ..WriterOptions::new(mode) };
     let (outcome, mut writer) = unpacker.extract(layer, TreeWriter::new(dest, options)?);
     let report = outcome?;
     let record = writer.finish_layer()?;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use cap_std::fs::Dir;
-use rustix::fs::{AtFlags, Mode, RenameFlags};
+use rustix::fs::{AtFlags, Mode, RenameFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use crate::cancel::Cancel;
@@ -123,6 +123,10 @@ impl Trees {
         inherited::disinherit(&staged.directory)
             .and_then(|()| rustix::fs::fchmod(&staged.directory, Mode::from_raw_mode(0o755)))
             .map_err(|e| Error::io("set the mode of", staged.name.as_bytes(), e))?;
+        // And its time, which a mount shows.
+        let never = Timespec { tv_sec: 0, tv_nsec: 0 };
+        rustix::fs::futimens(&staged.directory, &Timestamps { last_access: never, last_modification: never })
+            .map_err(|e| Error::io("set the time of", staged.name.as_bytes(), e))?;
         Ok(staged)
     }
 }

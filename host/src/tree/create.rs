@@ -339,6 +339,20 @@ pub(super) fn pour(content: &mut dyn Content, file: &OwnedFd, mut at: u64, size:
     Ok(())
 }
 
+/// Passes over content that belongs nowhere.
+pub(super) fn skip(content: &mut dyn Content, bytes: u64) -> Result<()> {
+    let mut left = bytes;
+    while left > 0 {
+        let most = usize::try_from(left).unwrap_or(usize::MAX).min(content.chunk()?.len());
+        if most == 0 {
+            return Err(Error::Corrupt { subject: "the content of a file".into(), reason: "it ends within it".into() });
+        }
+        content.advance(most);
+        left -= most as u64;
+    }
+    Ok(())
+}
+
 /// Moves the content of a sparse file's extents into it; between them stay holes. Tells the number of bytes.
 pub(super) fn pour_extents(
     content: &mut dyn Content,

@@ -179,6 +179,17 @@ pub enum Node {
     Opaque,
 }
 
+impl Node {
+    /// The bytes of content that follow the entry.
+    pub(super) fn content_bytes(&self) -> u64 {
+        match self {
+            Self::File { size } => *size,
+            Self::Sparse { extents, .. } => extents.iter().fold(0, |sum, extent| extent.length.saturating_add(sum)),
+            _ => 0,
+        }
+    }
+}
+
 /// One checked entry of a layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {

@@ -212,7 +212,11 @@ impl TreeWriter {
                     self.pending.remove(&id);
                     ready.extend(waiting.remove(&id).unwrap_or_default());
                 }
-                Target::Loop => return Err(self.endless(pending.target.as_bytes())),
+                Target::Loop => {
+                    let error = self.endless(pending.target.as_bytes());
+                    self.leave_to_applying(error)?;
+                    unresolved.push(id);
+                }
                 Target::At(_) | Target::Nowhere | Target::Waiting(_) | Target::Behind(_) => unresolved.push(id),
             }
         }
@@ -288,7 +292,10 @@ impl TreeWriter {
                 let there = sys::join(&target.dir.path, target.name);
                 let unlisted = self.implied.contains(&there) || self.marker_dirs.contains(&there);
                 let open = self.options.mode == Mode::Preserve && unlisted;
-                return if open { Ok(false) } else { Err(Error::refused(place, "a hard link to a directory")) };
+                if !open {
+                    self.leave_to_applying(Error::refused(place, "a hard link to a directory"))?;
+                }
+                return Ok(false);
             }
             Some(_) if target.id == id => return Ok(pending.placeholder.is_none()),
             Some(_) => {}
@@ -310,7 +317,8 @@ impl TreeWriter {
         if let Some(Pending { place, target, .. }) =
             left.iter().find(|id| !missing.contains(id)).and_then(|id| self.pending.get(id))
         {
-            return Err(self::unresolved(place, target, "they lead to each other"));
+            let error = self::unresolved(place, target, "they lead to each other");
+            self.leave_to_applying(error)?;
         }
         let reason = match self.options.mode {
             Mode::Apply => Some("there is no such file"),

@@ -58,6 +58,9 @@ pub struct WriterOptions {
     pub lossy: Lossy,
     /// Looked at before each entry.
     pub cancel: Cancel,
+    /// Whether a layer that makes no sense alone, but may on top of others, is noted as such instead of refused. For
+    /// [`Mode::Preserve`].
+    pub defers: bool,
 }
 
 impl WriterOptions {
@@ -70,6 +73,7 @@ impl WriterOptions {
             resolver: Resolver::Auto,
             lossy: Lossy::default(),
             cancel: Cancel::new(),
+            defers: false,
         }
     }
 }

@@ -76,6 +76,10 @@ pub struct LayerRecord {
     /// Attributes of it that the tree could not hold.
     #[serde(default, skip_serializing_if = "LeftOut::is_empty")]
     pub left_out: LeftOut,
+    /// Why the layer makes no sense alone, though it may on top of layers whose links lead around the trouble. Its tree lacks what it was
+    /// that made none, and only applying the layers tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) alone_refused: Option<String>,
 }
 
 impl LayerRecord {
@@ -83,8 +87,17 @@ impl LayerRecord {
     /// inherited access lists, and do not tell what was left out.
     pub const VERSION: u32 = 3;
 
+    /// The version of a record whose tree must not be merged, which versions of the program that know only [`Self::VERSION`] would.
+    const ALONE_REFUSED: u32 = 4;
+
     pub(super) fn new() -> Self {
         Self { version: Self::VERSION, ..Self::default() }
+    }
+
+    /// Notes why the layer makes no sense alone.
+    pub(super) fn refuse_alone(&mut self, why: &Error) {
+        self.version = Self::ALONE_REFUSED;
+        self.alone_refused.get_or_insert_with(|| why.root().to_string());
     }
 
     pub(super) fn note_device(&mut self, kind: FileType, device: Device) {
@@ -117,7 +130,8 @@ impl LayerRecord {
     /// Reads a record that [`LayerRecord::to_json`] made.
     pub fn from_json(json: &[u8]) -> Result<Self> {
         let record: Self = serde_json::from_slice(json).map_err(|error| invalid(&error))?;
-        if record.version != Self::VERSION {
+        let version = if record.alone_refused.is_some() { Self::ALONE_REFUSED } else { Self::VERSION };
+        if record.version != version {
             return Err(Error::Unsupported { what: format!("a layer record of version {}", record.version) });
         }
         Ok(record)

@@ -239,7 +239,10 @@ impl TreeWriter {
             if is_marker_name(name) {
                 // A link's target; entries do not have such names, and the tree holds none but markers.
                 return match absent {
-                    Absent::Make => Err(Error::refused(path, "a link leads to a name that only markers have")),
+                    Absent::Make => {
+                        self.unsure.set(true);
+                        Err(Error::refused(path, "a link leads to a name that only markers have"))
+                    }
                     Absent::Stop | Absent::Mark => Ok(Found::Nothing),
                 };
             }

@@ -148,6 +148,7 @@ impl TreeWriter {
     /// The error of a path on which there are too many links. When merging, the layer itself may have replaced one of
     /// them before it went there.
     pub(super) fn endless(&self, path: &[u8]) -> Error {
+        self.unsure.set(true);
         match self.strict {
             Some(_) => ambiguous(path),
             None => Error::Limit {

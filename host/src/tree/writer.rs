@@ -1,5 +1,6 @@
 //! The tree writer: takes a layer's entries in their order and makes them.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::os::fd::OwnedFd;
@@ -20,7 +21,7 @@ use super::resolve::has_openat2;
 use super::strict::Strict;
 use super::sys::{Explain as _, is_marker_name};
 use super::times::{Budget, Times};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::inherited;
 
 /// Writes layers below one directory.
@@ -73,6 +74,8 @@ pub struct TreeWriter {
     pub(super) visited: u64,
     /// Present when merging.
     pub(super) strict: Option<Strict>,
+    /// Whether the error that is under way is one that lower layers may have a say in.
+    pub(super) unsure: Cell<bool>,
     /// Whether entries have come since the last layer ended.
     dirty: bool,
 }
@@ -124,6 +127,7 @@ impl TreeWriter {
             implied_so_far: 0,
             visited: 0,
             strict: None,
+            unsure: Cell::new(false),
             dirty: false,
             options,
         })
@@ -209,6 +213,35 @@ impl Drop for TreeWriter {
 
 impl Sink for TreeWriter {
     fn put(&mut self, entry: Entry, content: &mut dyn Content) -> Result<()> {
+        let bytes = entry.node.content_bytes();
+        self.unsure.set(false);
+        match self.put_entry(entry, content) {
+            Err(error) if self.may_be_right_above(&error) => {
+                self.record.refuse_alone(&error);
+                super::create::skip(content, bytes)
+            }
+            outcome => outcome,
+        }
+    }
+}
+
+impl TreeWriter {
+    /// Returns true for an error that a link of a lower layer might keep from happening, if it is to be left to applying.
+    fn may_be_right_above(&self, error: &Error) -> bool {
+        let noted = self.unsure.take();
+        self.options.defers && noted && self.implied_so_far > 0 && error.kind() == ErrorKind::Refused
+    }
+
+    /// Handles an error of a link that was left for the layer's end in the same way.
+    pub(super) fn leave_to_applying(&mut self, error: Error) -> Result<()> {
+        if self.options.defers && self.implied_so_far > 0 {
+            self.record.refuse_alone(&error);
+            return Ok(());
+        }
+        Err(error)
+    }
+
+    fn put_entry(&mut self, entry: Entry, content: &mut dyn Content) -> Result<()> {
         let Entry { path, node, metadata } = entry;
         self.admit(&path)?;
         match node {

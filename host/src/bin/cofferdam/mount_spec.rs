@@ -15,7 +15,7 @@ use crate::interrupt;
 use crate::output;
 use crate::policy;
 use crate::pull::{self, FromRegistry};
-use crate::session::{Session, shown};
+use crate::session::Session;
 
 pub(crate) fn run(session: &Session, args: &MountSpecArgs) -> Result<(), Failure> {
     session.allow_loss(&args.lossy);
@@ -53,35 +53,48 @@ pub(crate) fn run(session: &Session, args: &MountSpecArgs) -> Result<(), Failure
     let left_out = spec.left_out();
     output::left_out(&left_out);
     let lower: Vec<_> = spec.lower_dirs().map(|path| cofferdam::ambient::absolute(&path)).collect::<Result<_, _>>()?;
+    let lower = lower.iter().map(|path| text(path)).collect::<Result<Vec<_>, _>>()?;
+    let names: Vec<_> = spec.names().collect();
     output::json(&json!({
         "schema": "cofferdam/mount-spec/v1",
         "image": image,
         "type": "overlay",
         "left_out": left_out,
-        "lower": lower.iter().map(|path| shown(path)).collect::<Vec<_>>(),
-        "options": format!("lowerdir={}", lower.iter().map(|path| escaped(path)).collect::<Result<Vec<_>, _>>()?.join(":")),
+        "lower": lower,
+        "chdir": text(&cofferdam::ambient::absolute(&spec.chdir())?)?,
+        "names": names,
+        "options": options_of(&lower, &names),
     }))
 }
 
-/// A path as overlayfs wants it in its options.
-fn escaped(path: &Path) -> Result<String, Failure> {
-    let text = std::str::from_utf8(path.as_os_str().as_bytes())
-        .map_err(|_| usage("the path of the store is not UTF-8: it cannot be shown as JSON", None))?;
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        if matches!(character, ':' | ',' | '\\') {
-            escaped.push('\\');
-        }
-        escaped.push(character);
-    }
-    Ok(escaped)
+/// The options of a mount from the directory `chdir`: with whole paths, for whoever mounts from elsewhere, as long as each way of
+/// mounting takes them; else with the short names.
+fn options_of(lower: &[&str], names: &[String]) -> String {
+    /// A value of `fsconfig(2)`, which `mount(8)` uses too.
+    const VALUE: usize = 255;
+    let paths = lower.join(":");
+    let is_plain = !lower.iter().any(|path| path.contains([':', ',', '\\', '"', '\n']));
+    let value = if is_plain && paths.len() <= VALUE { paths } else { names.join(":") };
+    format!("lowerdir={value}")
+}
+
+/// A path as JSON can show it.
+fn text(path: &Path) -> Result<&str, Failure> {
+    std::str::from_utf8(path.as_os_str().as_bytes())
+        .map_err(|_| usage("the path of the store is not UTF-8: it cannot be shown as JSON", None))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::options_of;
+
     #[test]
-    fn what_ends_a_path_is_escaped() {
-        let path = std::path::Path::new(r"/a:b,c\d");
-        assert_eq!(super::escaped(path).ok().as_deref(), Some(r"/a\:b\,c\\d"));
+    fn whole_paths_are_given_only_where_every_mount_takes_them() {
+        let names = ["0".to_owned(), "1".to_owned()];
+        let (short, long) = ("/store/a", "/".repeat(250));
+        assert_eq!(options_of(&[short, "/store/b"], &names), "lowerdir=/store/a:/store/b");
+        for other in [&*long, "/a:b", "/a,b", r"/a\b"] {
+            assert_eq!(options_of(&[short, other], &names), "lowerdir=0:1", "{other}");
+        }
     }
 }

@@ -119,7 +119,7 @@ pub(crate) fn merge(lab: &Lab, dest: &Path, options: &WriterOptions, layers: &[&
     let mut kept = Vec::new();
     for (index, layer) in layers.iter().enumerate() {
         let tree = lab.beside(&format!("layer{index}"));
-        let preserve = WriterOptions { mode: Mode::Preserve, ..options.clone() };
+        let preserve = WriterOptions { mode: Mode::Preserve, defers: true, ..options.clone() };
         let record = write(&tree, preserve, &[layer])?.remove(0);
         kept.push((open(&tree), LayerRecord::from_json(&record.to_json()?)?));
     }

@@ -257,7 +257,7 @@ fn applying_and_merging_agree() {
         state ^= state << 17;
         usize::try_from(state % count as u64).unwrap()
     };
-    let (mut compared, mut refused, mut ambiguous, mut stricter) = (0, 0, 0, 0);
+    let (mut compared, mut refused, mut ambiguous) = (0, 0, 0);
     for round in 0..500 {
         let mut layers = Vec::new();
         for _ in 0..2 + pick(2) {
@@ -293,16 +293,11 @@ fn applying_and_merging_agree() {
                 refused += 1;
                 assert_eq!(error.kind(), ErrorKind::Refused, "{what} {error}");
             }
-            // A layer may make no sense alone, where a lower layer's link leads around the trouble.
-            (Ok(_), Err(error)) if error.kind() == ErrorKind::Refused && layers.join(",").contains("S ") => {
-                stricter += 1;
-            }
             (Ok(_), Err(_)) => panic!("only applying worked: {what}"),
             (Err(error), Ok(())) => panic!("only merging worked: {what} {error}"),
         }
     }
-    let counts =
-        format!("{compared} compared, {refused} refused, {ambiguous} ambiguous, {stricter} refused when alone");
+    let counts = format!("{compared} compared, {refused} refused, {ambiguous} ambiguous");
     eprintln!("{counts}");
-    assert!(compared > 150 && refused > 50 && ambiguous < compared / 2 && stricter < compared / 20, "{counts}");
+    assert!(compared > 150 && refused > 50 && ambiguous < compared / 2, "{counts}");
 }
