@@ -97,7 +97,7 @@ fn what_is_printed_can_be_mounted_for_any_number_of_layers() -> Result<()> {
         check(&Mounted::by_mount(&spec, at.clone()).with_context(|| format!("{count} layers by mount(2)"))?)?;
         match Mounted::by_fsconfig(&spec, at).with_context(|| format!("{count} layers by fsconfig(2)"))? {
             Some(mounted) => check(&mounted)?,
-            None => cofferdam_tests::require::skip("this kernel has no `lowerdir+`"),
+            None => require::skip("this kernel has no `lowerdir+`"),
         }
         // Known by now, and the same.
         ensure!(spec == cofferdam.ok(["mount-spec", &layout.source(&tag)])?.json()?, "{count}: another answer");

@@ -255,7 +255,9 @@ impl Making<'_> {
     fn root(&self, index: usize, form: Form) -> Result<Tree> {
         if form == Form::PlainRoot {
             let name = LayerDescriptor::of(plain_root_name());
-            return self.made.ensure_with(&name, None, &self.watch(), |staged| derived(staged, None, &LeftOut::default()));
+            return self
+                .made
+                .ensure_with(&name, None, &self.watch(), |staged| derived(staged, None, &LeftOut::default()));
         }
         let tree = self.layers.get(index).ok_or(Error::Interrupted)?;
         let name = LayerDescriptor::of(root_name(self.descriptor(index)?));
