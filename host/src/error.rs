@@ -210,6 +210,18 @@ pub enum Error {
         /// What happened.
         reason: String,
     },
+    /// A directory or file of the store is another user's, or others may write to it.
+    #[error("cannot trust `{path}`: {}", distrust(*owner, *mode, *user))]
+    Untrusted {
+        /// The path, escaped.
+        path: String,
+        /// The owner's user id.
+        owner: u32,
+        /// The permissions, without the type of the file.
+        mode: u32,
+        /// The effective user id of this process.
+        user: u32,
+    },
     /// There is not enough room for what is about to be fetched.
     #[error("{what} needs {needed} bytes, and {path} has room for {available}")]
     NoSpace {
@@ -319,6 +331,7 @@ impl Error {
             | Self::Guest { .. }
             | Self::Denied { .. }
             | Self::StoreFeature { .. }
+            | Self::Untrusted { .. }
             | Self::Unsupported { .. } => ErrorKind::Refused,
             Self::InvalidReference { .. } | Self::Usage { .. } => ErrorKind::Usage,
             Self::NotFound { .. } => ErrorKind::NotFound,
@@ -346,6 +359,11 @@ impl Error {
             Self::CannotHold { name, .. } => {
                 Some(format!("use a file system and a user that can hold it, or allow losing it with --lossy {name}"))
             }
+            Self::Untrusted { path, owner, user, .. } => Some(if matches!(*owner, 0) || owner == user {
+                format!("choose another directory, or, if all who could write to it are trusted: chmod go-w {path}")
+            } else {
+                format!("run as user {owner}, or choose a directory that is this user's own")
+            }),
             Self::Limit { what, .. } => Some(match Limits::meant(what) {
                 Some((limit, _)) => raise(limit.name),
                 None => "this limit cannot be raised".into(),
@@ -376,6 +394,12 @@ impl Error {
             _ => None,
         }
     }
+}
+
+/// The reason why a file or directory of this owner and mode is not trusted.
+fn distrust(owner: u32, mode: u32, user: u32) -> String {
+    let reason = if matches!(owner, 0) || owner == user { "others may write to it" } else { "it is another user's" };
+    format!("{reason} (owner {owner}, mode {mode:04o}; this process is user {user})")
 }
 
 const ROOM: &str = "free some space (`cofferdam gc` frees what no image needs), then try again";

@@ -49,7 +49,7 @@ pub(super) fn keys(storage: &ImageStorage) -> Result<Vec<String>> {
 pub(super) fn open(storage: &ImageStorage, key: &str) -> Result<Trees> {
     let local = &storage.rooms().local;
     loop {
-        let bundle = layout::private_dir(local, key)?;
+        let bundle = layout::closed_dir(local, key)?;
         let held = bundle.try_clone().map_err(|e| Error::io("hold", key.as_bytes(), e))?.into_std_file();
         // Where the file system has no such locks, its trees have theirs.
         let _ = rustix::io::retry_on_intr(|| rustix::fs::flock(&held, FlockOperation::LockShared));
@@ -110,7 +110,7 @@ pub(super) fn remove_empty(storage: &ImageStorage, key: &str) -> Result<()> {
 fn trees(storage: &ImageStorage, key: &str, bundle: &Dir) -> Result<Trees> {
     Ok(Trees::new(
         storage.images_dir().join("local").join(key).join("extracted"),
-        Arc::new(layout::private_dir(bundle, "extracted")?),
+        Arc::new(layout::closed_dir(bundle, "extracted")?),
         Arc::new(layout::private_dir(bundle, "records")?),
         storage.locks().clone(),
         format!("local-{key}"),

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::inherited;
 use crate::store::names::{self, Staging};
 use crate::store::trace::step;
+use crate::store::trust;
 
 /// Bytes that are read at a time when a file is hashed.
 const CHUNK: usize = 256 << 10;
@@ -35,13 +36,28 @@ pub(super) fn open(dir: &Dir, name: &str) -> Result<Option<File>> {
 /// Reads a whole small file; nothing if there is none, and an error if it is larger than `limit` bytes.
 pub(super) fn read(dir: &Dir, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
     let Some(file) = open(dir, name)? else { return Ok(None) };
+    read_open(file, name, limit).map(Some)
+}
+
+fn read_open(file: File, name: &str, limit: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let failed = |e| Error::io("read", name.as_bytes(), e);
     file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > limit {
         return Err(Error::Limit { subject: format!("`{name}`"), what: "bytes in a file of this kind", limit });
     }
-    Ok(Some(bytes))
+    Ok(bytes)
+}
+
+/// As [`read`], for a file whose word is taken: one that another user owns, or that others may write to, is refused.
+///
+/// # Errors
+///
+/// [`Error::Untrusted`].
+pub(super) fn read_trusted(dir: &Dir, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+    let Some(file) = open(dir, name)? else { return Ok(None) };
+    trust::ensure(&file, name.as_bytes())?;
+    read_open(file, name, limit).map(Some)
 }
 
 /// The digest and the size of a file's bytes from where it stands, in constant memory.

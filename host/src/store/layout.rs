@@ -9,8 +9,9 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::digest::Digest;
-use crate::error::{Error, Result};
+use crate::error::{Error, Escaped, Result};
 use crate::inherited;
+use crate::store::trust;
 
 /// The last component of a path that was asked for with text that is no digest. Nothing is ever made under this name.
 const NO_DIGEST: &str = "invalid-digest";
@@ -107,6 +108,9 @@ pub(super) const ROOMS: [&str; 12] = [
     super::scratch::ROOM,
 ];
 
+/// The directories that each store has.
+pub(super) const NEEDED: [&str; 8] = ["manifests", "configs", "layers", "extracted", FIRST, "refs", "locks", "local"];
+
 /// The store's directories, opened once.
 #[derive(Debug)]
 pub(super) struct Rooms {
@@ -123,13 +127,28 @@ pub(super) struct Rooms {
 
 impl Rooms {
     /// Opens the directories below `root`, making those that are missing and closing them to others.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Untrusted`] for one that another user owns or that others may write to.
     pub(super) fn open(root: Arc<Dir>) -> Result<Self> {
         Self::of(&root, |name| private_dir(&root, name))
     }
 
+    /// As [`Rooms::open`], for a store that is being made of another program's directory. That program may have left its own directories
+    /// writable for a group: nothing in them is believed before it was verified.
+    pub(super) fn take_over(root: Arc<Dir>) -> Result<Self> {
+        let theirs = |name: &str| ["manifests", "configs", "layers", "extracted", "local"].contains(&name);
+        Self::of(&root, |name| if theirs(name) { closed_dir(&root, name) } else { private_dir(&root, name) })
+    }
+
     /// Opens the directories below `root` if all of them are there. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Untrusted`], as [`Rooms::open`].
     pub(super) fn look(root: Arc<Dir>) -> Result<Option<Self>> {
-        let room = |name: &str| open_dir(&root, name).map_err(|e| Error::io("open the directory", name.as_bytes(), e));
+        let room = |name: &str| trusted_dir(&root, name);
         match Self::of(&root, room) {
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
             rooms => rooms.map(Some),
@@ -137,6 +156,14 @@ impl Rooms {
     }
 
     fn of(root: &Arc<Dir>, room: impl Fn(&str) -> Result<Dir>) -> Result<Self> {
+        // Those that are made when they are first needed are judged too, where they are there.
+        for name in ROOMS {
+            if !NEEDED.contains(&name)
+                && let Err(error @ Error::Untrusted { .. }) = trusted_dir(root, name)
+            {
+                return Err(error);
+            }
+        }
         let room = |name: &str| room(name).map(Arc::new);
         Ok(Self {
             records: room(FIRST)?,
@@ -164,7 +191,21 @@ impl Rooms {
 /// Opens the directory `name`, made if it is missing, for its owner alone whatever the umask (CVE-2021-41091,
 /// CVE-2024-25621). A link in its place is refused. One that another process collects before it is open, since it is empty, is made
 /// again.
+///
+/// # Errors
+///
+/// [`Error::Untrusted`] for one that another user owns or that others may write to.
 pub(super) fn private_dir(parent: &Dir, name: &str) -> Result<Dir> {
+    made_dir(parent, name, |dir| trust::ensure(dir, name.as_bytes()))
+}
+
+/// As [`private_dir`], for a directory in which nothing is believed before it was verified: what others could write there so far does no
+/// harm.
+pub(super) fn closed_dir(parent: &Dir, name: &str) -> Result<Dir> {
+    made_dir(parent, name, |dir| trust::ensure_owner(dir, name.as_bytes()))
+}
+
+fn made_dir(parent: &Dir, name: &str, judge: impl Fn(&Dir) -> Result<()>) -> Result<Dir> {
     loop {
         match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
             // What will be in it is to outlive a power cut, so must its name.
@@ -179,11 +220,23 @@ pub(super) fn private_dir(parent: &Dir, name: &str) -> Result<Dir> {
             Err(Errno::NOENT) => {}
             Err(error) => return Err(Error::io("open the directory", name.as_bytes(), error)),
             Ok(dir) => {
+                judge(&dir)?;
                 close_to_others(&dir, name)?;
                 return Ok(dir);
             }
         }
     }
+}
+
+/// Opens a directory of the store that is there already. Changes nothing.
+///
+/// # Errors
+///
+/// [`Error::Untrusted`] for one that another user owns or that others may write to.
+pub(super) fn trusted_dir(parent: &Dir, name: &str) -> Result<Dir> {
+    let dir = open_dir(parent, name).map_err(|e| Error::io("open the directory", name.as_bytes(), e))?;
+    trust::ensure(&dir, name.as_bytes())?;
+    Ok(dir)
 }
 
 /// Takes the permissions of group and others away from a directory, and what it would hand on to what is made inside.
@@ -195,6 +248,22 @@ pub(super) fn close_to_others(dir: &Dir, name: &str) -> Result<()> {
         return Ok(());
     }
     rustix::fs::fchmod(dir, Mode::from_raw_mode(mode & 0o7000 | 0o700)).map_err(failed)
+}
+
+/// An error about a directory of the store, with the store's path `shown` before it.
+pub(super) fn within(error: Error, shown: &[u8]) -> Error {
+    match error {
+        Error::Untrusted { path, owner, mode, user } => {
+            Error::Untrusted { path: format!("{}/{path}", Escaped(shown)), owner, mode, user }
+        }
+        other => other,
+    }
+}
+
+/// Whether a directory holds nothing.
+pub(super) fn is_empty(dir: &Dir) -> Result<bool> {
+    let failed = |e| Error::io("list", b"the store", e);
+    Ok(dir.entries().map_err(failed)?.next().transpose().map_err(failed)?.is_none())
 }
 
 /// Opens a directory for listing and syncing; a link is not followed.

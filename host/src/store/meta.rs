@@ -82,7 +82,7 @@ pub(super) fn format(root: &Dir, shown: &[u8], newest: u32) -> Result<Option<u32
 }
 
 fn parse(root: &Dir, shown: &[u8], newest: u32) -> Result<Option<Meta>> {
-    let text = match file::read(root, NAME, LIMIT) {
+    let text = match file::read_trusted(root, NAME, LIMIT) {
         Ok(Some(text)) => text,
         Ok(None) if !is_there(root) => return Ok(None),
         Ok(None) => return Err(corrupt(shown, &"it is not a regular file")),
@@ -97,7 +97,8 @@ fn parse(root: &Dir, shown: &[u8], newest: u32) -> Result<Option<Meta>> {
     Ok(Some(meta))
 }
 
-fn is_there(root: &Dir) -> bool {
+/// Whether there is a `meta.json`, whatever it says.
+pub(super) fn is_there(root: &Dir) -> bool {
     rustix::fs::statat(root, NAME, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_ok()
 }
 

@@ -88,6 +88,7 @@ mod tests;
 mod trace;
 mod tree_list;
 mod trees;
+mod trust;
 mod unpacker;
 mod usage;
 mod withdraw;

@@ -78,10 +78,9 @@ pub struct Plugins {
 impl ImageStorage {
     /// The plugins that were added to this store.
     pub fn plugins(&self) -> Result<Plugins> {
-        let dir = match layout::open_dir(&self.rooms().root, ROOM) {
-            Ok(dir) => Some(Arc::new(dir)),
-            Err(Errno::NOENT) => None,
-            Err(error) => return Err(Error::io("open the directory", ROOM.as_bytes(), error)),
+        let dir = match layout::trusted_dir(&self.rooms().root, ROOM) {
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
+            dir => Some(Arc::new(dir?)),
         };
         Ok(Plugins { dir, storage: self.clone() })
     }
@@ -262,7 +261,7 @@ impl Plugins {
             hint: format!("add the plugin again, or remove it: cofferdam plugin rm {name}"),
         };
         let file = note_name(name);
-        let text = match file::read(dir, &file, LIMIT) {
+        let text = match file::read_trusted(dir, &file, LIMIT) {
             Ok(Some(text)) => text,
             Ok(None) => match rustix::fs::statat(&**dir, &file, AtFlags::SYMLINK_NOFOLLOW) {
                 Err(Errno::NOENT) => return Ok(None),

@@ -78,7 +78,7 @@ impl Refs {
         if rustix::fs::statat(&*self.0, &name, AtFlags::SYMLINK_NOFOLLOW).is_err_and(|error| error == Errno::NOENT) {
             return Ok(None);
         }
-        match file::read(&self.0, &name, LIMIT) {
+        match file::read_trusted(&self.0, &name, LIMIT) {
             Ok(Some(text)) if is_blank(&text) => Ok(None),
             _ => self.read(&name).map(Some),
         }
@@ -86,7 +86,7 @@ impl Refs {
 
     /// What the file of this name holds.
     pub(super) fn read(&self, name: &str) -> Result<ImageRef> {
-        match file::read(&self.0, name, LIMIT) {
+        match file::read_trusted(&self.0, name, LIMIT) {
             Ok(Some(text)) => parse(name, &text),
             Ok(None) => Err(damaged(name, "it is not a regular file".into())),
             Err(Error::Limit { .. }) => Err(damaged(name, "it is too large".into())),
@@ -101,7 +101,7 @@ impl Refs {
         }
         let Some(aside) = file::set_aside(&self.0, name)? else { return Ok(None) };
         // Somebody may have published it since it was read.
-        if let Ok(Some(text)) = file::read(&self.0, &aside, LIMIT)
+        if let Ok(Some(text)) = file::read_trusted(&self.0, &aside, LIMIT)
             && parse(name, &text).is_ok()
         {
             file::publish_new(&self.0, &aside, name)?;
@@ -150,7 +150,7 @@ impl Refs {
             if name.strip_suffix(".json").is_none() {
                 continue;
             }
-            let text = match file::read(&self.0, &name, LIMIT) {
+            let text = match file::read_trusted(&self.0, &name, LIMIT) {
                 Ok(Some(text)) if is_blank(&text) => {
                     tracing::warn!(name, "a reference is empty, as a power cut leaves it");
                     listing.blank.push(name);

@@ -20,7 +20,7 @@ use crate::store::stage::{Claim, Draft, Expected, Staged};
 use crate::store::tree_list::Background;
 use crate::store::trees::Trees;
 use crate::store::unpacker::LayerUnpacker;
-use crate::store::{StagedDownload, file, migrate};
+use crate::store::{StagedDownload, file, migrate, trust};
 
 /// An image store in a directory. Cheap to clone; may be used by many threads, and by many processes at once.
 #[derive(Clone)]
@@ -77,20 +77,29 @@ impl ImageStorage {
         let (root, new) = ambient::create_private_dir(&path)?;
         let root = Arc::new(root);
         let shown = path.as_os_str().as_bytes();
+        // Before anything is read: what another user wrote there decides nothing.
+        trust::ensure_owner(&root, shown)?;
+        let unfinished = !meta::is_there(&root) && root.is_dir("layers") && root.is_dir("manifests");
+        // A directory that holds nothing, or another program's images, is closed to others below.
+        if !(new || unfinished || layout::is_empty(&root)?) {
+            trust::ensure(&root, shown)?;
+        }
         // Before anything is touched: a later version's store is not ours to change.
         meta::read(&root, shown)?;
         let known = meta::format(&root, shown, migrate::CURRENT)?;
-        let unfinished = known.is_none() && root.is_dir("layers") && root.is_dir("manifests");
         // What is ours alone is made first: where it is, a store of ours is being made, or was left half made.
         let adopted = unfinished && !root.is_dir(layout::FIRST);
         // Never for a directory that merely holds the store: that may be anything, `/` included.
-        if new || unfinished {
-            layout::close_to_others(&root, &Escaped(shown).to_string())?;
+        let distrust = trust::ensure(&root, shown).err();
+        if new || unfinished || distrust.is_some() {
+            let closed = layout::close_to_others(&root, &Escaped(shown).to_string());
+            closed.map_err(|error| distrust.unwrap_or(error))?;
         }
         if adopted {
             migrate::adopt(&root)?;
         }
-        let rooms = Rooms::open(root)?;
+        let rooms = if unfinished { Rooms::take_over(root) } else { Rooms::open(root) };
+        let rooms = rooms.map_err(|error| layout::within(error, shown))?;
         // Last: who finds it finds a store that is whole, and closed to others.
         let access = match known {
             Some(migrate::CURRENT) => meta::read(&rooms.root, shown)?.ok_or_else(|| meta::not_there(shown))?,
@@ -118,8 +127,12 @@ impl ImageStorage {
             held => held.and_then(|_| ambient::open_dir(&path))?,
         };
         let root = Arc::new(root);
+        if !meta::is_there(&root) {
+            return Err(absent());
+        }
+        trust::ensure(&root, shown)?;
         let access = meta::read(&root, shown)?.ok_or_else(absent)?;
-        let rooms = Rooms::look(root)?.ok_or_else(absent)?;
+        let rooms = Rooms::look(root).map_err(|error| layout::within(error, shown))?.ok_or_else(absent)?;
         Ok(Self::of(path, rooms, access, limits, unpacker))
     }
 

@@ -1,5 +1,6 @@
 //! From error to exit code: the one place where kinds, hints and codes meet.
 
+use std::fmt;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
@@ -20,6 +21,25 @@ pub(crate) enum Failure {
     Library(Error),
     /// Standard output went away: whoever read it has seen enough.
     BrokenPipe,
+}
+
+impl Failure {
+    /// The class of the library's error.
+    pub(crate) fn kind(&self) -> Option<ErrorKind> {
+        match self {
+            Self::Library(error) => Some(error.kind()),
+            Self::BrokenPipe => None,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Library(error) => f.write_str(&sentence(error)),
+            Self::BrokenPipe => f.write_str("standard output was closed"),
+        }
+    }
 }
 
 impl From<Error> for Failure {

@@ -13,7 +13,7 @@ use cofferdam::sandbox::{Sandbox, SandboxOptions};
 use cofferdam::store::{ImageStorage, LayerDescriptor, LayerUnpacker, Unpacked, Watch};
 use cofferdam::tree::Lossy;
 use cofferdam::unpack::{Extensions, Layer, Unpacker};
-use cofferdam::{Error, Limits, Progress, ambient};
+use cofferdam::{Error, ErrorKind, Limits, Progress, ambient};
 use tracing_subscriber::EnvFilter;
 
 use crate::args::{AskArgs, Global, LossyArgs};
@@ -162,7 +162,15 @@ impl Session {
     /// The guests, with the decoders and extractors of the store, if there is one.
     pub(crate) fn unpacker_of_layers(&self) -> Result<Unpacker, Failure> {
         let unpacker = self.unpacker()?;
-        let Ok(storage) = self.look() else { return Ok(unpacker) };
+        let storage = match self.look() {
+            Ok(storage) => storage,
+            Err(failure) => {
+                if failure.kind() == Some(ErrorKind::Refused) {
+                    tracing::warn!("the plugins of the store are not used: {failure}");
+                }
+                return Ok(unpacker);
+            }
+        };
         let readers = Extensions::of_store(&storage.plugins()?, unpacker.sandbox())?;
         Ok(unpacker.with_extensions(readers))
     }

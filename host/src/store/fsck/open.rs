@@ -13,10 +13,8 @@ use crate::store::file;
 use crate::store::layout::{self, Rooms};
 use crate::store::meta::{self, Access};
 use crate::store::storage::ImageStorage;
+use crate::store::trust;
 use crate::store::unpacker::LayerUnpacker;
-
-/// The directories that each store has.
-const ROOMS: [&str; 8] = ["manifests", "configs", "layers", "extracted", "records", "refs", "locks", "local"];
 
 impl ImageStorage {
     /// Checks the store at `images_dir`, as [`ImageStorage::fsck`], without opening it for use before: what the dead left is still
@@ -38,6 +36,10 @@ impl ImageStorage {
             Err(Error::NotFound { .. }) => return Err(no_store(&path)),
             _ => Arc::new(ambient::open_dir(&path)?),
         };
+        if !meta::is_there(&root) {
+            return Err(no_store(&path));
+        }
+        trust::ensure(&root, shown)?;
         let mut findings = Vec::new();
         let access = match meta::read(&root, shown) {
             Ok(Some(access)) => access,
@@ -49,7 +51,7 @@ impl ImageStorage {
             }
             Err(error) => return Err(error),
         };
-        for room in ROOMS.into_iter().filter(|room| !root.is_dir(room)) {
+        for room in layout::NEEDED.into_iter().filter(|room| !root.is_dir(room)) {
             // Empty, it is as good as absent.
             let mut finding =
                 Finding::new(Part::Room, Problem::Missing, room, "a directory of the store is gone").at(room);

@@ -12,6 +12,7 @@ mod images;
 mod plugins;
 mod reports;
 mod trees;
+mod trust;
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
