@@ -318,6 +318,11 @@ impl Error {
         }
     }
 
+    /// Whether the caller gave up, whatever was being done then.
+    pub fn is_interrupted(&self) -> bool {
+        matches!(self.root(), Self::Interrupted)
+    }
+
     /// The error's class.
     pub fn kind(&self) -> ErrorKind {
         match self.root() {

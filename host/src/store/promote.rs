@@ -16,7 +16,7 @@ use crate::store::bundle;
 use crate::store::file;
 use crate::store::storage::ImageStorage;
 use crate::store::trace::step;
-use crate::store::tree_list::list_name;
+use crate::store::tree_list::{INTERRUPTIONS, list_name};
 use crate::store::trees::Trees;
 use crate::threads;
 use crate::tree::Lossy;
@@ -37,7 +37,7 @@ impl Trees {
     /// Lists what is in the trees of this boot, syncs the file system once and notes in their records that they outlive a power
     /// cut. To be called outside of all locks. Reads each file of a tree that has no list yet. Returns how many trees were promoted.
     pub fn promote(&self) -> Result<usize> {
-        self.list_older(Duration::ZERO, &Cancel::new())?;
+        self.list_older(Duration::ZERO, u32::MAX, &Cancel::new())?;
         self.promote_older(Duration::ZERO)
     }
 
@@ -139,7 +139,10 @@ impl ImageStorage {
         let overlay = self.overlay_trees_made().unwrap_or_default();
         let mut todo = Vec::new();
         for trees in [self.trees().clone()].into_iter().chain(overlay).chain(local) {
-            match trees.unsynced(AGE).and_then(|old| Ok(old.is_empty() && trees.unlisted(AGE)?.is_empty())) {
+            match trees
+                .unsynced(AGE)
+                .and_then(|old| Ok(old.is_empty() && trees.unlisted(AGE, INTERRUPTIONS)?.is_empty()))
+            {
                 Ok(true) => {}
                 // The others at another opening: each takes descriptors.
                 Ok(false) if todo.len() == AT_ONCE => break,

@@ -68,6 +68,9 @@ pub struct TreeRecord {
     /// The list of all that is in the tree, once there is one. A version that knows no lists ignores it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) list: Option<FilePart>,
+    /// How often the making of a list was interrupted.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) interruptions: u32,
     /// Identity of the plugin that decoded or read the layer. Nothing for the first-party guests, whose rules have the version
     /// `layer_version`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -96,6 +99,11 @@ struct LayerPart {
 pub(super) enum OwnersIn {
     Inodes,
     Attributes,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// Hash and size of a file beside the record.
@@ -160,6 +168,7 @@ impl TreeRecord {
             directory,
             layer: FilePart { digest: Digest::of(&unpacked.record), bytes: unpacked.record.len() as u64 },
             list: None,
+            interruptions: 0,
             reader: unpacked.reader.clone(),
             owners: None,
             reports: None,

@@ -21,6 +21,10 @@ use crate::store::promote;
 use crate::store::record::{FilePart, TreeRecord};
 use crate::store::trees::Trees;
 
+/// How often the listing of a tree is begun in the background. Processes that end sooner than a large tree is listed would
+/// read it again and again for nothing; after that, its list is left to a check of the store, or to [`Trees::promote`].
+pub(super) const INTERRUPTIONS: u32 = 3;
+
 /// How the names of lists end.
 pub(super) const SUFFIX: &str = ".mtree";
 
@@ -40,8 +44,12 @@ impl Background {
     pub(super) fn list(&self, trees: &Trees, age: Duration) {
         let _busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = rustix::process::nice(19);
-        if let Err(error) = trees.list_older(age, &self.cancel) {
-            tracing::debug!(%error, "cannot list trees");
+        match trees.list_older(age, INTERRUPTIONS, &self.cancel) {
+            Ok(_) => {}
+            Err(error) if error.is_interrupted() => {
+                tracing::debug!("trees are left without a list: the store is closed");
+            }
+            Err(error) => tracing::debug!(%error, "cannot list trees"),
         }
     }
 
@@ -54,27 +62,42 @@ impl Background {
 
 impl Trees {
     /// Lists the trees that were made that long ago, during this boot, and have no list yet. One that cannot be listed stays
-    /// without. Returns how many were listed.
-    pub(super) fn list_older(&self, age: Duration, cancel: &Cancel) -> Result<usize> {
+    /// without, and so does one whose listing was interrupted `interruptions` times. Returns how many were listed.
+    pub(super) fn list_older(&self, age: Duration, interruptions: u32, cancel: &Cancel) -> Result<usize> {
         self.0.access.writable()?;
         let mut listed = 0;
-        for digest in self.unlisted(age)? {
+        for digest in self.unlisted(age, interruptions)? {
             match self.list(&digest, cancel) {
                 Ok(done) => listed += usize::from(done),
-                Err(Error::Interrupted) => return Err(Error::Interrupted),
+                Err(error) if error.is_interrupted() => {
+                    self.note_interruption(&digest)?;
+                    return Err(error);
+                }
                 Err(error) => tracing::warn!(%digest, %error, "a tree cannot be listed"),
             }
         }
         Ok(listed)
     }
 
-    /// The trees of this boot without a list that were written that long ago.
-    pub(super) fn unlisted(&self, age: Duration) -> Result<Vec<Digest>> {
+    /// Notes that the listing of a tree was interrupted. Where that cannot be noted, it is not.
+    fn note_interruption(&self, digest: &Digest) -> Result<()> {
+        let Some(_lock) = self.0.locks.try_acquire(&self.lock_name(digest))? else { return Ok(()) };
+        let Some((_, mut record)) = self.vouched(digest)?.filter(|(_, record)| record.list.is_none()) else {
+            return Ok(());
+        };
+        record.interruptions = record.interruptions.saturating_add(1);
+        self.write_record(&record)
+    }
+
+    /// The trees of this boot without a list that were written that long ago, and whose listing was interrupted fewer than
+    /// `interruptions` times.
+    pub(super) fn unlisted(&self, age: Duration, interruptions: u32) -> Result<Vec<Digest>> {
         let now = promote::seconds();
         let mut found = Vec::new();
         for digest in self.recorded()? {
             if let Some((_, record)) = self.vouched(&digest)?
                 && record.list.is_none()
+                && record.interruptions < interruptions
                 && record.boot_id.is_some()
                 && record.boot_id == self.0.boot_id
                 && now.abs_diff(record.written_at) >= age.as_secs()
@@ -89,7 +112,7 @@ impl Trees {
     pub(super) fn list_now(&self, digest: &Digest, cancel: &Cancel) -> Result<()> {
         match self.list(digest, cancel) {
             Ok(_) => Ok(()),
-            Err(Error::Interrupted) => Err(Error::Interrupted),
+            Err(error) if error.is_interrupted() => Err(error),
             Err(error) => {
                 tracing::warn!(%digest, %error, "a tree cannot be listed");
                 Ok(())
@@ -197,5 +220,33 @@ impl Write for Hashed {
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests arrange the world by path")]
+mod tests {
+    use super::*;
+    use crate::store::tests::Fixture;
+
+    /// An interruption within a file comes with the file's name. It is no failure, and it is not begun again for ever.
+    #[test]
+    fn a_listing_that_is_interrupted_again_and_again_is_left_to_others() {
+        let fixture = Fixture::new();
+        let layer = fixture.add_layer(b"content");
+        let path = fixture.storage.layer_tarball_path(&layer.digest.to_string());
+        fixture.storage.extract_layer(&layer.digest.to_string(), &path).unwrap();
+        let trees = fixture.storage.trees();
+        let cancel = Cancel::new();
+        cancel.cancel();
+        for _ in 0..INTERRUPTIONS {
+            assert_eq!(trees.unlisted(Duration::ZERO, INTERRUPTIONS).unwrap(), std::slice::from_ref(&layer.digest));
+            let error = trees.list_older(Duration::ZERO, INTERRUPTIONS, &cancel).unwrap_err();
+            assert!(error.is_interrupted(), "{error}");
+        }
+        assert_eq!(trees.list_older(Duration::ZERO, INTERRUPTIONS, &cancel).unwrap(), 0, "it is begun once more");
+        assert!(trees.list_now(&layer.digest, &cancel).unwrap_err().is_interrupted());
+        assert_eq!(trees.list_older(Duration::ZERO, u32::MAX, &Cancel::new()).unwrap(), 1, "asked for, it is made");
+        assert_eq!(std::fs::read_dir(fixture.path("records")).unwrap().count(), 3);
     }
 }

@@ -179,7 +179,7 @@ impl Unpacker {
         let decoded = decoded.and_then(|decoded| decoded);
         let entries = match consumed {
             Ok(entries) => entries,
-            Err(Error::Interrupted) => return Err(decoded.err().unwrap_or(Error::Interrupted)),
+            Err(error) if error.is_interrupted() => return Err(decoded.err().unwrap_or(error)),
             Err(error) => return Err(error),
         };
         let decoded = decoded?;

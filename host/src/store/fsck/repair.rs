@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use super::blobs::Judged;
 use super::{Check, Finding, Of, Part, Problem, sentence};
 use crate::digest::Digest;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::store::image::LayerDescriptor;
 use crate::store::layout::BlobKind;
 use crate::store::set_aside::Aside;
@@ -34,7 +34,7 @@ impl Check<'_> {
             match outcome {
                 Ok(Some(outcome)) => finding.settle(outcome),
                 Ok(None) => {}
-                Err(Error::Interrupted) => return Err(Error::Interrupted),
+                Err(error) if error.is_interrupted() => return Err(error),
                 Err(error) => finding.settle(Err(sentence(&error))),
             }
         }
@@ -136,7 +136,7 @@ impl Check<'_> {
                 trees.list_now(digest, &self.options.cancel)?;
                 Ok(Ok("removed, and extracted again".into()))
             }
-            Err(Error::Interrupted) => Err(Error::Interrupted),
+            Err(error) if error.is_interrupted() => Err(error),
             Err(error) => Ok(Err(format!("it was removed, but cannot be extracted again: {}", sentence(&error)))),
         }
     }

@@ -75,7 +75,7 @@ impl Check<'_> {
     pub(super) fn tree_or_why(&self, index: usize, digest: &Digest) -> Result<()> {
         match self.tree(index, digest) {
             Ok(()) => Ok(()),
-            Err(Error::Interrupted) => Err(Error::Interrupted),
+            Err(error) if error.is_interrupted() => Err(error),
             Err(error) => {
                 let at = self.trees.get(index).map_or("", |place| place.path.as_str());
                 let at = format!("{at}/{}", digest.file_stem());
@@ -182,8 +182,8 @@ impl Check<'_> {
         let (shown, cancel) = (self.options.differences, &self.options.cancel);
         let checked = match mtree::check(directory.as_fd(), list, shown, cancel, &|bytes| self.tell(bytes)) {
             Ok(checked) => checked,
-            Err(Error::Interrupted) => return Err(Error::Interrupted),
-            Err(Error::Busy { .. }) => return Ok(true),
+            Err(error) if error.is_interrupted() => return Err(error),
+            Err(error) if matches!(error.root(), Error::Busy { .. }) => return Ok(true),
             Err(error) => {
                 self.find(subject.find(Part::Tree, Problem::Unreadable, sentence(&error)));
                 return Ok(false);
@@ -275,7 +275,7 @@ impl Check<'_> {
         })();
         let staged = match staged {
             Err(error) if is_read_only(&error) => return Ok(Again::Not("the store may only be read".into())),
-            Err(Error::Interrupted) => return Err(Error::Interrupted),
+            Err(error) if error.is_interrupted() => return Err(error),
             Err(error) => return Ok(Again::Not(sentence(&error))),
             Ok(staged) => staged,
         };
@@ -287,7 +287,7 @@ impl Check<'_> {
         let verified = unpacked.and_then(|unpacked| staged.verify(unpacked));
         let staged = match verified {
             Ok(verified) => verified.into_staged(),
-            Err(Error::Interrupted) => return Err(Error::Interrupted),
+            Err(error) if error.is_interrupted() => return Err(error),
             Err(error) => return Ok(Again::Not(format!("its layer cannot be extracted: {}", sentence(&error)))),
         };
         // The time of a root that the layer does not list is that of the extraction.
@@ -298,7 +298,7 @@ impl Check<'_> {
         rustix::fs::futimens(staged.directory(), &times).map_err(failed)?;
         match trees.draft_list(staged.directory(), &self.options.cancel) {
             Ok(draft) => Ok(Again::List(Box::new(draft))),
-            Err(Error::Interrupted) => Err(Error::Interrupted),
+            Err(error) if error.is_interrupted() => Err(error),
             Err(error) => Ok(Again::Not(sentence(&error))),
         }
     }

@@ -128,7 +128,7 @@ impl Checker<'_> {
         }
         let line = match line::describe(found, &mut self.contents, form, self.cancel) {
             Ok(line) => line,
-            Err(error @ (Error::Interrupted | Error::Limit { .. })) => return Err(error),
+            Err(error) if matches!(error.root(), Error::Interrupted | Error::Limit { .. }) => return Err(error),
             // A system that is short of something says nothing about the tree.
             Err(error) if is_passing(&error) => return Err(error),
             Err(error) => {

@@ -29,21 +29,21 @@ use crate::limits::Limits;
 use crate::unpack::InspectorReport;
 
 /// A store in a directory that goes when the test ends.
-struct Fixture {
-    storage: ImageStorage,
+pub(super) struct Fixture {
+    pub(super) storage: ImageStorage,
     unpacker: Arc<Toy>,
     temp: tempfile::TempDir,
 }
 
 impl Fixture {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let temp = tempfile::tempdir().unwrap();
         let unpacker = Arc::new(Toy::default());
         let storage = open(&temp.path().join("images"), &unpacker);
         Self { storage, unpacker, temp }
     }
 
-    fn path(&self, relative: &str) -> std::path::PathBuf {
+    pub(super) fn path(&self, relative: &str) -> std::path::PathBuf {
         self.temp.path().join("images").join(relative)
     }
 
@@ -58,7 +58,7 @@ impl Fixture {
     }
 
     /// Commits a layer in the right way.
-    fn add_layer(&self, bytes: &[u8]) -> LayerDescriptor {
+    pub(super) fn add_layer(&self, bytes: &[u8]) -> LayerDescriptor {
         let digest = Digest::of(bytes);
         let expected = self.storage.expect(BlobKind::Layer, digest.clone(), Some(bytes.len() as u64)).unwrap();
         let dir = self.storage.rooms().blobs(BlobKind::Layer);
