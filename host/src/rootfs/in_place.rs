@@ -1,11 +1,13 @@
 //! A destination that is a mount point: a rename cannot replace it, so it is filled in place, by one at a time.
 //!
+//! A new file system may have a `lost+found`. It is no part of an image: it is taken away meanwhile, and put back unless the image has one.
+//!
 //! A failure leaves it as it was found: empty, with the metadata it had. A process that is killed cannot see to that, and
 //! what it leaves there is not swept: nothing tells it from somebody's files.
 
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use rustix::fs::{FlockOperation, Gid, Mode, Stat, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FlockOperation, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::stage;
@@ -18,6 +20,8 @@ use crate::tree::xattr::{self, Target};
 pub(super) struct InPlace {
     root: OwnedFd,
     before: Before,
+    /// The `lost+found` of a new file system, as it was.
+    lost: Option<Box<Before>>,
     done: bool,
 }
 
@@ -43,12 +47,22 @@ impl InPlace {
             Err(error) => return Err(Error::io("lock", dest, error)),
         }
         // Only now: until it was locked, somebody else may have been at work in it.
-        if !stage::is_empty(&root)? {
+        if !stage::is_fresh(&root)? {
             return Err(stage::taken(dest));
         }
-        let stat = rustix::fs::fstat(&root).map_err(|error| Error::io("look at", dest, error))?;
-        let xattrs = xattr::read_all(Target::Open(root.as_fd()), dest)?;
-        let taken = Self { root, before: Before { stat, xattrs }, done: false };
+        let before = Before::of(&root, dest)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let lost = match rustix::fs::openat(&root, stage::LOST, flags, Mode::empty()) {
+            Ok(lost) => Some(Box::new(Before::of(&lost, stage::LOST)?)),
+            Err(Errno::NOENT) => None,
+            Err(error) => return Err(Error::io("open", stage::LOST, error)),
+        };
+        let taken = Self { root, before, lost, done: false };
+        if taken.lost.is_some() {
+            // Only an empty one goes.
+            rustix::fs::unlinkat(&taken.root, stage::LOST, AtFlags::REMOVEDIR)
+                .map_err(|error| Error::io("take away", stage::LOST, error))?;
+        }
         stage::plain(&taken.root).map_err(|error| Error::io("prepare", dest, error))?;
         Ok(taken)
     }
@@ -61,6 +75,23 @@ impl InPlace {
     pub(super) fn publish(mut self) {
         self.done = true;
     }
+
+    /// Puts the file system's own directory back, unless there is something of its name.
+    pub(super) fn complete(&self) -> Result<()> {
+        let Some(before) = &self.lost else { return Ok(()) };
+        let failed = |error: Errno| Error::io("put back", stage::LOST, error);
+        let root = rustix::fs::fstat(&self.root).map_err(failed)?;
+        match rustix::fs::mkdirat(&self.root, stage::LOST, Mode::RWXU) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => return Ok(()),
+            Err(error) => return Err(failed(error)),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let lost = rustix::fs::openat(&self.root, stage::LOST, flags, Mode::empty()).map_err(failed)?;
+        before.restore(&lost)?;
+        // What the image says of its root stays.
+        rustix::fs::futimens(&self.root, &times_of(&root)).map_err(failed)
+    }
 }
 
 impl Drop for InPlace {
@@ -68,7 +99,7 @@ impl Drop for InPlace {
         if self.done {
             return;
         }
-        if let Err(error) = stage::clear(&self.root) {
+        if let Err(error) = stage::clear(&self.root).and_then(|()| self.complete()) {
             tracing::warn!(%error, "cannot empty the destination again; what is left there has to be removed by hand");
         }
         if let Err(error) = self.before.restore(&self.root) {
@@ -78,6 +109,11 @@ impl Drop for InPlace {
 }
 
 impl Before {
+    fn of(dir: &OwnedFd, shown: &[u8]) -> Result<Self> {
+        let stat = rustix::fs::fstat(dir).map_err(|error| Error::io("look at", shown, error))?;
+        Ok(Self { stat, xattrs: xattr::read_all(Target::Open(dir.as_fd()), shown)? })
+    }
+
     fn restore(&self, root: &OwnedFd) -> Result<()> {
         let failed = |error: Errno| Error::io("restore", b"the destination", error);
         let now = rustix::fs::fstat(root).map_err(failed)?;
@@ -93,20 +129,22 @@ impl Before {
         for Xattr { name, value } in self.xattrs.iter().filter(|before| !xattrs.contains(before)) {
             rustix::fs::fsetxattr(root, name.as_slice(), value, XattrFlags::empty()).map_err(failed)?;
         }
-        let Stat { st_atime, st_atime_nsec, st_mtime, st_mtime_nsec, .. } = self.stat;
-        let stamp = |seconds, nanoseconds: u64| Timespec {
-            tv_sec: seconds,
-            tv_nsec: i64::try_from(nanoseconds).unwrap_or_default(),
-        };
-        let times = Timestamps {
-            last_access: stamp(st_atime, st_atime_nsec),
-            last_modification: stamp(st_mtime, st_mtime_nsec),
-        };
-        rustix::fs::futimens(root, &times).map_err(failed)
+        rustix::fs::futimens(root, &times_of(&self.stat)).map_err(failed)
     }
 
     fn before(&self, name: &[u8]) -> Option<&Xattr> {
         self.xattrs.iter().find(|before| before.name == name)
+    }
+}
+
+fn times_of(stat: &Stat) -> Timestamps {
+    let stamp = |seconds, nanoseconds: u64| Timespec {
+        tv_sec: seconds,
+        tv_nsec: i64::try_from(nanoseconds).unwrap_or_default(),
+    };
+    Timestamps {
+        last_access: stamp(stat.st_atime, stat.st_atime_nsec),
+        last_modification: stamp(stat.st_mtime, stat.st_mtime_nsec),
     }
 }
 
@@ -132,6 +170,34 @@ mod tests {
         first.publish();
         assert!(matches!(take(temp.path()), Err(Error::Usage { .. })));
         assert!(temp.path().join("theirs").exists());
+    }
+
+    #[test]
+    fn a_new_file_systems_own_directory_is_nobodys_content() {
+        let temp = tempfile::tempdir().unwrap();
+        let (path, lost) = (temp.path(), temp.path().join("lost+found"));
+        let mode = |mode| std::fs::Permissions::from_mode(mode);
+        std::fs::create_dir(&lost).unwrap();
+        std::fs::set_permissions(&lost, mode(0o700)).unwrap();
+        for of_image in [false, true] {
+            let taken = take(path).unwrap();
+            assert_eq!(path.read_dir().unwrap().count(), 0, "an image begins with nothing");
+            if of_image {
+                std::fs::write(&lost, "x").unwrap();
+            }
+            taken.complete().unwrap();
+            assert_eq!(lost.is_file(), of_image);
+            assert!(of_image || path.metadata().unwrap().mtime() == 0, "the root's time is the image's");
+            drop(taken);
+            assert_eq!(path.read_dir().unwrap().count(), 1, "it is left as it was found");
+            assert_eq!((lost.read_dir().unwrap().count(), lost.metadata().unwrap().mode() & 0o7777), (0, 0o700));
+        }
+        // What was found by a check of the file system is somebody's.
+        std::fs::write(lost.join("#12"), "x").unwrap();
+        assert!(matches!(take(path), Err(Error::Usage { .. })));
+        std::fs::remove_dir_all(&lost).unwrap();
+        std::fs::write(&lost, "x").unwrap();
+        assert!(matches!(take(path), Err(Error::Usage { .. })), "a file of that name is one");
     }
 
     #[test]

@@ -32,6 +32,9 @@ const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::
 
 const SUFFIX: &[u8] = b".staging";
 
+/// The directory that ext4 and its kin make in the root of a new file system, for what a check of it finds.
+pub(super) const LOST: &[u8] = b"lost+found";
+
 /// What is on disk when a destination has been published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum After {
@@ -96,6 +99,9 @@ impl StagedRoot {
 
     /// Gives the directory the destination's name, in one step, unless it has it already.
     pub(super) fn publish(self, after: After) -> Result<()> {
+        if let Self::InPlace(in_place) = &self {
+            in_place.complete()?;
+        }
         if after == After::Sync {
             let root = self.root()?;
             rustix::fs::syncfs(&root).map_err(|error| Error::io("sync", b"the root filesystem", error))?;
@@ -239,6 +245,27 @@ fn is_staging(name: &[u8]) -> bool {
     let Some(rest) = name.strip_prefix(b".").and_then(|name| name.strip_suffix(SUFFIX)) else { return false };
     let Some(at) = rest.len().checked_sub(33) else { return false };
     rest[at] == b'.' && rest[at + 1..].iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Whether the root of a file system holds nothing but what a new one has: `lost+found`, with nothing in it.
+pub(super) fn is_fresh(root: &OwnedFd) -> Result<bool> {
+    let mut other = false;
+    let mut lost = false;
+    each(root, |name| {
+        lost |= name == LOST;
+        other |= name != LOST;
+        !other
+    })?;
+    match (other, lost) {
+        (true, _) => Ok(false),
+        (false, false) => Ok(true),
+        (false, true) => match rustix::fs::openat(root, LOST, DIRECTORY, Mode::empty()) {
+            Ok(lost) => is_empty(&lost),
+            // No directory, or not to be looked into: somebody's.
+            Err(Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => Ok(false),
+            Err(error) => Err(Error::io("open", LOST, error)),
+        },
+    }
 }
 
 /// Removes what is in a directory.
