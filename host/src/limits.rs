@@ -231,7 +231,7 @@ impl Limits {
     /// [`Error::Usage`] for an unknown name or a value that cannot be read.
     pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
         let limit = Self::named(name)?;
-        let value = limit.unit.parse(value).ok_or_else(|| Error::Usage {
+        let value = limit.unit.read(value).ok_or_else(|| Error::Usage {
             reason: format!("{value:?} is no value for the limit {name}"),
             hint: Some(format!("write {}", limit.unit.examples())),
         })?;
@@ -254,27 +254,65 @@ impl Unit {
     /// Suffixes, the largest first, and by what they multiply. The first of each size is the one that is shown.
     fn suffixes(self) -> &'static [(&'static str, u64)] {
         match self {
-            Self::Bytes => &[
-                ("TiB", 1 << 40),
-                ("GiB", 1 << 30),
-                ("MiB", 1 << 20),
-                ("KiB", 1 << 10),
-                ("T", 1 << 40),
-                ("G", 1 << 30),
-                ("M", 1 << 20),
-                ("K", 1 << 10),
-                ("", 1),
-            ],
-            Self::Count => &[("M", 1_000_000), ("K", 1000), ("", 1)],
-            Self::Time => &[("ms", 1), ("s", 1000)],
+            Self::Bytes => &[("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("", 1)],
+            Self::Count => &[("G", 1_000_000_000), ("M", 1_000_000), ("K", 1000), ("", 1)],
+            Self::Time => {
+                &[("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)]
+            }
         }
     }
 
-    fn parse(self, text: &str) -> Option<u64> {
-        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        let (number, suffix) = text.split_at(digits);
-        let factor = self.suffixes().iter().find(|(known, _)| *known == suffix)?.1;
-        number.parse::<u64>().ok()?.checked_mul(factor)
+    /// Reads a value, in the one way in which they are written everywhere: bytes as `4096`, `64KiB`, `64K` or `64kb`, all by 1024; counts
+    /// as `500`, `10K` or `4M`, by 1000; times as `500ms`, `5s`, `1h30m` or `30d`, in milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`], with examples.
+    pub fn parse(self, text: &str) -> Result<u64> {
+        self.read(text).ok_or_else(|| Error::Usage {
+            reason: format!("{text:?} is not {}", self.noun()),
+            hint: Some(format!("write {}", self.examples())),
+        })
+    }
+
+    fn read(self, text: &str) -> Option<u64> {
+        match self {
+            // Several parts, each with its unit.
+            Self::Time => {
+                let mut rest = text;
+                let mut sum: u64 = 0;
+                while !rest.is_empty() {
+                    let (number, tail) = leading_number(rest)?;
+                    let unit = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+                    let (suffix, tail) = tail.split_at(unit);
+                    let factor = self.suffixes().iter().find(|(known, _)| *known == suffix)?.1;
+                    sum = sum.checked_add(number.checked_mul(factor)?)?;
+                    rest = tail;
+                }
+                (!text.is_empty()).then_some(sum)
+            }
+            Self::Bytes => {
+                let (number, suffix) = leading_number(text)?;
+                let suffix = suffix.to_ascii_lowercase();
+                let letter = suffix.strip_suffix("ib").or_else(|| suffix.strip_suffix('b')).unwrap_or(&suffix);
+                let shift = ["", "k", "m", "g", "t"].iter().position(|known| *known == letter)?;
+                // `5ib` has no letter for what is to be multiplied.
+                (suffix != "ib").then(|| number.checked_mul(1 << (10 * shift)))?
+            }
+            Self::Count => {
+                let (number, suffix) = leading_number(text)?;
+                let factor = self.suffixes().iter().find(|(known, _)| known.eq_ignore_ascii_case(suffix))?.1;
+                number.checked_mul(factor)
+            }
+        }
+    }
+
+    fn noun(self) -> &'static str {
+        match self {
+            Self::Bytes => "a number of bytes",
+            Self::Count => "a number",
+            Self::Time => "a time",
+        }
     }
 
     fn show(self, value: u64) -> String {
@@ -293,9 +331,16 @@ impl Unit {
         match self {
             Self::Bytes => "bytes: 4096, 64KiB, 10MiB, 2GiB",
             Self::Count => "a number: 500, 10K, 4M",
-            Self::Time => "a time: 500ms, 5s",
+            Self::Time => "a time: 500ms, 5s, 1h30m, 30d",
         }
     }
+}
+
+/// The number that a text begins with, and what follows.
+fn leading_number(text: &str) -> Option<(u64, &str)> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, rest) = text.split_at(digits);
+    Some((number.parse().ok()?, rest))
 }
 
 /// How many letters must be changed, added or dropped to make one word of another.
@@ -359,6 +404,15 @@ mod tests {
             ("entries", "10K", 10_000),
             ("guest-time", "2s", 2000),
             ("guest-time", "7ms", 7),
+            ("guest-time", "1h30m", 5_400_000),
+            ("guest-time", "1w2d3s4ms", 777_603_004),
+            ("plugin-wait", "30d", 2_592_000_000),
+            ("layer-bytes", "2kib", 2048),
+            ("layer-bytes", "2KB", 2048),
+            ("layer-bytes", "2k", 2048),
+            ("layer-bytes", "5B", 5),
+            ("entries", "2k", 2000),
+            ("entries", "1G", 1_000_000_000),
             ("layer-bytes", "18446744073709551615", u64::MAX),
         ] {
             limits.set(name, text).unwrap();
@@ -372,8 +426,16 @@ mod tests {
             ("layer-bytes", "1 GiB"),
             ("layer-bytes", "18446744073709551616"),
             ("layer-bytes", "16777216TiB"),
+            ("layer-bytes", "1KK"),
+            ("layer-bytes", "1iB"),
+            ("layer-bytes", "1PiB"),
             ("entries", "1KiB"),
             ("guest-time", "5"),
+            ("guest-time", "5S"),
+            ("guest-time", "1h5"),
+            ("guest-time", "s"),
+            ("guest-time", "1.5h"),
+            ("guest-time", "18446744073709551615w"),
         ] {
             assert!(matches!(limits.set(name, text), Err(Error::Usage { hint: Some(_), .. })), "{name}={text}");
         }

@@ -148,6 +148,31 @@ impl OciLayout {
         Ok(digest)
     }
 
+    /// Adds an index of such images, each for this machine's platform, under a tag, and returns its digest.
+    pub fn add_index(&mut self, tag: &str, manifests: &[String]) -> Result<String> {
+        let entries = manifests.iter().map(|digest| {
+            Ok(json!({
+                "mediaType": "application/vnd.oci.image.manifest.v1+json",
+                "digest": digest,
+                "size": fs::metadata(self.blob(digest))?.len(),
+                "platform": { "os": "linux", "architecture": architecture() },
+            }))
+        });
+        let media_type = "application/vnd.oci.image.index.v1+json";
+        let entries = entries.collect::<Result<Vec<_>>>()?;
+        let index = serde_json::to_vec(&json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": entries }))?;
+        let digest = self.add(&index)?;
+        self.index.retain(|entry| manifests.iter().all(|manifest| entry["digest"] != manifest.as_str()));
+        self.index.push(json!({
+            "mediaType": media_type,
+            "digest": digest,
+            "size": index.len(),
+            "annotations": { "org.opencontainers.image.ref.name": tag },
+        }));
+        self.write_index()?;
+        Ok(digest)
+    }
+
     fn write_index(&self) -> Result<()> {
         let index = json!({ "schemaVersion": 2, "manifests": self.index });
         Ok(fs::write(self.dir.join("index.json"), serde_json::to_vec(&index)?)?)

@@ -2,17 +2,20 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use cofferdam_tests::cofferdam::exit;
 use cofferdam_tests::conformance::ordinary;
+use cofferdam_tests::disk::Disk;
 use cofferdam_tests::layers::{self, Item};
 use cofferdam_tests::layout::architecture;
-use cofferdam_tests::{Cofferdam, OciLayout, Scratch, others, require, store};
+use cofferdam_tests::{Cofferdam, OciLayout, Scratch, Served, others, require, store, terminal};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -206,7 +209,7 @@ fn the_environments_proxies_are_used() -> Result<()> {
 fn a_mistyped_host_is_said_at_once() -> Result<()> {
     let (_scratch, cofferdam) = bench(&[])?;
     // Held, so that nobody else gets the port, and not listened on.
-    let taken = std::net::TcpStream::connect(TcpListener::bind("127.0.0.1:0")?.local_addr()?)?;
+    let taken = TcpStream::connect(TcpListener::bind("127.0.0.1:0")?.local_addr()?)?;
     for host in ["there-is-no-such-host.invalid".to_owned(), taken.local_addr()?.to_string()] {
         let run = cofferdam.fails(exit::NETWORK, ["pull", &format!("{host}/a:1"), "--plain-http", &host])?;
         let said = run.err();
@@ -441,5 +444,389 @@ fn owners_are_lost_by_permission_only() -> Result<()> {
     ensure!(run.err().contains("--lossy user.containers.override_stat"), "{}", run.err());
     let run = cofferdam.ok([&extract[..], &["--lossy", "user.containers.override_stat"]].concat())?;
     ensure!(run.json()?["left_out"]["user.containers.override_stat"] == 2, "{}", run.out());
+    Ok(())
+}
+
+/// What is printed of an image that was pulled names it, for every verb and each way of asking.
+#[test]
+fn what_pull_prints_is_a_name() -> Result<()> {
+    let scratch = Scratch::new()?;
+    let mut layout = OciLayout::create(scratch.join("a b"))?;
+    let layer = layout.add_tar(&layers::tar(&[Item::File("f", b"x".to_vec())])?)?;
+    let single = layout.add_image("single", std::slice::from_ref(&layer))?;
+    let listed = layout.add_image_with("listed", &[layer], |mut config| {
+        config.push(b'\n');
+        config
+    })?;
+    let index = layout.add_index("index", std::slice::from_ref(&listed))?;
+    let registry = Served::start(layout.dir())?;
+    let host = registry.host().to_owned();
+    let cofferdam = Cofferdam::new(scratch.join("store"))?;
+    for (number, (name, manifest)) in [
+        (format!("{host}/app:single"), &single),
+        (format!("{host}/app:index"), &listed),
+        (format!("{host}/app@{single}"), &single),
+        (format!("{host}/app@{index}"), &listed),
+        (format!("docker://{host}/app:index@{index}"), &listed),
+        (layout.source("single"), &single),
+        (layout.source("index"), &listed),
+        (format!("oci:{}@{index}", layout.dir().display()), &listed),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let access: &[&str] = if name.starts_with("oci:") { &[] } else { &["--plain-http", &host] };
+        let pull = |options: &[&str]| cofferdam.ok([&["pull", &name][..], access, options].concat());
+        let printed = pull(&["-q"])?.out();
+        let printed = printed.strip_suffix('\n').context("no line")?;
+        ensure!(printed.matches('@').count() == 1 && printed.ends_with(&format!("@{manifest}")), "{printed}");
+        ensure!(pull(&[])?.out().lines().next() == Some(printed), "another name without -q");
+        ensure!(pull(&["--json"])?.json()?["name"] == printed, "another name as JSON");
+        // As it was printed, and as `images` shows it.
+        let rootfs = scratch.join(format!("rootfs-{number}"));
+        for image in [printed.to_owned(), references(&cofferdam)?.remove(0)] {
+            cofferdam.ok(["inspect", &image])?;
+            cofferdam.ok(["mount-spec", &image])?;
+            cofferdam.ok(["unpack", &image, &rootfs.display().to_string()])?;
+            fs::remove_dir_all(&rootfs)?;
+            cofferdam.ok(["tag", &image, "example.test/other:1"])?;
+            cofferdam.ok(["rm", "example.test/other:1"])?;
+        }
+        cofferdam.ok([&["pull", printed][..], access].concat())?;
+        for image in references(&cofferdam)? {
+            cofferdam.ok(["rm", &image])?;
+        }
+        pull(&[])?;
+        cofferdam.ok(["rm", printed])?;
+        ensure!(references(&cofferdam)?.is_empty(), "it is still there");
+    }
+    Ok(())
+}
+
+/// A name with a digest never stands for anything else; a layout that is gone leaves its image under its name.
+#[test]
+fn names_stand_for_what_they_say() -> Result<()> {
+    let (scratch, cofferdam) = bench(&["a b"])?;
+    let image = format!("oci:{}:v1", scratch.join("a b").display());
+    cofferdam.ok(["pull", &image])?;
+    let other = layers::digest(b"other");
+    cofferdam.fails(exit::USAGE, ["tag", &image, &format!("example.test/a@{other}")])?.has_hint()?;
+    cofferdam.fails(exit::NOT_FOUND, ["inspect", &format!("oci:{}@{other}", scratch.join("a b").display())])?;
+    fs::remove_dir_all(scratch.join("a b"))?;
+    for (index, name) in [references(&cofferdam)?.remove(0), image].into_iter().enumerate() {
+        cofferdam.ok(["unpack", &name, &scratch.join(format!("out-{index}")).display().to_string()])?;
+    }
+    Ok(())
+}
+
+/// What only reads makes no store, and fills no directory.
+#[test]
+fn reading_makes_nothing() -> Result<()> {
+    let (scratch, _) = bench(&[])?;
+    for dir in ["empty", "theirs/layers", "theirs/manifests", "other/documents"] {
+        fs::create_dir_all(scratch.join(dir))?;
+    }
+    let out = scratch.join("out").display().to_string();
+    let unpack = ["unpack", "a.test/b:1", &out];
+    for (store, left) in [("absent", None), ("empty", Some(0)), ("other", Some(1)), ("theirs", Some(2))] {
+        let store = scratch.join(store);
+        let cofferdam = Cofferdam::new(&store)?;
+        ensure!(cofferdam.ok(["images", "--json"])?.json()?["images"].as_array().is_some_and(Vec::is_empty));
+        let mut verbs = vec![&["inspect", "a.test/b:1"][..], &["df"], &["fsck"], &["gc", "--dry-run"]];
+        // These would work on it.
+        if left != Some(2) {
+            let more: [&[&str]; 6] = [
+                &["rm", "a.test/b:1"],
+                &["tag", "a.test/b:1", "a.test/b:2"],
+                &unpack,
+                &["mount-spec", "a.test/b:1"],
+                &["plugin", "rm", "none"],
+                &["plugin", "grant", "none", "--clock"],
+            ];
+            verbs.extend(more);
+        }
+        for verb in verbs {
+            cofferdam.fails(exit::NOT_FOUND, verb)?.has_hint()?;
+            let names = fs::read_dir(&store).ok().map(Iterator::count);
+            ensure!(names == left, "{verb:?} left {names:?} in {}", store.display());
+        }
+    }
+    // A check without repair says what is missing, and leaves it to a repair.
+    let cofferdam = Cofferdam::new(scratch.join("theirs"))?;
+    cofferdam.ok(["gc"])?;
+    fs::remove_dir(cofferdam.store().join("local"))?;
+    let run = cofferdam.fails(exit::INTEGRITY, ["fsck"])?;
+    ensure!(run.out().contains("local") && !cofferdam.store().join("local").exists(), "{}", run.out());
+    cofferdam.ok(["fsck", "--repair"])?;
+    ensure!(cofferdam.store().join("local").exists());
+    Ok(())
+}
+
+#[test]
+fn rm_says_what_it_did_before_it_says_what_it_could_not_do() -> Result<()> {
+    let (scratch, cofferdam) = bench(&["one", "two"])?;
+    let image = |name: &str| format!("oci:{}:v1", scratch.join(name).display());
+    for json in [false, true] {
+        cofferdam.ok(["pull", &image("one")])?;
+        cofferdam.ok(["pull", &image("two")])?;
+        let options: &[&str] = if json { &["--json"] } else { &[] };
+        let (one, two) = (image("one"), image("two"));
+        let run = cofferdam.run([&["rm", &one, "missing.test/a:1", &two, "Not A Name"][..], options].concat())?;
+        let run = run.expect(exit::NOT_FOUND)?;
+        ensure!(references(&cofferdam)?.is_empty(), "the others stayed");
+        if json {
+            let said = run.json()?;
+            ensure!(said["removed"].as_array().map(Vec::len) == Some(2), "{said}");
+            let codes: Vec<_> = said["failed"].as_array().into_iter().flatten().map(|failed| &failed["code"]).collect();
+            ensure!(codes == [3, 2] && said["failed"][0]["image"] == "missing.test/a:1", "{said}");
+            serde_json::from_slice::<Value>(&run.stderr)?;
+        } else {
+            ensure!(run.out().lines().filter(|line| line.starts_with("removed oci:")).count() == 2, "{}", run.out());
+            ensure!(run.err().matches("error: ").count() == 2 && run.err().contains("missing.test"), "{}", run.err());
+        }
+    }
+    Ok(())
+}
+
+/// A new file system has a directory of its own, which is nobody's content.
+#[test]
+fn a_new_file_system_is_an_empty_destination() -> Result<()> {
+    require!("root");
+    let (scratch, cofferdam) = bench(&["l"])?;
+    let image = format!("oci:{}:v1", scratch.join("l").display());
+    for strategy in ["copy", "apply"] {
+        let dest = scratch.dir(strategy)?;
+        let _disk = Disk::tmpfs(&dest, "size=1m")?;
+        fs::create_dir(dest.join("lost+found"))?;
+        cofferdam.ok(["unpack", "--strategy", strategy, &image, &dest.display().to_string()])?;
+        ensure!(fs::read(dest.join("number"))? == b"0" && dest.join("lost+found").is_dir());
+        // The second time it holds something.
+        cofferdam.fails(exit::USAGE, ["unpack", &image, &dest.display().to_string()])?.has_hint()?;
+    }
+    Ok(())
+}
+
+/// Characters that a terminal obeys, or that hide or reorder what is around them.
+const OBEYED: &str =
+    "\u{1b}[2J\u{7f}\u{85}\u{9b}31m\u{ad}\u{61c}\u{200b}\u{200f}\u{2028}\u{202e}\u{2066}\u{feff}\u{e0041}";
+
+/// An image's words reach nobody's terminal as they are, in text or in JSON, and a large configuration takes no time.
+#[test]
+fn what_an_image_says_is_escaped() -> Result<()> {
+    let (scratch, cofferdam) = bench(&[])?;
+    let mut layout = OciLayout::create(scratch.join("l"))?;
+    let layer = layout.add_tar(&layers::tar(&[Item::Dir("d/")])?)?;
+    let said = format!("A={OBEYED}");
+    let env: Vec<String> = (0..300).map(|n| format!("V{n}={}", "x".repeat(3000))).chain([said.clone()]).rev().collect();
+    let config = |config: Vec<u8>| {
+        let mut config: Value = serde_json::from_slice(&config).unwrap_or_default();
+        config["config"] = serde_json::json!({ "Env": env, "User": OBEYED, "WorkingDir": "w".repeat(1 << 20) });
+        config["config"]["Cmd"] = serde_json::json!([OBEYED]);
+        serde_json::to_vec(&config).unwrap_or_default()
+    };
+    layout.add_image_with("v1", &[layer], config)?;
+    let image = layout.source("v1");
+    let harmless = |run: &cofferdam_tests::Run| {
+        let all = run.out() + &run.err();
+        let found = OBEYED.chars().find(|c| !c.is_ascii_graphic() && all.contains(*c));
+        ensure!(found.is_none(), "{found:?} is printed by {}", run.line);
+        ensure!(all.len() < 16 << 20, "{} bytes from {}", all.len(), run.line);
+        Ok(())
+    };
+    harmless(&cofferdam.ok(["pull", &image])?)?;
+    for verb in [&["pull", &image][..], &["inspect", &image], &["images"], &["mount-spec", &image]] {
+        let run = cofferdam.ok([verb, &["--json"]].concat())?;
+        harmless(&run)?;
+        if verb[0] == "inspect" {
+            ensure!(run.json()?["image"]["config"]["env"][0] == said, "the value is another one");
+        }
+        harmless(&cofferdam.ok(verb)?)?;
+    }
+    // Errors quote images too.
+    let platform = format!("linux/{OBEYED}");
+    for json in [&[][..], &["--json"]] {
+        let run = cofferdam.run([&["unpack", &image, "out", "--platform", &platform][..], json].concat())?;
+        harmless(&run.expect(exit::USAGE)?)?;
+    }
+    Ok(())
+}
+
+/// One grammar for sizes and times, and what helps where it was not kept to.
+#[test]
+fn values_are_written_in_one_way() -> Result<()> {
+    let (scratch, cofferdam) = bench(&["l"])?;
+    let limit = |run: &cofferdam_tests::Run, name: &str| -> Result<Value> {
+        let limits = run.json()?["limits"].clone();
+        let found = limits.as_array().into_iter().flatten().find(|limit| limit["name"] == name).cloned();
+        Ok(found.context("no such limit")?["value"].clone())
+    };
+    let config = scratch.join("config.toml");
+    for (size, bytes) in [("64kb", 64 << 10), ("2MiB", 2 << 20), ("3g", 3_i64 << 30)] {
+        let setting = format!("layer-bytes={size}");
+        fs::write(&config, format!("[limits]\nlayer-bytes = '{size}'\n"))?;
+        let config = config.display().to_string();
+        let by_option = cofferdam.ok(["limits", "--json", "--limit", &setting])?;
+        let by_file = cofferdam.ok(["limits", "--json", "--config", &config])?;
+        let by_variable =
+            cofferdam.spawn_with(["limits", "--json"], |command| _ = command.env("COFFERDAM_LIMITS", &setting))?;
+        for run in [by_option, by_file, by_variable.wait()?.expect(exit::OK)?] {
+            ensure!(limit(&run, "layer-bytes")? == bytes, "{size}: {}", run.out());
+        }
+        cofferdam.ok(["pull", &format!("oci:{}:v1", scratch.join("l").display())])?;
+        cofferdam.ok(["gc", "--dry-run", "--keep-storage", size, "--older-than", "1h30m"])?;
+    }
+    ensure!(limit(&cofferdam.ok(["limits", "--json", "--limit", "plugin-wait=1h30m"])?, "plugin-wait")? == 5_400_000);
+    for words in [
+        &["gc", "--keep-storage", "10X"][..],
+        &["gc", "--older-than", "30"],
+        &["limits", "--limit", "layer-bytes=10X"],
+        &["pull", "a.test/b", "--token-host", "a.test"],
+    ] {
+        let run = cofferdam.fails(exit::USAGE, words)?.has_hint()?;
+        ensure!(!run.err().contains("--help"), "no hint but the usual one: {}", run.err());
+        let run = cofferdam.fails(exit::USAGE, [words, &["--json"]].concat())?;
+        let error: Value = serde_json::from_slice(&run.stderr)?;
+        ensure!(error["hint"].is_string() && error["code"] == 2, "{error}");
+    }
+    // A mistake in a file is said in one line, with its place.
+    for (text, place) in [("[limits\n", ":1:8: "), ("\n[[policy]]\nimages = 7\n", ":3:10: "), ("x = 1\n", ":1:1: ")] {
+        fs::write(&config, text)?;
+        let run = cofferdam.fails(exit::USAGE, ["limits", "--config", &config.display().to_string()])?;
+        ensure!(run.err().contains(&format!("config.toml{place}")), "{}", run.err());
+        ensure!(run.err().lines().count() == 1 && !run.err().contains("\\u{a}"), "{}", run.err());
+    }
+    Ok(())
+}
+
+/// A policy goes with an image, whatever further names it is given.
+#[test]
+fn a_further_name_steps_round_no_rule() -> Result<()> {
+    let (scratch, cofferdam) = bench(&["l"])?;
+    let image = format!("oci:{}:v1", scratch.join("l").display());
+    let config = scratch.join("config.toml");
+    fs::write(&config, "[[policy]]\nimages = ['oci:**', 'dev.test/**']\nrefuse = 'they are not for use'\n")?;
+    let config = config.display().to_string();
+    cofferdam.ok(["pull", &image])?;
+    let digest = cofferdam.ok(["inspect", "--json", &image])?.json()?["image"]["manifest_digest"].clone();
+    let digest = digest.as_str().context("no digest")?.to_owned();
+    let mut out = 0;
+    let mut ensure_refused = |name: &str| -> Result<()> {
+        out += 1;
+        let dest = scratch.join(format!("out-{out}")).display().to_string();
+        cofferdam.fails(exit::REFUSED, ["unpack", name, &dest, "--config", &config])?;
+        cofferdam.fails(exit::REFUSED, ["mount-spec", name, "--config", &config])?;
+        cofferdam.fails(exit::REFUSED, ["tag", name, "free.test/late:1", "--config", &config])?;
+        // Without the policy it is an image as any other.
+        cofferdam.ok(["unpack", name, &dest])?;
+        Ok(())
+    };
+    ensure_refused(&image)?;
+    // Given while there was no policy, given on, and kept when the first name is gone.
+    cofferdam.ok(["tag", &image, "free.test/a:1"])?;
+    cofferdam.ok(["tag", "free.test/a:1", "free.test/b:1"])?;
+    cofferdam.ok(["tag", &digest, "free.test/c:1"])?;
+    for name in ["free.test/a:1", "free.test/b:1", "free.test/c:1", &digest] {
+        ensure_refused(name)?;
+    }
+    cofferdam.ok(["rm", &image])?;
+    cofferdam.ok(["rm", "free.test/a:1"])?;
+    for name in ["free.test/b:1", &digest, &format!("free.test/b@{digest}")] {
+        ensure_refused(name)?;
+    }
+    // A name that is not for use is not given either; one that is free stays so.
+    let registry = Served::start(&scratch.join("l"))?;
+    let free = format!("{}/app:v1", registry.host());
+    cofferdam.ok(["pull", &free, "--plain-http", registry.host(), "--config", &config])?;
+    cofferdam.fails(exit::REFUSED, ["tag", &free, "dev.test/a:1", "--config", &config])?;
+    cofferdam.ok(["tag", &free, "free.test/d:1", "--config", &config])?;
+    cofferdam.ok(["mount-spec", "free.test/d:1", "--config", &config])?;
+    // By its digest it is used under one of the names that may be.
+    cofferdam.ok(["mount-spec", &digest, "--config", &config])?;
+    Ok(())
+}
+
+/// Each layer has a line of its own while it is fetched, and nothing is left when all are.
+#[test]
+fn bars_are_drawn_once_and_leave_nothing() -> Result<()> {
+    let (scratch, cofferdam) = bench(&[])?;
+    let mut layout = OciLayout::create(scratch.join("l"))?;
+    let mut all = Vec::new();
+    for seed in 0..3 {
+        all.push(layout.add_tar(&layers::tar(&[Item::File("f", layers::noise(seed, 200_000))])?)?);
+    }
+    layout.add_image("v1", &all)?;
+    let prefixes: Vec<String> = all.iter().map(|layer| layer.digest[7..19].to_owned()).collect();
+    let seen = Arc::new(AtomicBool::new(false));
+    let go = Arc::clone(&seen);
+    // The end of each layer comes once the bars of all were seen.
+    let registry = Served::start_with(layout.dir(), move |connection: &mut TcpStream, bytes: &[u8]| {
+        let (begin, rest) = bytes.split_at(bytes.len() / 4);
+        connection.write_all(begin)?;
+        let mut rest = rest.chunks(64);
+        while bytes.len() > 100_000 && !go.load(Ordering::SeqCst) && rest.len() > 1 {
+            connection.write_all(rest.next().unwrap_or_default())?;
+            thread::sleep(Duration::from_millis(1));
+        }
+        rest.try_for_each(|chunk| connection.write_all(chunk))
+    })?;
+    for (columns, lines) in [(100, 30), (70, 10)] {
+        seen.store(false, Ordering::SeqCst);
+        let (mut screen, program) = terminal::open(columns, lines)?;
+        let image = format!("{}/app:v1", registry.host());
+        let running = cofferdam.spawn_with(["pull", &image, "--plain-http", registry.host()], |command| {
+            command.env("TERM", "xterm").stderr(program);
+        })?;
+        let mut last = Vec::new();
+        while let Some(screen) = screen.see()? {
+            last = screen.lines();
+            let counts: Vec<usize> = prefixes
+                .iter()
+                .map(|prefix| last.iter().map(|line| line.matches(prefix.as_str()).count()).sum())
+                .collect();
+            ensure!(counts.iter().all(|count| *count <= 1), "a bar is drawn twice:\n{}", last.join("\n"));
+            if counts == [1, 1, 1] {
+                seen.store(true, Ordering::SeqCst);
+            }
+        }
+        running.wait()?.expect(exit::OK)?;
+        ensure!(seen.load(Ordering::SeqCst), "the bars of all layers were never there together");
+        ensure!(last.iter().all(String::is_empty), "something is left:\n{}", last.join("\n"));
+        cofferdam.ok(["rm", &image])?;
+    }
+    Ok(())
+}
+
+/// Root makes no exception for itself: what another user may have written vouches for nothing.
+#[test]
+fn a_store_of_another_user_is_refused_by_every_verb() -> Result<()> {
+    require!("root");
+    let (scratch, cofferdam) = bench(&["l"])?;
+    let image = format!("oci:{}:v1", scratch.join("l").display());
+    cofferdam.ok(["pull", &image])?;
+    let store = cofferdam.store();
+    let out = scratch.join("out").display().to_string();
+    for part in ["", "refs"] {
+        std::os::unix::fs::chown(store.join(part), Some(4242), None)?;
+        for verb in [
+            &["pull", &image][..],
+            &["unpack", &image, &out],
+            &["mount-spec", &image],
+            &["images"],
+            &["inspect", &image],
+            &["tag", &image, "a.test/b:1"],
+            &["rm", &image],
+            &["gc"],
+            &["df"],
+            &["fsck"],
+            &["plugin", "list"],
+        ] {
+            let run = cofferdam.fails(exit::REFUSED, verb)?.has_hint()?;
+            let path = store.join(part).display().to_string();
+            let path = path.trim_end_matches('/');
+            ensure!(run.err().contains(path) && run.err().contains("4242"), "{verb:?}: {}", run.err());
+        }
+        std::os::unix::fs::chown(store.join(part), Some(0), None)?;
+    }
+    cofferdam.ok(["unpack", &image, &out])?;
     Ok(())
 }

@@ -105,18 +105,19 @@ impl Limits {
     }
 }
 
-/// A number with a suffix: powers of 1024 for bytes, of 1000 for what is counted.
+/// A number with a suffix, as the host reads it: powers of 1024 for bytes, of 1000 for what is counted, in either case.
 fn number(text: &str, in_bytes: bool) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, suffix) = text.split_at(digits);
-    let factor: u64 = match (suffix, in_bytes) {
-        ("", _) => 1,
-        ("K" | "KiB", true) => 1 << 10,
-        ("M" | "MiB", true) => 1 << 20,
-        ("G" | "GiB", true) => 1 << 30,
-        ("T" | "TiB", true) => 1 << 40,
-        ("K", false) => 1000,
-        ("M", false) => 1_000_000,
+    let factor: u64 = match (suffix.to_ascii_lowercase().as_str(), in_bytes) {
+        ("", _) | ("b", true) => 1,
+        ("k" | "kb" | "kib", true) => 1 << 10,
+        ("m" | "mb" | "mib", true) => 1 << 20,
+        ("g" | "gb" | "gib", true) => 1 << 30,
+        ("t" | "tb" | "tib", true) => 1 << 40,
+        ("k", false) => 1000,
+        ("m", false) => 1_000_000,
+        ("g", false) => 1_000_000_000,
         _ => return None,
     };
     number.parse::<u64>().ok()?.checked_mul(factor)

@@ -9,9 +9,9 @@ use super::admit::Admit;
 use super::panel::Panel;
 use super::rules::{Policy, Requirement};
 use crate::digest::Digest;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::sandbox::Context;
-use crate::store::{ImageObject, ImageStorage};
+use crate::store::{ImageObject, ImageRef, ImageStorage};
 use crate::unpack::{Extensions, Unpacker};
 
 /// A store and an unpacker for one image, with the plugins that read its layers and those that the policy requires.
@@ -61,22 +61,49 @@ impl PreparedImage {
         storage: &ImageStorage,
         unpacker: &Unpacker,
     ) -> Result<Self> {
-        let prepare = |name: &str| {
-            let prepared = Self::for_pull(name, policy, (&[], &[]), storage, unpacker)?;
-            prepared.check(image).map(|()| prepared)
-        };
-        let mut outcome = prepare(&image.reference);
+        let mut entries: Vec<ImageRef> = storage.resolve(&image.reference)?.into_iter().collect();
         if asked_as.parse::<Digest>().is_ok() {
-            for entry in storage.images()? {
-                if outcome.is_ok() {
-                    break;
-                }
-                if entry.manifest == image.manifest_digest && entry.reference != image.reference {
-                    outcome = prepare(&entry.reference).or(outcome);
-                }
-            }
+            entries.extend(storage.images()?.into_iter().filter(|entry| entry.reference != image.reference));
         }
-        outcome
+        // What a name stands for by now may be another image, about which they were asked.
+        entries.retain(|entry| entry.manifest == image.manifest_digest);
+        if entries.is_empty() {
+            let nameless = ImageRef::unnamed(image.manifest_digest.clone());
+            entries.push(ImageRef { reference: image.reference.clone(), ..nameless });
+        }
+        let mut outcome = None;
+        for entry in &entries {
+            let prepared = Self::for_entry(entry, policy, storage, unpacker);
+            if prepared.is_ok() {
+                return prepared;
+            }
+            outcome.get_or_insert(prepared);
+        }
+        outcome.unwrap_or(Err(Error::Interrupted))
+    }
+
+    /// Prepares the use of an image under one name. What is required under the name by which it was pulled is required too.
+    fn for_entry(entry: &ImageRef, policy: &Policy, storage: &ImageStorage, unpacker: &Unpacker) -> Result<Self> {
+        let mut prepared = Self::for_pull(&entry.reference, policy, (&[], &[]), storage, unpacker)?;
+        prepared.panel.check(&entry.reference, entry.decision.as_ref())?;
+        if let Some(first) = &entry.pulled_as {
+            let about = |error: Error| error.context(format!("`{}` was pulled as `{first}`", entry.reference));
+            let plugins = storage.plugins()?;
+            let mut panel = Panel::of(first, policy, (&[], &[]), &plugins, unpacker.sandbox()).map_err(about)?;
+            panel.check(first, entry.decision.as_ref()).map_err(about)?;
+            // Those who saw its layers then see what is extracted again, each once.
+            let own = &prepared.panel.inspectors;
+            panel.inspectors.retain(|other| own.iter().all(|inspector| inspector.identity() != other.identity()));
+            let extensions = panel.extensions(prepared.unpacker.extensions())?;
+            prepared.unpacker = prepared.unpacker.with_extensions(extensions);
+            prepared.storage = prepared.storage.with_unpacker(Arc::new(prepared.unpacker.clone()));
+        }
+        Ok(prepared)
+    }
+
+    /// The name in the store under which the image is used.
+    pub fn reference(&self) -> &str {
+        &self.reference
     }
 
     /// Who decides about the image when it is pulled: [`crate::registry::PullOptions::admission`].
@@ -90,14 +117,6 @@ impl PreparedImage {
     pub fn is_free(&self) -> bool {
         self.panel.is_empty()
     }
-
-    /// Checks that the image, which is in the store, was let in by all that are asked now.
-    fn check(&self, image: &ImageObject) -> Result<()> {
-        let entry = self.storage.resolve(&self.reference)?;
-        // What the name stands for by now may be another image, about which they were asked.
-        let decision = entry.filter(|entry| entry.manifest == image.manifest_digest).and_then(|entry| entry.decision);
-        self.panel.check(&self.reference, decision.as_ref())
-    }
 }
 
 #[cfg(test)]
@@ -109,7 +128,6 @@ mod tests {
     use crate::error::ErrorKind;
     use crate::limits::Limits;
     use crate::sandbox::{Sandbox, SandboxOptions};
-    use crate::store::ImageRef;
 
     /// Publishes an image without layers under these names.
     fn publish(storage: &ImageStorage, names: &[&str]) -> Vec<ImageObject> {
@@ -128,6 +146,7 @@ mod tests {
             index: None,
             platform: None,
             pulled_at: 0,
+            pulled_as: None,
             decision: None,
         };
         let held = storage.in_use_blocking().unwrap();

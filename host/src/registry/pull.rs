@@ -122,7 +122,9 @@ async fn attempt(work: &Layers<'_>, options: &PullOptions) -> Result<Pulled> {
     let config = documents.config(&manifest.config).await?;
     let head = Configuration::parse(&config, &manifest.config.digest, manifest.layers.len())?;
     resolved.check_config(&options.platform, &source.name(), head.platform.as_ref())?;
+    let own_name = source.store_name();
     let name = options.publish_as.clone().map_or_else(|| source.store_name(), Ok)?;
+    let pulled_as = own_name.ok().filter(|own| *own != name);
     // What the store would refuse at the end is refused before a layer is fetched.
     check_reference(&name)?;
     let layers = distinct(&manifest.layers, &head.diff_ids, digest)?;
@@ -157,6 +159,7 @@ async fn attempt(work: &Layers<'_>, options: &PullOptions) -> Result<Pulled> {
         index: resolved.indexes.first().map(|index| index.digest.clone()),
         platform: Some(options.platform.platform().to_string()),
         pulled_at: 0,
+        pulled_as,
         decision,
     };
     let (store, reference, held) = (storage.clone(), published.clone(), lease.clone());

@@ -91,6 +91,7 @@ fn publish(storage: &ImageStorage, names: &[&str]) -> ImageObject {
         index: None,
         platform: None,
         pulled_at: 0,
+        pulled_as: None,
         decision: None,
     };
     storage.publish(image, &storage.in_use_blocking().unwrap()).unwrap()

@@ -161,13 +161,24 @@ impl ImageStorage {
         Ok(of_digest(images, digest))
     }
 
-    /// Gives an image a further name. What that stood for before loses it. [`Error::NotFound`] if there is no such image. Blocks the
-    /// thread.
+    /// Gives an image a further name. What that stood for before loses it. The image keeps the name under which it was pulled, beside the new
+    /// one ([`ImageRef::pulled_as`]). Blocks the thread.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] if there is no such image; [`Error::Usage`] for a name with a digest that is not the image's.
     pub fn tag(&self, reference: &str, name: &str) -> Result<ImageObject> {
         super::refs::check_reference(name)?;
         let (_, lease) = self.lease_image(reference, &Cancel::new())?;
         let image = self.resolve(reference)?.ok_or_else(|| unknown(reference))?;
-        self.publish(ImageRef { reference: name.to_owned(), ..image }, &lease)
+        let digest = name.rsplit_once('@').and_then(|(_, digest)| digest.parse::<Digest>().ok());
+        if digest.is_some_and(|digest| !image.has_digest(&digest)) {
+            return Err(Error::Usage {
+                reason: format!("`{name}` names another image than {reference}, which is {}", image.manifest),
+                hint: Some("give a name without a digest, or with that one".into()),
+            });
+        }
+        self.publish(image.named(name), &lease)
     }
 
     /// The image that a reference stands for. [`Error::NotFound`] if there is none.

@@ -40,9 +40,44 @@ pub struct ImageRef {
     /// When it was published: seconds since 1970, UTC. Set by the store.
     #[serde(default)]
     pub pulled_at: u64,
+    /// The name under which it was pulled, if it was given this one later. What is required of images of that name is required of this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pulled_as: Option<String>,
     /// Why it was let in, if anybody was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<Decision>,
+}
+
+impl ImageRef {
+    /// An image without a name.
+    pub fn unnamed(manifest: Digest) -> Self {
+        Self {
+            reference: String::new(),
+            manifest,
+            index: None,
+            platform: None,
+            pulled_at: 0,
+            pulled_as: None,
+            decision: None,
+        }
+    }
+
+    /// The same image under another name. The name under which it was pulled stays with it.
+    #[must_use]
+    pub fn named(self, name: &str) -> Self {
+        let first = self.pulled_as.unwrap_or(self.reference);
+        Self { reference: name.to_owned(), pulled_as: (first != name).then_some(first), ..self }
+    }
+
+    /// The names whose rules hold for it: its own, and that under which it was pulled.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        [&*self.reference].into_iter().chain(self.pulled_as.as_deref())
+    }
+
+    /// Whether a digest is that of the image: of its manifest, or of the index from which that was chosen.
+    pub fn has_digest(&self, digest: &Digest) -> bool {
+        self.manifest == *digest || self.index.as_ref() == Some(digest)
+    }
 }
 
 /// The directory of references.
@@ -283,6 +318,7 @@ mod tests {
             index: None,
             platform: Some("linux/amd64".into()),
             pulled_at: 1,
+            pulled_as: None,
             decision: None,
         }
     }

@@ -52,6 +52,9 @@ impl ImageStorage {
 
     /// Sees to it that a blob which somebody could not use is fetched again, if that is the blob's fault. Says what was wrong with it.
     pub(super) fn complain(&self, kind: BlobKind, digest: &Digest) -> Option<&'static str> {
+        if self.looking {
+            return None;
+        }
         match self.set_aside_now(kind, digest) {
             Ok(Aside::Removed) => Some("its bytes were not what its name says, and it was set aside"),
             Ok(Aside::Renamed) => Some("it was no file, and was set aside"),

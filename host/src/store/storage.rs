@@ -30,6 +30,8 @@ pub struct ImageStorage {
     unpacker: Arc<dyn LayerUnpacker>,
     trees: Trees,
     pub(super) durability: Durability,
+    /// Whether nothing of the store may be changed, since its caller only looks.
+    pub(super) looking: bool,
 }
 
 struct Inner {
@@ -118,10 +120,7 @@ impl ImageStorage {
     ) -> Result<Self> {
         let path = images_dir.into();
         let shown = path.as_os_str().as_bytes();
-        let absent = || Error::NotFound {
-            what: format!("a store at `{}`", Escaped(shown)),
-            hint: Some("a store is made, and a directory adopted, by the first pull, or by `cofferdam images`".into()),
-        };
+        let absent = || Self::absent(&path);
         let root = match ambient::hold(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(absent()),
             held => held.and_then(|_| ambient::open_dir(&path))?,
@@ -133,7 +132,25 @@ impl ImageStorage {
         trust::ensure(&root, shown)?;
         let access = meta::read(&root, shown)?.ok_or_else(absent)?;
         let rooms = Rooms::look(root).map_err(|error| layout::within(error, shown))?.ok_or_else(absent)?;
-        Ok(Self::of(path, rooms, access, limits, unpacker))
+        Ok(Self { looking: true, ..Self::of(path, rooms, access, limits, unpacker) })
+    }
+
+    /// Whether there is a store at `images_dir`, or a directory of another program that opening it would take over. Changes nothing.
+    pub fn is_at(images_dir: &Path) -> Result<bool> {
+        match ambient::hold(images_dir) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            held => held?,
+        };
+        let root = ambient::open_dir(images_dir)?;
+        Ok(meta::is_there(&root) || (root.is_dir("layers") && root.is_dir("manifests")))
+    }
+
+    /// The error for a directory in which there is no store.
+    pub fn absent(images_dir: &Path) -> Error {
+        Error::NotFound {
+            what: format!("a store at `{}`", Escaped(images_dir.as_os_str().as_bytes())),
+            hint: Some("the first pull makes one there; was another directory meant?".into()),
+        }
     }
 
     /// The store in directories that are open.
@@ -159,7 +176,7 @@ impl ImageStorage {
         let background = Arc::default();
         let inner = Arc::new(Inner { path, access, rooms, locks, refs, trees, boot_id, background });
         let trees = inner.trees.clone().allowing(unpacker.lossy());
-        Self { inner, limits: Arc::new(limits), unpacker, trees, durability: Durability::default() }
+        Self { inner, limits: Arc::new(limits), unpacker, trees, durability: Durability::default(), looking: false }
     }
 
     /// The same store with other limits, for documents and for the layers that it extracts.

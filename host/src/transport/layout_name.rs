@@ -33,6 +33,28 @@ impl LayoutName {
         Self { path: path.into(), selector }
     }
 
+    /// Reads what stands behind `oci:` in a name that [`LayoutName::reference`] gave.
+    pub fn of_shown(text: &str) -> Option<Self> {
+        use std::os::unix::ffi::OsStringExt as _;
+        let end = text.find([':', '@']).unwrap_or(text.len());
+        let (path, rest) = text.split_at(end);
+        let mut bytes = Vec::with_capacity(path.len());
+        let mut encoded = path.as_bytes();
+        while let [first, tail @ ..] = encoded {
+            let digits = tail.get(..2).filter(|_| *first == b'%').and_then(|digits| str::from_utf8(digits).ok());
+            let decoded = digits.map(|digits| u8::from_str_radix(digits, 16));
+            // A name that was shown has no other `%`.
+            bytes.push(decoded.map_or(Some(*first).filter(|first| *first != b'%'), std::result::Result::ok)?);
+            encoded = if digits.is_some() { tail.get(2..)? } else { tail };
+        }
+        if bytes.is_empty() || bytes.contains(&0) {
+            return None;
+        }
+        // Its tag or digest is read as it is anywhere.
+        let Self { selector, .. } = format!("d{rest}").parse().ok()?;
+        Some(Self { path: std::ffi::OsString::from_vec(bytes).into(), selector })
+    }
+
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
@@ -147,6 +169,8 @@ mod tests {
             let path = root.join(name);
             std::fs::DirBuilder::new().create(&path).unwrap();
             let text = reference(&path, LayoutSelector::Only);
+            let shown = LayoutName::of_shown(&text[4..]).unwrap();
+            assert_eq!((shown.path(), shown.selector()), (&*path, &LayoutSelector::Only));
             assert!(text.bytes().all(|b| b.is_ascii_graphic()) && !text[4..].contains([':', '@']), "{text}");
             assert_eq!(text, reference(&path.join("../").join(name).join("."), LayoutSelector::Only));
             assert_eq!(format!("{text}:t"), reference(&path, LayoutSelector::Tag("t".into())));

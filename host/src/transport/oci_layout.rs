@@ -33,7 +33,7 @@ use super::platform::Platform;
 use super::source::{Blob, Failure, ImageSource, RawDocument, wrong_size};
 use crate::ambient;
 use crate::digest::Digest;
-use crate::error::{Error, Escaped, Result};
+use crate::error::{Error, ErrorKind, Escaped, Result};
 use crate::limits::Limits;
 use crate::threads;
 
@@ -109,9 +109,16 @@ impl ImageSource for OciLayout {
         let document = self.on_thread(|layout| {
             layout.check_version()?;
             let (raw, index) = layout.index()?;
-            match layout.select(index)? {
-                Selected::Entry(entry) => layout.document(entry.selected()?),
-                Selected::ByPlatform => Ok(raw),
+            match layout.select(index) {
+                Ok(Selected::Entry(entry)) => layout.document(entry.selected()?),
+                Ok(Selected::ByPlatform) => Ok(raw),
+                // A manifest below an index has no entry of its own, and its digest says what it is.
+                Err(error) => match layout.name.selector() {
+                    LayoutSelector::Digest(digest) if error.kind() == ErrorKind::NotFound => {
+                        layout.unlisted(digest)?.ok_or(error)
+                    }
+                    _ => Err(error),
+                },
             }
         });
         Ok(document.await?)
@@ -273,6 +280,21 @@ impl Layout {
         manifest.config.verify("the image configuration", &bytes).ok()?;
         let config = Configuration::parse(&bytes, &manifest.config.digest, manifest.layers.len()).ok()?;
         Some(config.platform?.platform().clone())
+    }
+
+    /// The document with a digest that the index does not list, if it is there.
+    fn unlisted(&self, digest: &Digest) -> Result<Option<RawDocument>> {
+        let found = self.directory(&self.dir, "blobs").and_then(|blobs| {
+            let blobs = self.directory(&blobs, digest.algorithm().name())?;
+            self.regular_file(&blobs, digest.hex())
+        });
+        let size = match found {
+            Ok((_, size)) => size,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let descriptor = Descriptor { media_type: MediaType::new(""), digest: digest.clone(), size, has_urls: false };
+        self.document(&descriptor).map(|document| Some(RawDocument { media_type: None, ..document }))
     }
 
     fn document(&self, descriptor: &Descriptor) -> Result<RawDocument> {

@@ -55,6 +55,6 @@ fn cve_2021_41091_cve_2024_25621_directories_of_the_store_are_private() -> Resul
     for dir in ["", "manifests", "configs", "layers", "extracted"] {
         fs::set_permissions(bench.cofferdam.store().join(dir), Permissions::from_mode(0o755))?;
     }
-    open.ok(["images"])?;
+    open.ok(["gc"])?;
     ensure_private("opened again", 1).map(drop)
 }

@@ -49,7 +49,7 @@ fn killed(at: &Path, call: &str, number: u32) -> Result<bool> {
         .arg(cofferdam_tests::cofferdam::binary()?)
         .args(["--confine", "off", "--store"])
         .arg(at)
-        .arg("images")
+        .arg("gc")
         .env("COFFERDAM_CACHE", "")
         .output()
         .context("cannot start strace")?;
@@ -57,7 +57,7 @@ fn killed(at: &Path, call: &str, number: u32) -> Result<bool> {
         ensure!(at.join("keep-unreferenced").is_file() && at.join("refs").is_dir(), "it was said too soon");
     }
     let cofferdam = Cofferdam::new(at)?;
-    cofferdam.ok(["images"])?;
+    cofferdam.ok(["gc"])?;
     ensure!(at.join("keep-unreferenced").is_file() && at.join("meta.json").is_file(), "not adopted");
     store::ensure_nothing_staged(at)?;
     ensure!(store::list(&at.join("configs"))?.len() == 1, "a blob is lost");

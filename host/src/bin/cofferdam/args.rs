@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use cofferdam::Digest;
+use cofferdam::limits::Unit;
 use cofferdam::registry::RegistryHost;
 use cofferdam::store::Durability;
 use cofferdam::transport::Platform;
@@ -218,10 +219,12 @@ pub(crate) fn credentials(text: &str) -> Result<Credentials, String> {
     Ok(Credentials { registry, user: user.to_owned(), password: password.to_owned() })
 }
 
-fn token_host(text: &str) -> Result<(RegistryHost, RegistryHost), String> {
-    let (registry, host) = text.split_once('=').ok_or("it is not of the form HOST=TOKENHOST")?;
-    let host_of = |text: &str| text.parse().map_err(|error: cofferdam::Error| error.to_string());
-    Ok((host_of(registry)?, host_of(host)?))
+fn token_host(text: &str) -> cofferdam::Result<(RegistryHost, RegistryHost)> {
+    let (registry, host) = text.split_once('=').ok_or_else(|| cofferdam::Error::Usage {
+        reason: format!("{text:?} is not of the form HOST=TOKENHOST"),
+        hint: Some("name the registry, and the host that it sends to for tokens".into()),
+    })?;
+    Ok((registry.parse()?, host.parse()?))
 }
 
 /// What trees may lose.
@@ -320,7 +323,7 @@ pub(crate) struct GcArgs {
     /// Only say what would be done
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Also remove images that were not used for so long, as in `30d`, `12h` or `45m`
+    /// Also remove images that were not used for so long, as in `30d`, `12h` or `1h30m`
     #[arg(long, value_name = "AGE", value_parser = age)]
     pub(crate) older_than: Option<Duration>,
     /// Also remove images, the least recently used first, until the store takes at most so much, as in `10G`
@@ -346,7 +349,7 @@ pub(crate) struct LayerArgs {
     #[arg(long, value_name = "TYPE")]
     pub(crate) media_type: Option<String>,
     /// What the decoded bytes must hash to
-    #[arg(long, value_name = "DIGEST", value_parser = digest)]
+    #[arg(long, value_name = "DIGEST")]
     pub(crate) diff_id: Option<Digest>,
 }
 
@@ -389,40 +392,14 @@ pub(crate) enum GuestCommand {
     },
 }
 
-/// Reads `30d`: a number, and `s`, `m`, `h`, `d` or `w`.
-fn age(text: &str) -> Result<Duration, String> {
-    let wrong = || "it is not a number followed by s, m, h, d or w".to_owned();
-    let unit = match text.chars().last().ok_or_else(wrong)? {
-        's' => 1,
-        'm' => 60,
-        'h' => 60 * 60,
-        'd' => 24 * 60 * 60,
-        'w' => 7 * 24 * 60 * 60,
-        _ => return Err(wrong()),
-    };
-    let count: u64 = text.get(..text.len() - 1).and_then(|digits| digits.parse().ok()).ok_or_else(wrong)?;
-    count.checked_mul(unit).map(Duration::from_secs).ok_or_else(|| "it is too long".to_owned())
+/// Reads an age, as the limits' times are written.
+fn age(text: &str) -> cofferdam::Result<Duration> {
+    Unit::Time.parse(text).map(Duration::from_millis)
 }
 
-/// Reads `10G`: a number of bytes, or of KiB, MiB, GiB or TiB.
-fn size(text: &str) -> Result<u64, String> {
-    let wrong = || "it is not a number of bytes, or one followed by K, M, G or T".to_owned();
-    let number = text.trim_end_matches("iB").trim_end_matches('B');
-    let digits = number.trim_end_matches(['K', 'M', 'G', 'T', 'k', 'm', 'g', 't']);
-    let shift = match number.get(digits.len()..).unwrap_or_default().to_ascii_uppercase().as_str() {
-        "" => 0,
-        "K" => 10,
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        _ => return Err(wrong()),
-    };
-    let count: u64 = digits.parse().map_err(|_| wrong())?;
-    count.checked_mul(1 << shift).ok_or_else(|| "it is too large".to_owned())
-}
-
-fn digest(text: &str) -> Result<Digest, String> {
-    text.parse().map_err(|error: cofferdam::Error| error.to_string())
+/// Reads a size, as the limits' bytes are written.
+fn size(text: &str) -> cofferdam::Result<u64> {
+    Unit::Bytes.parse(text)
 }
 
 #[cfg(test)]
@@ -436,14 +413,16 @@ mod tests {
     #[test]
     fn ages_and_sizes_have_units() {
         use std::time::Duration;
-        assert_eq!(super::age("30d"), Ok(Duration::from_hours(720)));
-        assert_eq!(super::age("0s"), Ok(Duration::ZERO));
-        assert_eq!((super::size("10G"), super::size("5"), super::size("3MiB")), (Ok(10 << 30), Ok(5), Ok(3 << 20)));
+        assert_eq!(super::age("30d").unwrap(), Duration::from_hours(720));
+        assert_eq!(super::age("0s").unwrap(), Duration::ZERO);
+        for (text, bytes) in [("10G", 10 << 30), ("5", 5), ("3MiB", 3 << 20), ("3mb", 3 << 20)] {
+            assert_eq!(super::size(text).unwrap(), bytes);
+        }
         for text in ["", "d", "30", "3.5d", "-1d", "99999999999999999999s", "1é", "18446744073709551615w"] {
             assert!(super::age(text).is_err(), "{text}");
         }
         for text in ["", "G", "1.5G", "-1", "1X", "1GG", "18446744073709551615T"] {
-            assert!(super::size(text).is_err(), "{text}");
+            assert!(super::size(text).is_err_and(|error| error.hint().is_some()), "{text}");
         }
     }
 }

@@ -117,7 +117,10 @@ fn read(path: &Path, limits: &mut Limits) -> Result<Vec<RawRule>, Failure> {
     if text.len() as u64 > FILE_BYTES {
         return Err(wrong(format!("it has more than {FILE_BYTES} bytes")));
     }
-    let file: File = toml::from_str(&text).map_err(|error| wrong(error.to_string().trim_end().to_owned()))?;
+    let file: File = toml::from_str(&text).map_err(|error| {
+        let place = error.span().map(|span| place(&text, span.start)).unwrap_or_default();
+        usage(format!("{shown}{place}: {}", words(error.message())), None)
+    })?;
     for (name, value) in &file.limits {
         let value = match value {
             toml::Value::String(text) => text.clone(),
@@ -127,4 +130,27 @@ fn read(path: &Path, limits: &mut Limits) -> Result<Vec<RawRule>, Failure> {
         limits.set(name, &value).map_err(|error| error.context(shown.to_string()))?;
     }
     Ok(file.policy)
+}
+
+/// The line and the column of a byte, as editors count them.
+fn place(text: &str, at: usize) -> String {
+    let before = text.get(..at).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    format!(":{line}:{column}")
+}
+
+/// A message of several lines as one.
+fn words(message: &str) -> String {
+    message.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn places_are_counted_as_editors_do() {
+        assert_eq!(super::place("a\né b", 5), ":2:3");
+        assert_eq!(super::place("", 0), ":1:1");
+        assert_eq!(super::words("one\n  two\n"), "one; two");
+    }
 }

@@ -5,8 +5,9 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use cofferdam::{Error, ErrorKind};
+use serde_json::Value;
 
-use crate::output::printable;
+use crate::output::{compact, printable};
 
 /// The exit code for a command line that makes no sense.
 pub(crate) const USAGE: u8 = 2;
@@ -84,19 +85,25 @@ pub(crate) fn report(failure: &Failure, json: bool) -> ExitCode {
     let mut stderr = io::stderr().lock();
     // Nobody is left to tell when stderr is gone.
     let _ = if json {
-        let object = serde_json::json!({
-            "schema": "cofferdam/error/v1",
-            "error": message,
-            "kind": format!("{:?}", error.kind()).to_lowercase(),
-            "code": code,
-            "hint": error.hint(),
-        });
-        writeln!(stderr, "{object}")
+        let object = described(failure);
+        writeln!(stderr, "{}", compact(&object))
     } else {
         let hint = error.hint().map(|hint| format!("\nhint: {}", printable(&hint))).unwrap_or_default();
         writeln!(stderr, "error: {}{hint}", printable(&message))
     };
     ExitCode::from(code)
+}
+
+/// A failure as JSON.
+pub(crate) fn described(failure: &Failure) -> Value {
+    let Failure::Library(error) = failure else { return Value::Null };
+    serde_json::json!({
+        "schema": "cofferdam/error/v1",
+        "error": sentence(error),
+        "kind": format!("{:?}", error.kind()).to_lowercase(),
+        "code": code(error.kind()),
+        "hint": error.hint(),
+    })
 }
 
 fn sentence(error: &Error) -> String {

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use cofferdam::Digest;
 use cofferdam::registry::Reference;
-use cofferdam::store::ImageStorage;
+use cofferdam::store::{ImageRef, ImageStorage};
 use cofferdam::transport::LayoutName;
+use cofferdam::{Digest, ErrorKind, ambient};
 
 use crate::failure::{Failure, usage};
 
@@ -24,7 +24,7 @@ impl ImageName {
     /// Reads a name by its prefix.
     pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
         if let Some(name) = text.strip_prefix("oci:") {
-            let name: LayoutName = name.parse()?;
+            let name = layout_name(name)?;
             return Ok(Self::Layout(name.path().to_owned(), name));
         }
         for later in ["oci-archive:", "docker-archive:"] {
@@ -38,20 +38,114 @@ impl ImageName {
             None => Ok(Self::Reference(text.to_owned())),
         }
     }
+
+    /// The same, for a verb that needs the image's files only: of a layout that is gone, those in the store.
+    pub(crate) fn there(text: &str) -> Result<Self, Failure> {
+        match Self::parse(text)? {
+            Self::Layout(path, _) if is_gone(&path) => Ok(Self::Reference(text.to_owned())),
+            name => Ok(name),
+        }
+    }
 }
 
-/// The name under which the store keeps an image: the reference in full, or a manifest's digest.
+fn is_gone(path: &std::path::Path) -> bool {
+    ambient::hold(path).is_err_and(|error| error.kind() == ErrorKind::NotFound)
+}
+
+/// Reads what stands behind `oci:`: a directory as it is called, or, where there is none of that name, as the store shows it.
+fn layout_name(text: &str) -> Result<LayoutName, Failure> {
+    let name: LayoutName = text.parse()?;
+    if is_gone(name.path())
+        && let Some(shown) = LayoutName::of_shown(text)
+        && !is_gone(shown.path())
+    {
+        return Ok(shown);
+    }
+    Ok(name)
+}
+
+/// The name under which the store keeps an image: as it is shown there, in any form that a registry's or a layout's name may have, as
+/// `NAME@DIGEST` with the digest of its manifest or index, or the digest alone.
 pub(crate) fn in_store(text: &str, storage: &ImageStorage) -> Result<String, Failure> {
-    if text.parse::<Digest>().is_ok() {
+    if text.parse::<Digest>().is_ok() || storage.resolve(text).is_ok_and(|found| found.is_some()) {
         return Ok(text.to_owned());
     }
-    if let Some(name) = text.strip_prefix("oci:") {
-        // As `images` shows it, or as it was pulled.
-        let shown = storage.resolve(text).is_ok_and(|found| found.is_some());
-        return Ok(if shown { text.to_owned() } else { name.parse::<LayoutName>()?.reference()? });
+    let full = match text.strip_prefix("oci:") {
+        Some(name) => layout_name(name)?.reference()?,
+        None => registry_name(text)?.to_string(),
+    };
+    if storage.resolve(&full).is_ok_and(|found| found.is_some()) {
+        return Ok(full);
     }
+    let digest = text.rsplit_once('@').and_then(|(_, digest)| digest.parse::<Digest>().ok());
+    let Some(digest) = digest else { return Ok(full) };
+    let mut found: Vec<_> = storage.images()?.into_iter().filter(|image| image.has_digest(&digest)).collect();
+    let wanted = bare(&full);
+    // With the tag that was given, or else with any.
+    let name = |image: &ImageRef| bare(&image.reference) == wanted || repository(&image.reference) == wanted;
+    found.retain(name);
+    found.sort_by_key(|image| bare(&image.reference) != wanted);
+    Ok(found.into_iter().next().map_or(full, |image| image.reference))
+}
+
+/// The name of an image that a name is to be given to.
+pub(crate) fn new_name(text: &str) -> Result<String, Failure> {
+    match text.strip_prefix("oci:") {
+        Some(name) => Ok(layout_name(name)?.reference()?),
+        None => Ok(registry_name(text)?.to_string()),
+    }
+}
+
+fn registry_name(text: &str) -> Result<Reference, Failure> {
     let text = text.strip_prefix("docker://").unwrap_or(text);
     let candidates = Reference::candidates(text, &[])?;
-    let first = candidates.first().ok_or_else(|| usage(format!("{text:?} names no image"), None))?;
-    Ok(first.to_string())
+    candidates.into_iter().next().ok_or_else(|| usage(format!("{text:?} names no image"), None))
+}
+
+/// One name for exactly this image, which every verb takes: with the digest of its manifest, whatever else it names it by.
+pub(crate) fn pinned(reference: &str, manifest: &Digest) -> String {
+    format!("{}@{manifest}", bare(reference))
+}
+
+/// A name in full without its digest; of a layout, without its tag too, since that ends a layout's name.
+fn bare(reference: &str) -> &str {
+    let without = match reference.rsplit_once('@') {
+        Some((name, digest)) if digest.parse::<Digest>().is_ok() => name,
+        _ => reference,
+    };
+    if reference.starts_with("oci:") { repository(without) } else { without }
+}
+
+/// A name in full without its tag and digest.
+fn repository(reference: &str) -> &str {
+    if let Some(layout) = reference.strip_prefix("oci:") {
+        // Both are encoded in a directory.
+        return reference.get(.."oci:".len() + layout.find([':', '@']).unwrap_or(layout.len())).unwrap_or(reference);
+    }
+    let name = reference.split('@').next().unwrap_or(reference);
+    let last = name.rfind('/').unwrap_or(0);
+    name.get(last..).and_then(|end| end.find(':')).and_then(|colon| name.get(..last + colon)).unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_has_one_name_with_its_digest() {
+        let (digest, other) = (Digest::of(b"a"), Digest::of(b"b"));
+        for (reference, name) in [
+            ("h.test:5000/a/b:1".to_owned(), "h.test:5000/a/b:1"),
+            (format!("h.test/a/b@{other}"), "h.test/a/b"),
+            (format!("h.test/a/b:1@{other}"), "h.test/a/b:1"),
+            ("oci:/l:1".to_owned(), "oci:/l"),
+            ("oci:/l:h.test/a:1".to_owned(), "oci:/l"),
+            (format!("oci:/l@{other}"), "oci:/l"),
+            ("oci:/a%3Ab".to_owned(), "oci:/a%3Ab"),
+        ] {
+            assert_eq!(pinned(&reference, &digest), format!("{name}@{digest}"));
+        }
+        assert_eq!(repository("h.test:5000/a/b:1@x"), "h.test:5000/a/b");
+        assert_eq!(repository("h.test:5000/a"), "h.test:5000/a");
+    }
 }

@@ -1,5 +1,6 @@
 //! `images`: what the store holds.
 
+use cofferdam::store::ImageStorage;
 use cofferdam::{Error, ErrorKind};
 use serde_json::json;
 
@@ -8,12 +9,19 @@ use crate::output;
 use crate::session::Session;
 
 pub(crate) fn run(session: &Session) -> Result<(), Failure> {
-    session.wall_of_store()?.enforce()?;
-    let storage = session.storage()?;
+    session.wall_of_look()?.enforce()?;
+    let storage = match session.look() {
+        Ok(storage) => Some(storage),
+        // A store that nobody has made yet holds nothing.
+        Err(Failure::Library(error)) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
     let mut rows = Vec::new();
     let mut objects = Vec::new();
     let mut damage = None;
-    for entry in storage.images()? {
+    let entries = storage.as_ref().map_or_else(|| Ok(Vec::new()), ImageStorage::images)?;
+    for entry in entries {
+        let Some(storage) = &storage else { break };
         match storage.load_image(&entry) {
             Ok(image) => {
                 rows.push(vec![

@@ -2,7 +2,9 @@
 
 use cofferdam::Digest;
 use cofferdam::error::Escaped;
+use cofferdam::store::{Decision, ImageObject};
 use cofferdam::unpack::InspectorReport;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
@@ -11,27 +13,30 @@ use crate::output;
 use crate::session::Session;
 
 pub(crate) fn run(session: &Session, name: &str) -> Result<(), Failure> {
-    session.wall_of_store()?.enforce()?;
-    let storage = session.storage()?;
+    session.wall_of_look()?.enforce()?;
+    let storage = session.look()?;
     let image = storage.image(&in_store(name, &storage)?)?;
-    let decision = storage.resolve(&image.reference)?.and_then(|entry| entry.decision);
+    let entry = storage.resolve(&image.reference)?;
+    let decision = entry.as_ref().and_then(|entry| entry.decision.clone());
     let mut reports: Vec<(&Digest, InspectorReport)> = Vec::new();
     for layer in image.layer_digests() {
         reports.extend(storage.layer_reports(layer)?.into_iter().map(|report| (layer, report)));
     }
     if session.json() {
         let trees: Vec<_> = image.layer_digests().map(|digest| storage.trees().is_ready(digest)).collect();
-        return output::json(&json!({
-            "schema": "cofferdam/image/v1",
-            "image": image,
-            "trees": trees,
-            "decision": decision,
-            "reports": reports.iter().map(|(layer, report)| described(layer, report)).collect::<Vec<_>>(),
-        }));
+        return output::json(&Inspected {
+            schema: "cofferdam/image/v1",
+            image: &image,
+            trees,
+            pulled_as: entry.as_ref().and_then(|entry| entry.pulled_as.as_deref()),
+            decision: decision.as_ref(),
+            reports: reports.iter().map(|(layer, report)| described(layer, report)).collect(),
+        });
     }
     let config = &image.config;
     let mut rows = vec![
         vec!["reference".into(), image.reference.clone()],
+        vec!["pulled as".into(), entry.and_then(|entry| entry.pulled_as).unwrap_or_default()],
         vec!["manifest".into(), image.manifest_digest.to_string()],
         vec!["config".into(), image.config_digest.to_string()],
         vec!["platform".into(), image.platform.clone()],
@@ -48,7 +53,11 @@ pub(crate) fn run(session: &Session, name: &str) -> Result<(), Failure> {
             rows.push(vec![name.into(), value]);
         }
     }
-    rows.extend(config.env.iter().map(|variable| vec!["env".into(), variable.clone()]));
+    rows.retain(|row| row.last().is_some_and(|value| !value.is_empty()));
+    rows.extend(config.env.iter().take(VARIABLES).map(|variable| vec!["env".into(), variable.clone()]));
+    if config.env.len() > VARIABLES {
+        rows.push(vec!["env".into(), format!("… and {} more (--json shows them)", config.env.len() - VARIABLES)]);
+    }
     for (index, layer) in image.layers.iter().enumerate() {
         let tree = if storage.trees().is_ready(&layer.digest) { "extracted" } else { "not extracted" };
         let size = layer.size.map(output::bytes).unwrap_or_default();
@@ -75,6 +84,21 @@ pub(crate) fn run(session: &Session, name: &str) -> Result<(), Failure> {
     }
     output::table(&["WHAT", "VALUE"], &rows)
 }
+
+/// All that is known of an image.
+#[derive(Serialize)]
+struct Inspected<'a> {
+    schema: &'static str,
+    image: &'a ImageObject,
+    trees: Vec<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pulled_as: Option<&'a str>,
+    decision: Option<&'a Decision>,
+    reports: Vec<Value>,
+}
+
+/// Variables of the environment that people are shown.
+const VARIABLES: usize = 500;
 
 /// Lines of a report that people are shown.
 const LINES: usize = 12;

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::args::LayerArgs;
 use crate::failure::Failure;
+use crate::output::compact;
 use crate::session::Session;
 
 pub(crate) fn run(session: &Session, args: &LayerArgs) -> Result<(), Failure> {
@@ -30,7 +31,7 @@ pub(crate) fn run(session: &Session, args: &LayerArgs) -> Result<(), Failure> {
         let mut stdout = locked(&listed);
         let separator = if json && !std::mem::take(&mut first) { ",\n" } else { "" };
         let written = if json {
-            write!(stdout, "{separator}{}", described(&entry))
+            write!(stdout, "{separator}{}", compact(&described(&entry)))
         } else {
             writeln!(stdout, "{}", line(&entry))
         };

@@ -45,8 +45,9 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => {
             // Help and version go to stdout and are no failure; clap knows which is which.
-            if error.use_stderr() && std::env::args_os().any(|word| word == "--json") {
-                return failure::report(&misunderstood(&error), true);
+            let json = std::env::args_os().any(|word| word == "--json");
+            if error.use_stderr() && (json || reason(&error).is_some()) {
+                return failure::report(&misunderstood(&error), json);
             }
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { failure::USAGE } else { 0 });
@@ -58,10 +59,17 @@ fn main() -> ExitCode {
         Ok(session) => session,
         Err(error) => return failure::report(&error, json),
     };
-    match run(&session, args.command) {
+    let outcome = run(&session, args.command);
+    progress::end();
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure::report(&error, session.json()),
     }
+}
+
+/// The library's own error about a word of the command line.
+fn reason(error: &clap::Error) -> Option<&cofferdam::Error> {
+    std::error::Error::source(error)?.downcast_ref()
 }
 
 /// What clap says of a command line, without its layout for terminals.
@@ -69,7 +77,7 @@ fn misunderstood(error: &clap::Error) -> Failure {
     let text = error.to_string();
     let (said, more) = text.split_once("\n\n").unwrap_or((&text, ""));
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let hint = words(more);
+    let hint = reason(error).and_then(cofferdam::Error::hint).unwrap_or_else(|| words(more));
     failure::usage(words(said.trim_start_matches("error:")), (!hint.is_empty()).then_some(hint))
 }
 

@@ -20,11 +20,13 @@ use crate::session::Session;
 pub(crate) fn run(session: &Session, args: &MountSpecArgs) -> Result<(), Failure> {
     session.allow_loss(&args.lossy);
     let name = ImageName::parse(&args.image)?;
+    if !matches!(name, ImageName::Registry(_)) {
+        args.access.refuse(&args.image)?;
+    }
     let (policy, asked) = (session.policy()?, AskArgs::default());
-    let wall = session.wall_of_plugins(&policy, &asked)?;
     match &name {
-        ImageName::Registry(_) => wall.network()?.enforce()?,
-        ImageName::Reference(_) | ImageName::Layout(..) => wall.enforce()?,
+        ImageName::Registry(_) => session.wall_of_plugins(&policy, &asked)?.network()?.enforce()?,
+        ImageName::Reference(_) | ImageName::Layout(..) => session.wall_of_existing_plugins(&policy)?.enforce()?,
     }
     let platform = pull::choice(args.platform.as_ref());
     let (image, lease, asked_as) = match name {
@@ -37,7 +39,6 @@ pub(crate) fn run(session: &Session, args: &MountSpecArgs) -> Result<(), Failure
         }
         // A layout's own trees are freed at any time; a mount must keep what it shows.
         ImageName::Reference(_) | ImageName::Layout(..) => {
-            args.access.refuse(&args.image)?;
             let storage = session.storage()?;
             let name = image_name::in_store(&args.image, &storage)?;
             let (image, lease) = storage.lease_image(&name, &interrupt::cancel()?)?;

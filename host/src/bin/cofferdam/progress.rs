@@ -1,8 +1,10 @@
 //! Progress on stderr: a bar per layer, a line now and then, or JSON lines.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _, Write as _};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use cofferdam::{Digest, Event, Progress};
@@ -10,7 +12,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle as
 use serde_json::{Value, json};
 
 use crate::args::ProgressStyle;
-use crate::output::{bytes, printable};
+use crate::output::{bytes, compact, printable};
 
 /// Work that ends sooner shows nothing.
 const QUIET: Duration = Duration::from_millis(250);
@@ -23,7 +25,7 @@ pub(crate) fn start(style: ProgressStyle, quiet: bool) -> Progress {
     match style {
         _ if quiet => Progress::none(),
         ProgressStyle::None => Progress::none(),
-        ProgressStyle::Json => Progress::new(|event| line(&described(&event).to_string())),
+        ProgressStyle::Json => Progress::new(|event| line(&compact(&described(&event)))),
         ProgressStyle::Auto if !io::stderr().is_terminal() => plain(),
         ProgressStyle::Plain => plain(),
         ProgressStyle::Auto | ProgressStyle::Bar => bars(),
@@ -126,59 +128,158 @@ impl Plain {
     }
 }
 
-fn bars() -> Progress {
-    let screen = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
-    let begin = Instant::now();
-    let state: Mutex<BTreeMap<Option<Digest>, ProgressBar>> = Mutex::default();
-    Progress::new(move |event| {
-        let mut bars = state.lock().unwrap_or_else(PoisonError::into_inner);
-        match event {
-            Event::LayerStarted { layer, bytes } => {
-                let bar = bytes.map_or_else(spinner, |bytes| ProgressBar::new(bytes).with_style(style()));
-                bar.set_prefix(short(&layer));
-                bars.insert(Some(layer), bar);
-            }
-            Event::Downloaded { layer, bytes } => {
-                if let Some(bar) = bars.get(&Some(layer)) {
-                    reveal(&screen, bar, begin);
-                    bar.set_position(bytes);
-                }
-            }
-            Event::Extracted { layer, entries, .. } => {
-                // A layer that nobody announced has no size to fill a bar with.
-                let bar = bars.entry(layer).or_insert_with(spinner);
-                reveal(&screen, bar, begin);
-                bar.set_message(format!("{entries} entries"));
-            }
-            Event::LayerDone { layer } => {
-                if let Some(bar) = bars.remove(&Some(layer)) {
-                    bar.finish_and_clear();
-                    screen.remove(&bar);
-                }
-            }
-            Event::Checked { done, of, bytes: read } => {
-                let bar = bars.entry(None).or_insert_with(spinner);
-                reveal(&screen, bar, begin);
-                bar.set_message(format!("{done} of {of} checked, {} read", bytes(read)));
-            }
-            _ => {}
-        }
-    })
+/// The bars that are on the terminal, if there are any. There is one terminal.
+static SCREEN: Mutex<Option<Screen>> = Mutex::new(None);
+
+/// Where bars are drawn, until something else is printed.
+#[derive(Clone)]
+struct Screen {
+    bars: MultiProgress,
+    ended: Arc<AtomicBool>,
 }
 
-fn spinner() -> ProgressBar {
-    ProgressBar::new_spinner()
+fn screen() -> MutexGuard<'static, Option<Screen>> {
+    SCREEN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Bars are drawn once the work has taken a while.
-fn reveal(screen: &MultiProgress, bar: &ProgressBar, begin: Instant) {
-    if bar.is_hidden() && begin.elapsed() >= QUIET {
-        screen.add(bar.clone());
+/// Takes all bars off the terminal, for good: what is printed next has it alone.
+pub(crate) fn end() {
+    if let Some(screen) = screen().take() {
+        screen.ended.store(true, Ordering::SeqCst);
+        // Nobody is left to tell when stderr is gone.
+        let _ = screen.bars.clear();
+        screen.bars.set_draw_target(ProgressDrawTarget::hidden());
     }
 }
 
+/// Where messages go: to stderr, above the bars, and with nothing in them that a terminal obeys but their own colours.
+pub(crate) fn messages() -> impl io::Write {
+    Messages
+}
+
+struct Messages;
+
+impl io::Write for Messages {
+    /// Takes one message, which ends in a line feed.
+    fn write(&mut self, message: &[u8]) -> io::Result<usize> {
+        let shown = harmless(&String::from_utf8_lossy(message));
+        let write = || io::stderr().lock().write_all(shown.as_bytes());
+        let bars = screen().as_ref().map(|screen| screen.bars.clone());
+        bars.map_or_else(write, |bars| bars.suspend(write))?;
+        Ok(message.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+/// A message, escaped but for the colours that its own parts have: what it quotes was escaped before.
+fn harmless(message: &str) -> String {
+    let (mut rest, end) = message.strip_suffix('\n').map_or((message, ""), |rest| (rest, "\n"));
+    let mut shown = String::with_capacity(message.len());
+    while let Some(at) = rest.find("\u{1b}[") {
+        let (before, sequence) = rest.split_at(at);
+        shown.push_str(&printable(before));
+        let digits = sequence.get(2..).unwrap_or_default();
+        let length = digits.find(|c: char| !c.is_ascii_digit() && c != ';').unwrap_or(digits.len());
+        let colour = digits.get(length..).is_some_and(|tail| tail.starts_with('m'));
+        let (sequence, tail) = sequence.split_at(if colour { length + 3 } else { 2 });
+        shown.push_str(&if colour { Cow::Borrowed(sequence) } else { printable(sequence) });
+        rest = tail;
+    }
+    shown.push_str(&printable(rest));
+    shown.push_str(end);
+    shown
+}
+
+/// A bar for each layer at which there is work, and one for what is no layer's.
+struct Bars {
+    screen: Screen,
+    begin: Instant,
+    /// Whether they are drawn.
+    shown: bool,
+    by_layer: BTreeMap<Option<Digest>, ProgressBar>,
+}
+
+fn bars() -> Progress {
+    end();
+    // Hidden until the work has taken a while. All are drawn together, so that each has a line of its own.
+    let hidden = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
+    let drawn = Screen { bars: hidden, ended: Arc::default() };
+    *screen() = Some(drawn.clone());
+    let bars = Bars { screen: drawn, begin: Instant::now(), shown: false, by_layer: BTreeMap::new() };
+    let state = Arc::new(Mutex::new(bars));
+    // Where nothing happens for long, nothing would show them. Without this thread, the next event does.
+    let waiting = Arc::downgrade(&state);
+    let show = move || {
+        std::thread::sleep(QUIET);
+        if let Some(state) = waiting.upgrade() {
+            state.lock().unwrap_or_else(PoisonError::into_inner).show();
+        }
+    };
+    drop(std::thread::Builder::new().name("progress".into()).spawn(show));
+    Progress::new(move |event| state.lock().unwrap_or_else(PoisonError::into_inner).take(event))
+}
+
+impl Bars {
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::LayerStarted { layer, bytes } => {
+                self.remove(layer.clone());
+                let bar = self.bar(Some(layer), bytes);
+                bar.tick();
+            }
+            Event::Downloaded { layer, bytes } => self.bar(Some(layer), None).set_position(bytes),
+            Event::Extracted { layer, entries, .. } => self.bar(layer, None).set_message(format!("{entries} entries")),
+            Event::LayerDone { layer } => self.remove(layer),
+            Event::Merging { layer, of } => self.bar(None, None).set_message(format!("merging layer {layer} of {of}")),
+            Event::Checked { done, of, bytes: read } => {
+                self.bar(None, None).set_message(format!("{done} of {of} checked, {} read", bytes(read)));
+            }
+            _ => {}
+        }
+        self.show();
+    }
+
+    /// Draws them from now on, if the work has taken a while.
+    fn show(&mut self) {
+        if !self.shown && self.begin.elapsed() >= QUIET && !self.screen.ended.load(Ordering::SeqCst) {
+            self.shown = true;
+            self.screen.bars.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+            self.by_layer.values().for_each(ProgressBar::tick);
+        }
+    }
+
+    /// The bar of a layer, or of what is none's. Without a size there is nothing to fill it with.
+    fn bar(&mut self, layer: Option<Digest>, size: Option<u64>) -> ProgressBar {
+        if let Some(bar) = self.by_layer.get(&layer) {
+            return bar.clone();
+        }
+        let bar = match size {
+            Some(size) => ProgressBar::with_draw_target(Some(size), ProgressDrawTarget::hidden()).with_style(style()),
+            None => ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden()).with_style(spinner()),
+        };
+        let bar = self.screen.bars.add(bar);
+        bar.set_prefix(layer.as_ref().map(short).unwrap_or_default());
+        self.by_layer.insert(layer, bar.clone());
+        bar
+    }
+
+    fn remove(&mut self, layer: Digest) {
+        if let Some(bar) = self.by_layer.remove(&Some(layer)) {
+            bar.finish_and_clear();
+            self.screen.bars.remove(&bar);
+        }
+    }
+}
+
+fn spinner() -> BarStyle {
+    BarStyle::with_template("{prefix} {spinner} {wide_msg}").unwrap_or_else(|_| BarStyle::default_spinner())
+}
+
 fn style() -> BarStyle {
-    BarStyle::with_template("{prefix} {bar:30} {bytes:>10} of {total_bytes:<10} {msg}")
+    BarStyle::with_template("{prefix} {bar:24} {bytes:>10} of {total_bytes:<10} {wide_msg}")
         .unwrap_or_else(|_| BarStyle::default_bar())
 }
 
@@ -233,5 +334,12 @@ mod tests {
             plain.sentence(),
             "3 of 3 layers done (1 of them in the store already), 1.00 MiB of 3.00 MiB fetched, 7 entries extracted"
         );
+    }
+
+    #[test]
+    fn messages_have_their_own_colours_and_no_others() {
+        assert_eq!(harmless("\u{1b}[33m WARN\u{1b}[0m é\n"), "\u{1b}[33m WARN\u{1b}[0m é\n");
+        assert_eq!(harmless("a\u{202e}b\nc\u{9b}2J\n"), "a\\u{202e}b\\u{a}c\\u{9b}2J\n");
+        assert_eq!(harmless("\u{1b}[2Jx\u{1b}]0;t\u{7}\u{1b}["), "\\u{1b}[2Jx\\u{1b}]0;t\\u{7}\\u{1b}[");
     }
 }

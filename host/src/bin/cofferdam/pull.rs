@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::args::{AccessArgs, AskArgs, Credentials, PullArgs, Secret, credentials};
 use crate::environment;
 use crate::failure::{Failure, usage};
-use crate::image_name::ImageName;
+use crate::image_name::{ImageName, pinned};
 use crate::interrupt;
 use crate::output;
 use crate::policy;
@@ -138,9 +138,11 @@ fn report(session: &Session, pulled: &Pulled) -> Result<(), Failure> {
     let image = &pulled.image;
     let left_out = session.look()?.left_out(image)?;
     output::left_out(&left_out);
+    let name = pinned(&image.reference, &image.manifest_digest);
     if session.json() {
         return output::json(&json!({
             "schema": "cofferdam/pull/v1",
+            "name": name,
             "image": image,
             "index": pulled.published.index,
             "layers": image.layers.len(),
@@ -154,7 +156,10 @@ fn report(session: &Session, pulled: &Pulled) -> Result<(), Failure> {
     }
     // Whether as a tree or as a blob. A layer that comes twice is one.
     let stored = pulled.unpacked_layers + pulled.cached_layers;
-    output::line(&format!("{}@{}", image.reference, image.manifest_digest))?;
+    output::line(&name)?;
+    if session.is_quiet() {
+        return Ok(());
+    }
     output::line(&format!(
         "{}, {} layers: {} downloaded ({}), {} in the store already; every digest and DiffID is right",
         image.platform,

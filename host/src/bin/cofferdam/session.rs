@@ -48,7 +48,7 @@ impl Session {
             EnvFilter::try_new(&filter).map_err(|error| usage(format!("COFFERDAM_LOG={filter}: {error}"), None))?;
         tracing_subscriber::fmt()
             .with_env_filter(filter)
-            .with_writer(std::io::stderr)
+            .with_writer(progress::messages)
             .with_ansi(!environment::no_color() && std::io::IsTerminal::is_terminal(&std::io::stderr()))
             .without_time()
             .with_target(false)
@@ -59,6 +59,11 @@ impl Session {
 
     pub(crate) fn json(&self) -> bool {
         self.global.json
+    }
+
+    /// Whether nothing but data is wanted.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.global.quiet
     }
 
     pub(crate) fn limits(&self) -> Limits {
@@ -117,6 +122,18 @@ impl Session {
         self.wall()?.write(store)
     }
 
+    /// The wall around a verb that works on a store, and makes none.
+    pub(crate) fn wall_of_existing(&self) -> Result<Wall, Failure> {
+        let path = self.existing_path()?;
+        self.wall()?.write(ambient::open_dir(&path)?)
+    }
+
+    /// The store's directory, if there is a store in it, or what would be taken over as one.
+    fn existing_path(&self) -> Result<PathBuf, Failure> {
+        let path = self.store_path()?;
+        if ImageStorage::is_at(&path)? { Ok(path) } else { Err(ImageStorage::absent(&path).into()) }
+    }
+
     /// Opens the store, which is made if it is not there.
     pub(crate) fn storage(&self) -> Result<ImageStorage, Failure> {
         Ok(ImageStorage::open(self.store_path()?, self.limits(), Arc::new(self.unpacker()?))?)
@@ -133,7 +150,15 @@ impl Session {
 
     /// The wall around a verb that may run plugins: with what those may reach that can be asked.
     pub(crate) fn wall_of_plugins(&self, policy: &Policy, asked: &AskArgs) -> Result<Wall, Failure> {
-        let mut wall = self.wall_of_store()?;
+        self.with_plugins(self.wall_of_store()?, policy, asked)
+    }
+
+    /// The same for a verb that makes no store.
+    pub(crate) fn wall_of_existing_plugins(&self, policy: &Policy) -> Result<Wall, Failure> {
+        self.with_plugins(self.wall_of_existing()?, policy, &AskArgs::default())
+    }
+
+    fn with_plugins(&self, mut wall: Wall, policy: &Policy, asked: &AskArgs) -> Result<Wall, Failure> {
         let by_hand = || asked.verify.iter().chain(&asked.inspect).map(String::as_str);
         if let Ok(storage) = self.look() {
             for plugin in storage.plugins()?.survey()?.0 {

@@ -21,10 +21,17 @@ use crate::session::{Session, shown};
 
 pub(crate) fn run(session: &Session, args: &UnpackArgs) -> Result<(), Failure> {
     session.allow_loss(&args.lossy);
-    let name = ImageName::parse(&args.image)?;
+    let name = ImageName::there(&args.image)?;
+    if !matches!(name, ImageName::Registry(_)) {
+        args.access.refuse(&args.image)?;
+    }
     let (policy, asked) = (session.policy()?, AskArgs::default());
+    let wall = match &name {
+        ImageName::Reference(_) => session.wall_of_existing_plugins(&policy)?,
+        _ => session.wall_of_plugins(&policy, &asked)?,
+    };
     // The tree is made beside its destination and renamed: that takes the right to write there.
-    let wall = session.wall_of_plugins(&policy, &asked)?.write(ambient::open_parent(&args.dest)?.0)?;
+    let wall = wall.write(ambient::open_parent(&args.dest)?.0)?;
     match &name {
         ImageName::Reference(_) => wall.enforce()?,
         ImageName::Registry(_) => wall.network()?.enforce()?,
@@ -33,7 +40,6 @@ pub(crate) fn run(session: &Session, args: &UnpackArgs) -> Result<(), Failure> {
     let platform = pull::choice(args.platform.as_ref());
     match name {
         ImageName::Reference(name) => {
-            args.access.refuse(&name)?;
             // What is looked up now must be there until the tree is made.
             let storage = session.storage()?;
             let name = image_name::in_store(&name, &storage)?;
@@ -50,7 +56,6 @@ pub(crate) fn run(session: &Session, args: &UnpackArgs) -> Result<(), Failure> {
             make(session, args, &pulled.image, &ready, &ready.storage)
         }
         ImageName::Layout(path, name) => {
-            args.access.refuse(&args.image)?;
             let layout = OciLayout::open(name, session.limits())?;
             let ready = policy::for_pull(session, &policy, &asked, &layout.store_name()?)?;
             if !ready.is_free() {

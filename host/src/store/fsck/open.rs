@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Check, Finding, FsckOptions, FsckReport, Part, Problem, sentence};
+use super::{Check, Counts, Finding, FsckOptions, FsckReport, Part, Problem, sentence};
 use crate::ambient;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
@@ -55,10 +55,17 @@ impl ImageStorage {
             // Empty, it is as good as absent.
             let mut finding =
                 Finding::new(Part::Room, Problem::Missing, room, "a directory of the store is gone").at(room);
-            finding.settle(Ok("it was made again".into()));
+            if options.repair {
+                finding.settle(Ok("it was made again".into()));
+            } else {
+                finding = finding.remedy("with --repair it is made again; nothing else was checked without it");
+            }
             findings.push(finding);
         }
-        let rooms = Rooms::open(root)?;
+        let rooms = if options.repair { Rooms::open(root).map(Some) } else { Rooms::look(root) };
+        let Some(rooms) = rooms.map_err(|error| layout::within(error, shown))? else {
+            return Ok(FsckReport { checked: Counts::default(), findings });
+        };
         let storage = Self::of(path, rooms, access, limits, unpacker);
         // A store whose `meta.json` cannot be mended is not changed; one that may only be read is not to be repaired at all.
         let unknown = findings.iter().any(|finding| finding.part == Part::Meta && !finding.repaired);
@@ -76,7 +83,7 @@ impl ImageStorage {
 fn no_store(path: &std::path::Path) -> Error {
     Error::NotFound {
         what: format!("a store at `{}`", crate::error::Escaped(path.as_os_str().as_bytes())),
-        hint: Some("if another program's images are there, any other use takes them over: cofferdam images".into()),
+        hint: Some("if another program's images are there, the first pull takes them over".into()),
     }
 }
 

@@ -20,6 +20,7 @@ pub(super) fn add(fixture: &Fixture, reference: &str, layers: &[&LayerDescriptor
         index: None,
         platform: Some("linux/amd64".into()),
         pulled_at: 0,
+        pulled_as: None,
         decision: None,
     }
 }

@@ -139,7 +139,7 @@ fn a_file_whose_word_is_taken_must_be_its_owners_alone() {
         set_mode(file, 0o666);
         let error = match ImageStorage::open(fixture.path(""), Limits::default(), Arc::<Toy>::default()) {
             Err(error) => error,
-            Ok(storage) => storage.trees().open(&layer).unwrap_err(),
+            Ok(storage) => storage.trees().open(&layer, None).unwrap_err(),
         };
         assert!(matches!(error.root(), Error::Untrusted { mode: 0o666, .. }), "{error}");
         set_mode(file, 0o600);

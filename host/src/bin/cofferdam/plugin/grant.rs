@@ -12,7 +12,7 @@ use crate::output;
 use crate::session::Session;
 
 pub(crate) fn grant(session: &Session, args: &PluginGrantArgs) -> Result<(), Failure> {
-    session.wall_of_store()?.enforce()?;
+    session.wall_of_existing()?.enforce()?;
     let storage = session.storage()?;
     let mut plugins = storage.plugins()?;
     let plugin = plugins.change_grants(&args.name, |plugin| {
@@ -40,7 +40,7 @@ pub(super) fn is_asked(name: &str, granted: &Capabilities, asked: &Capabilities)
 }
 
 pub(crate) fn revoke(session: &Session, args: &PluginRevokeArgs) -> Result<(), Failure> {
-    session.wall_of_store()?.enforce()?;
+    session.wall_of_existing()?.enforce()?;
     let storage = session.storage()?;
     let mut plugins = storage.plugins()?;
     let asked = plugins.get(&args.name)?.manifest.capabilities;
@@ -55,7 +55,7 @@ pub(crate) fn revoke(session: &Session, args: &PluginRevokeArgs) -> Result<(), F
 }
 
 pub(crate) fn remove(session: &Session, names: &[String]) -> Result<(), Failure> {
-    session.wall_of_store()?.enforce()?;
+    session.wall_of_existing()?.enforce()?;
     let storage = session.storage()?;
     let mut plugins = storage.plugins()?;
     // All of them, or none for a name that was mistyped.
@@ -64,11 +64,22 @@ pub(crate) fn remove(session: &Session, names: &[String]) -> Result<(), Failure>
             return Err(error.into());
         }
     }
-    let mut removed = Vec::new();
+    let (mut removed, mut failed) = (Vec::new(), None);
     for name in names {
-        // Nothing if the note was damaged.
-        removed.push((name, plugins.remove(name)?.map(|plugin| plugin.digest)));
+        match plugins.remove(name) {
+            // Nothing if the note was damaged.
+            Ok(plugin) => removed.push((name, plugin.map(|plugin| plugin.digest))),
+            Err(error) => {
+                failed = Some(error);
+                break;
+            }
+        }
     }
+    let said = say_removed(session, &removed);
+    failed.map_or(said, |error| Err(error.into()))
+}
+
+fn say_removed(session: &Session, removed: &[(&String, Option<cofferdam::Digest>)]) -> Result<(), Failure> {
     if session.json() {
         let removed: Vec<_> = removed.iter().map(|(name, digest)| json!({ "name": name, "digest": digest })).collect();
         return output::json(&json!({ "schema": "cofferdam/plugin-rm/v1", "removed": removed }));
