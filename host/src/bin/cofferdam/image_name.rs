@@ -67,15 +67,18 @@ fn layout_name(text: &str) -> Result<LayoutName, Failure> {
 /// The name under which the store keeps an image: as it is shown there, in any form that a registry's or a layout's name may have, as
 /// `NAME@DIGEST` with the digest of its manifest or index, or the digest alone.
 pub(crate) fn in_store(text: &str, storage: &ImageStorage) -> Result<String, Failure> {
-    if text.parse::<Digest>().is_ok() || storage.resolve(text).is_ok_and(|found| found.is_some()) {
+    if text.parse::<Digest>().is_ok() {
         return Ok(text.to_owned());
+    }
+    if let Ok(Some(found)) = storage.resolve(text) {
+        return Ok(found.reference);
     }
     let full = match text.strip_prefix("oci:") {
         Some(name) => layout_name(name)?.reference()?,
         None => registry_name(text)?.to_string(),
     };
-    if storage.resolve(&full).is_ok_and(|found| found.is_some()) {
-        return Ok(full);
+    if let Ok(Some(found)) = storage.resolve(&full) {
+        return Ok(found.reference);
     }
     let digest = text.rsplit_once('@').and_then(|(_, digest)| digest.parse::<Digest>().ok());
     let Some(digest) = digest else { return Ok(full) };
