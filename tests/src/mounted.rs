@@ -115,9 +115,9 @@ fn text(value: &serde_json::Value) -> Result<&str> {
 
 /// A system call by its number. Pointers among the words lead to strings that end with NUL and outlive the call.
 fn call(number: libc::c_long, words: [libc::c_long; 5]) -> io::Result<libc::c_long> {
-    let [a, b, c, d, e] = words;
+    let [first, second, third, fourth, fifth] = words;
     // SAFETY: see above; each caller in this file keeps to it.
     #[expect(unsafe_code, reason = "there is no other way to these calls")]
-    let result = unsafe { libc::syscall(number, a, b, c, d, e) };
+    let result = unsafe { libc::syscall(number, first, second, third, fourth, fifth) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

@@ -108,12 +108,11 @@ impl Making<'_> {
                 Some(links) => self.kept_plan(&links)?,
                 None => None,
             };
-            let plan = match kept {
-                Some(plan) => plan,
-                None => {
-                    let has_blob = |tree: &Tree| self.storage.has_layer(&tree.record().digest.to_string());
-                    Planner::new(self.layers, &self.options.cancel).plan(has_blob)?
-                }
+            let plan = if let Some(plan) = kept {
+                plan
+            } else {
+                let has_blob = |tree: &Tree| self.storage.has_layer(&tree.record().digest.to_string());
+                Planner::new(self.layers, &self.options.cancel).plan(has_blob)?
             };
             let lower = plan.0.iter().map(|(index, form)| self.make(*index, *form)).collect::<Result<Vec<_>>>()?;
             let links = self.made.ensure_with(&name, Some(&identity), &self.watch(), |staged| {

@@ -143,10 +143,9 @@ impl<'a> Planner<'a> {
         }
         Ok(match (record.markers.is_empty(), self.below.is_empty()) {
             (true, _) => Form::AsItIs,
-            // Nothing is below that could be removed.
-            (false, true) => Form::Merged,
             (false, false) if self.removes_from_shown(record, &mut questions)? => Form::Overlay,
-            (false, false) => Form::Merged,
+            // Also where nothing is below that could be removed.
+            (false, _) => Form::Merged,
         })
     }
 

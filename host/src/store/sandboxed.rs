@@ -103,7 +103,7 @@ fn alone(
 ) -> Result<(LayerReport, LayerRecord)> {
     let (limits, cancel) = (unpacker.limits().clone(), cancel.clone());
     let (lossy, defers) = (unpacker.lossy(), mode == Mode::Preserve);
-    let options = WriterOptions { limits, cancel, lossy, defers, ..WriterOptions::new(mode) };
+    let options = WriterOptions { limits, lossy, cancel, defers, ..WriterOptions::new(mode) };
     let (outcome, mut writer) = unpacker.extract(layer, TreeWriter::new(dest, options)?);
     let report = outcome?;
     let record = writer.finish_layer()?;

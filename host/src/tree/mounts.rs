@@ -160,9 +160,10 @@ impl Search<'_> {
             return;
         }
         self.left = u32::MAX;
-        match inside_by_table(self.dir) {
-            Some(found) => (self.found, self.done) = (found, true),
-            None => tracing::debug!("the table of mounts cannot be read: each entry is looked at"),
+        if let Some(found) = inside_by_table(self.dir) {
+            (self.found, self.done) = (found, true);
+        } else {
+            tracing::debug!("the table of mounts cannot be read: each entry is looked at");
         }
     }
 }
@@ -217,6 +218,7 @@ fn path_of(dir: BorrowedFd<'_>) -> Option<Vec<u8>> {
 
 /// The path of something that is mounted inside of a directory, by the table of mounts. The outer option is empty where that table
 /// does not tell.
+#[expect(clippy::option_option, reason = "that nothing is there and that it is not known differ")]
 fn inside_by_table(dir: BorrowedFd<'_>) -> Option<Option<Vec<u8>>> {
     let Ok(Mount::Id(mount)) = mount_of(dir) else { return None };
     let path = path_of(dir).filter(|path| path.starts_with(b"/"))?;
@@ -224,6 +226,7 @@ fn inside_by_table(dir: BorrowedFd<'_>) -> Option<Option<Vec<u8>>> {
 }
 
 /// Looks in a table for what is mounted inside of the directory at `path` of the mount with this id.
+#[expect(clippy::option_option, reason = "that nothing is there and that it is not known differ")]
 fn in_table(table: &[u8], mount: u64, path: &[u8]) -> Option<Option<Vec<u8>>> {
     let path = path.strip_suffix(b"/").unwrap_or(path);
     let mut is_known = false;
@@ -250,16 +253,9 @@ fn unescaped(field: &[u8]) -> Vec<u8> {
             .then(|| tail.split_at_checked(3))
             .flatten()
             .and_then(|(digits, tail)| Some((u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()?, tail)));
-        match escaped {
-            Some((byte, tail)) => {
-                path.push(byte);
-                rest = tail;
-            }
-            None => {
-                path.push(first);
-                rest = tail;
-            }
-        }
+        let (byte, tail) = escaped.unwrap_or((first, tail));
+        path.push(byte);
+        rest = tail;
     }
     path
 }
