@@ -158,7 +158,7 @@ impl TreeWriter {
                 self.implied.insert(dir.path.to_vec());
             }
         }
-        self.cache.insert(&dir.path, &dir);
+        self.cache.offer(&dir);
         Ok(dir)
     }
 

@@ -31,8 +31,8 @@ impl TreeWriter {
         self.watch_links(&links, spot.path)?;
         match kind {
             FileType::Directory => {
-                self.cache.clear();
                 let place = sys::join(&spot.dir.path, spot.name);
+                self.cache.forget_within(&place);
                 self.void_self_links(&place);
                 for path in self.note_late(&place)? {
                     self.implied.remove(&path);

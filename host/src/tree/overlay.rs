@@ -104,7 +104,7 @@ impl TreeWriter {
         let Some(dir) = self.open_resolved(parent)? else { return Ok(()) };
         match rustix::fs::unlinkat(&dir, name, AtFlags::REMOVEDIR) {
             Ok(()) => {
-                self.cache.clear();
+                self.cache.forget_within(path);
                 let spot = Spot { id: self.ids.child(dir.id, name), dir, name, path };
                 whiteout(&spot.dir, name).explain("create", path)?;
                 self.stamp_whiteout(&spot)

@@ -47,7 +47,7 @@ impl TreeWriter {
         self.visited += visited;
         self.watch_links(&links, &dir.path)?;
         if removed_any {
-            self.cache.clear();
+            self.cache.forget_within(&dir.path);
         }
         for (id, path) in kept {
             self.set_due(id, &join(&dir.path, &path), UNLISTED)?;

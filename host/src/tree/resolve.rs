@@ -187,6 +187,7 @@ impl TreeWriter {
         } else {
             return Ok(Jump::Unclear);
         };
+        self.walked += rest.split(|&b| b == b'/').count() as u64;
         match opened {
             Ok(fd) => {
                 let id = rest.split(|&b| b == b'/').fold(start.id, |id, name| self.ids.child(id, name));
@@ -318,10 +319,11 @@ impl TreeWriter {
         if let Some(dir) = self.cache.get(&place).filter(|dir| *dir.path == *place) {
             return Ok(Step::Dir(dir));
         }
+        self.walked += 1;
         match open_directory(here, name) {
             Ok(fd) => {
                 let dir = Dir::new(fd, place, self.ids.child(here.id, name));
-                self.cache.insert(&dir.path, &dir);
+                self.cache.offer(&dir);
                 Ok(Step::Dir(dir))
             }
             Err(Errno::NOENT) => Ok(Step::Nothing),

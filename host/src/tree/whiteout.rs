@@ -88,7 +88,7 @@ impl TreeWriter {
         }
         match rustix::fs::unlinkat(&spot.dir, spot.name, AtFlags::REMOVEDIR) {
             Ok(()) => {
-                self.cache.clear();
+                self.cache.forget_within(&dir.path);
                 Ok(())
             }
             // The layer's own content keeps it there, as if only that had made it.

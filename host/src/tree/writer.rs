@@ -72,6 +72,8 @@ pub struct TreeWriter {
     pub(super) implied_so_far: u64,
     /// Things that markers made it look at, in all layers: the tests' measure of what markers cost.
     pub(super) visited: u64,
+    /// Components of paths that were walked to open directories, in all layers: the tests' measure of what finding them costs.
+    pub(super) walked: u64,
     /// Present when merging.
     pub(super) strict: Option<Strict>,
     /// Whether the error that is under way is one that lower layers may have a say in.
@@ -126,6 +128,7 @@ impl TreeWriter {
             steps: 0,
             implied_so_far: 0,
             visited: 0,
+            walked: 0,
             strict: None,
             unsure: Cell::new(false),
             dirty: false,

@@ -13,6 +13,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// Stack that the main thread needs, in bytes: as much as every other one has, since guests run on it too.
 const STACK: u64 = 2 << 20;
 
+/// Open files that the process may have, if its hard limit is not lower.
+const FILES: u64 = 16 << 10;
+
 /// Whether errors are told as JSON.
 static JSON: AtomicBool = AtomicBool::new(false);
 
@@ -105,6 +108,13 @@ pub(crate) fn prepare() -> Result<(), Error> {
             action: "get a stack of 2 MiB, which `ulimit -Hs` forbids".into(),
             source: io::ErrorKind::OutOfMemory.into(),
         })?;
+    }
+    // Layers may go to and fro between thousands of directories, which the writers of trees keep open as far as this lets them.
+    // A limit that cannot be raised costs time only.
+    let files = getrlimit(Resource::Nofile);
+    if files.current.is_some_and(|files| files < FILES) {
+        let more = files.maximum.map_or(FILES, |most| most.min(FILES));
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(more), ..files });
     }
     // The main thread's stack grows when it is used, and where it cannot the kernel kills the program. Where address space is
     // limited, it grows now.

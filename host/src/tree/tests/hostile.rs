@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::{Bytes, Lab, RESOLVERS, notation, open, options, snapshot, write};
 use crate::Limits;
 use crate::error::{Error, ErrorKind};
+use crate::tree::cache::DirCache;
 use crate::tree::entry::{Entry, Metadata, Node, Sink as _, TreePath};
 use crate::tree::{Mode, Resolver, SafeRoot, TreeWriter, WriterOptions, remove_tree};
 
@@ -109,6 +110,79 @@ fn links_cannot_buy_time() {
         let (steps, entries) = (writer.steps, writer.record.counts.entries);
         assert_eq!(steps, Limits::default().link_steps + 16 * entries + 1, "{entries} entries");
         assert!(entries < 1000, "each pair of entries takes 31 000 steps or more, and {entries} were let through");
+    }
+}
+
+/// Deals empty files to `dirs` directories of this depth, in turns, and tells how many components that took to walk, after
+/// the round that makes the directories. Each turn may begin with entries of its own.
+fn deal(
+    writer: &mut TreeWriter,
+    (dirs, depth, rounds): (usize, usize, usize),
+    mut before: impl FnMut(&mut TreeWriter),
+) -> u64 {
+    let mut made = 0;
+    for round in 0..=rounds {
+        for dir in 0..dirs {
+            before(writer);
+            let path = format!("{dir}/{}{round}", "d/".repeat(depth - 1));
+            writer.put(entry(&path, Node::File { size: 0 }), &mut Bytes(b"")).unwrap();
+        }
+        if round == 0 {
+            made = writer.walked;
+        }
+    }
+    writer.walked - made
+}
+
+/// Deep directories that take turns stay known.
+#[test]
+fn turns_between_deep_directories_walk_no_path_again() {
+    for resolver in RESOLVERS {
+        let lab = Lab::new();
+        let mut writer = TreeWriter::new(open(&lab.dest()), options(Mode::Apply, resolver)).unwrap();
+        // Each makes 10 directories known, and of all those no more than are kept.
+        writer.cache = DirCache::with_most(4096);
+        assert_eq!(deal(&mut writer, (200, 10, 2), |_| ()), 0);
+    }
+}
+
+/// More directories than can be kept open cost in the measure in which they are too many.
+#[test]
+fn a_directory_too_many_does_not_defeat_all_that_are_known() {
+    const DEPTH: usize = 20;
+    const ROUNDS: usize = 10;
+    for resolver in RESOLVERS {
+        let lab = Lab::new();
+        let mut writer = TreeWriter::new(open(&lab.dest()), options(Mode::Apply, resolver)).unwrap();
+        writer.cache = DirCache::with_most(50);
+        let dirs = 60;
+        let walked = deal(&mut writer, (dirs, DEPTH, ROUNDS), |_| ());
+        let all = (dirs * DEPTH * ROUNDS) as u64;
+        assert!(walked < all / 2, "{resolver:?}: {walked} of {all} components");
+    }
+}
+
+/// What is removed takes no more with it than what is known about itself.
+#[test]
+fn removals_elsewhere_leave_directories_known() {
+    for (resolver, replacing) in RESOLVERS.into_iter().flat_map(|resolver| [(resolver, true), (resolver, false)]) {
+        let lab = Lab::new();
+        let mut writer = TreeWriter::new(open(&lab.dest()), options(Mode::Apply, resolver)).unwrap();
+        writer.cache = DirCache::with_most(4096);
+        writer.put(entry("link", Node::Symlink { target: "0".into() }), &mut Bytes(b"")).unwrap();
+        writer.finish_layer().unwrap();
+        let (dirs, depth, rounds) = (40, 20, 2);
+        let walked = deal(&mut writer, (dirs, depth, rounds), |writer| {
+            for path in ["x", "x/y"] {
+                writer.put(entry(path, Node::Directory), &mut Bytes(b"")).unwrap();
+            }
+            // A path through a link is forgotten with each directory, and is not for that in the way of others.
+            writer.put(entry("link/f", Node::File { size: 0 }), &mut Bytes(b"")).unwrap();
+            let last = if replacing { entry("x", Node::File { size: 0 }) } else { entry("", Node::Opaque) };
+            writer.put(last, &mut Bytes(b"")).unwrap();
+        });
+        let links = (dirs * rounds) as u64 * 4;
+        assert!(walked <= links, "{resolver:?} {replacing}: {walked} of {links}");
     }
 }
 
@@ -228,6 +302,17 @@ fn cve_2025_47290_ghsa_3wgq_wrwc_vqmv_what_is_known_about_a_path_does_not_outliv
         (&["F a/b/x", "W a/.wh.b, F a/b/y"], "a/ a/b/ a/b/y"),
         (&["S l->a, F a/b/x", "W l/b/.wh.none, W .wh.l, F l/b/y"], "a/ a/b/ a/b/x l/ l/b/ l/b/y"),
         (&["D a, F a/x, H a->t, F t, F a/y"], "a/ a/y t"),
+        // Directories beside and around the one that goes.
+        (
+            &["F a/b/x, F a.b/x, F a0/x, S a->a0, F a/y, F a/b/y, F a.b/y"],
+            "a->a0 a.b/ a.b/x a.b/y a0/ a0/b/ a0/b/y a0/x a0/y",
+        ),
+        (&["F a/b/c/x", "W a/b/.wh.c, S a/b/c->/d, F a/b/c/y, F a/b/z"], "a/ a/b/ a/b/c->/d a/b/z d/ d/y"),
+        (&["F a/b/c/x", "W a/.wh..wh..opq, S a/b->/d, F a/b/c/y"], "a/ a/b->/d d/ d/c/ d/c/y"),
+        // A link that goes with its directory.
+        (&["S a/l->/b, F a/l/x, F a, F a/l/y"], "a/ a/l/ a/l/y b/ b/x"),
+        (&["S a/l->/b, F a/l/x", "F a/l/y, W .wh.a, F a/l/z"], "a/ a/l/ a/l/z b/ b/x b/y"),
+        (&["S a/l->/b, F a/l/x", "F a/l/y, W a/.wh..wh..opq, F a/l/z"], "a/ a/l/ a/l/z b/ b/x b/y"),
     ] {
         for resolver in RESOLVERS {
             let lab = Lab::new();
