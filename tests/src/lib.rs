@@ -6,6 +6,8 @@
 //! **Does not**: use the library `cofferdam`. Its tests see the product as others see it, through the command.
 
 pub mod bombs;
+#[cfg(test)]
+mod citations;
 pub mod cofferdam;
 pub mod conformance;
 mod denied;
