@@ -14,7 +14,7 @@ use crate::{Run, Scratch, guests, paths, require, usage};
 /// What the command guest is compiled for.
 pub const TARGET: &str = "wasm32-wasip2";
 
-/// The version of `wasmtime` that is wanted, and that `cargo xtask test` installs.
+/// The version of `wasmtime` that is wanted, and that `cargo xtask test` builds from `tests/wasmtime`.
 pub const VERSION: &str = "48.0.8";
 
 /// The command guest, and who runs it.
@@ -25,16 +25,11 @@ pub struct Wasi {
     output: Scratch,
 }
 
-/// Where `cargo xtask` keeps programs that no package has.
-pub fn tools() -> PathBuf {
-    paths::target().join("tools")
-}
-
-/// The wanted `wasmtime` among the [`tools`], else one of its major version on the path.
+/// Finds the wanted version where `cargo xtask test` builds it, else one of its major version on the path.
 pub fn wasmtime() -> Option<PathBuf> {
-    let kept = Some(tools().join("bin/wasmtime")).filter(|kept| has_version(kept, &format!("{VERSION} ")));
+    let built = Some(paths::target().join("debug/wasmtime")).filter(|built| has_version(built, VERSION));
     let major = VERSION.split('.').next().unwrap_or_default();
-    kept.or_else(|| require::find("wasmtime").filter(|found| has_version(found, &format!("{major}."))))
+    built.or_else(|| require::find("wasmtime").filter(|found| has_version(found, &format!("{major}."))))
 }
 
 /// Whether a program says `wasmtime` and this version; there may be a commit behind it.
@@ -56,7 +51,7 @@ impl Wasi {
         };
         let ready = READY.get_or_init(|| prepare().map_err(|error| format!("{error:#}")));
         let Some([component, wasmtime]) = ready.as_ref().map_err(anyhow::Error::msg)?.clone() else {
-            require::skip("there is no wasmtime 48: `cargo xtask test` installs one into target/tools");
+            require::skip("there is no wasmtime 48: `cargo xtask test` builds one");
             return Ok(None);
         };
         Ok(Some(Self { wasmtime, component, output: Scratch::new()? }))

@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use cofferdam_tests::require::{find, is_root};
-use cofferdam_tests::{plugins, wasi};
+use cofferdam_tests::{paths, plugins, wasi};
 
 use crate::sh;
 
@@ -73,22 +73,17 @@ fn has_target(target: &str) -> bool {
     files.into_iter().any(|file| file.file_name().to_string_lossy().starts_with("libcore-"))
 }
 
-/// Keeps the `wasmtime` command that the tests run the command guest by, unless one of its major version is there. No package
-/// has it; it takes minutes to build, and only what is called is built.
+/// Builds the `wasmtime` command that the tests run the command guest by, unless one of its major version is there. No package
+/// has it. What it shares with the host is compiled once: the target directory and the profile are the host's.
 pub(crate) fn wasmtime() -> Result<()> {
-    const FEATURES: &str = "run,compile,component-model,cranelift,parallel-compilation";
     if let Some(found) = wasi::wasmtime() {
         eprintln!("{} will do", found.display());
         return Ok(());
     }
-    let (tools, build) = (wasi::tools(), wasi::tools().join("build"));
-    let mut install = sh::cargo(["install", "wasmtime-cli", "--version", wasi::VERSION, "--locked", "--force"]);
-    install.args(["--no-default-features", "--features", FEATURES, "--root"]).arg(&tools);
-    let installed = sh::run(install.env("CARGO_TARGET_DIR", &build));
-    // A GiB that nobody needs again.
-    let _ = fs::remove_dir_all(&build);
-    installed?;
-    ensure!(wasi::wasmtime().is_some(), "it is installed, and still not found in {}", tools.display());
+    let manifest = paths::workspace().join("tests/wasmtime/Cargo.toml");
+    let mut build = sh::cargo(["build", "--quiet", "--locked", "--manifest-path"]);
+    sh::run(build.arg(manifest).env("CARGO_TARGET_DIR", paths::target()))?;
+    ensure!(wasi::wasmtime().is_some(), "it is built, and still not found in {}", paths::target().display());
     Ok(())
 }
 
