@@ -22,6 +22,14 @@ pub fn guests() -> PathBuf {
     target().join("guests")
 }
 
+/// The directory in which tests make their scratch directories: `COFFERDAM_SCRATCH`, else `tmp` in the target directory.
+pub fn scratch() -> PathBuf {
+    match env::var_os("COFFERDAM_SCRATCH") {
+        Some(dir) if !dir.is_empty() => workspace().join(dir),
+        _ => target().join("tmp"),
+    }
+}
+
 /// Where `tests/images/make-images.sh` leaves its images: `COFFERDAM_IMAGES`, else `images` in the target directory.
 pub fn images() -> PathBuf {
     match env::var_os("COFFERDAM_IMAGES") {

@@ -14,9 +14,9 @@ use crate::paths;
 pub struct Scratch(Option<TempDir>);
 
 impl Scratch {
-    /// A new, empty directory under the target directory (`/tmp` may be a tmpfs, which knows fewer attributes).
+    /// Creates an empty directory in [`paths::scratch`] (and not in `/tmp`, which may be a tmpfs: that knows fewer attributes).
     pub fn new() -> Result<Self> {
-        Self::new_in(&paths::target().join("tmp"))
+        Self::new_in(&paths::scratch())
     }
 
     /// A new, empty directory in another one, which is made if it is missing.

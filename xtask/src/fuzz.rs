@@ -4,10 +4,12 @@
 //! would need nightly, and find little in code without `unsafe`.
 
 use std::fs::{self, File};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use cofferdam_tests::paths;
 use cofferdam_tests::require::find;
 
@@ -92,10 +94,20 @@ fn all(targets: &[(&str, u32, Option<&str>)], seconds: u32, seed: Option<u32>) -
     }
     let mut rows = Vec::new();
     let mut failures = Vec::new();
-    for &(name, most, dictionary) in targets {
-        match one(&programs, &corpus, (name, most, dictionary), seconds, seed) {
-            Ok(row) => rows.push(row),
-            Err(error) => failures.push(error),
+    // A target keeps one processor busy.
+    let lanes = thread::available_parallelism().map_or(1, NonZero::get);
+    for side_by_side in targets.chunks(lanes) {
+        let run = |target| one(&programs, &corpus, target, seconds, seed);
+        let done: Vec<_> = thread::scope(|scope| {
+            let running: Vec<_> = side_by_side.iter().map(|&target| scope.spawn(move || run(target))).collect();
+            running.into_iter().map(thread::ScopedJoinHandle::join).collect()
+        });
+        for outcome in done {
+            match outcome {
+                Ok(Ok(row)) => rows.push(row),
+                Ok(Err(error)) => failures.push(error),
+                Err(_) => failures.push(anyhow!("a thread of the fuzzer panicked")),
+            }
         }
     }
     println!("{}", table::render(&["target", "executions", "edges", "corpus", "outcomes"], &rows));

@@ -7,6 +7,7 @@ mod demo;
 mod fuzz;
 mod guests;
 mod images;
+mod memory_disk;
 mod power;
 mod setup;
 mod sh;

@@ -10,7 +10,7 @@ use cofferdam_tests::{paths, require};
 
 use crate::setup;
 use crate::steps::{Done, Steps};
-use crate::{fuzz, guests, images, sh};
+use crate::{fuzz, guests, images, memory_disk, sh};
 
 /// Test binaries that take long or need the images: left out by `--fast`.
 const SLOW: &str = "not (binary(command) or binary(crash) or binary(crowd) or binary(faults) or binary(hostile) or binary(interop) \
@@ -132,7 +132,7 @@ fn tests(steps: &mut Steps, options: &Options) {
         if options.require_all {
             command.env("COFFERDAM_REQUIRE_ALL", "1");
         }
-        sh::run(&mut command)?;
+        sh::run(&mut if options.fast { command } else { memory_disk::wrap(command) })?;
         Ok(Done::Ok)
     });
     if let Ok(skipped) = fs::read_to_string(&skips) {
