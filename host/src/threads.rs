@@ -6,10 +6,11 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::error::{Error, Result};
 
@@ -91,6 +92,72 @@ pub(crate) async fn blocking<T: Send + 'static>(
     }
 }
 
+/// Runs short blocking work as [`blocking`] does. If the future is dropped first, [`abandoned_work`] waits for the work, which may
+/// have staged something that it removes only when it finds that its result is not wanted.
+///
+/// # Errors
+///
+/// As [`blocking`].
+pub(crate) async fn brief<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let (sender, receiver) = oneshot::channel();
+    let state = Arc::new(AtomicU8::new(UNDER_WAY));
+    let watched = Watched(Arc::clone(&state));
+    let begun = spawn(name, move || {
+        drop(sender.send(catch_unwind(AssertUnwindSafe(work))));
+        if state.swap(ENDED, Ordering::SeqCst) == ABANDONED && LEFT.fetch_sub(1, Ordering::SeqCst) == 1 {
+            NONE_LEFT.notify_waiters();
+        }
+    });
+    if let Err(error) = begun {
+        // There is nothing to wait for.
+        watched.0.store(ENDED, Ordering::SeqCst);
+        return Err(error);
+    }
+    match receiver.await {
+        Ok(Ok(result)) => result,
+        Ok(Err(panic)) => resume_unwind(panic),
+        Err(_) => Err(Error::Interrupted),
+    }
+}
+
+/// Waits until no [`brief`] work of this process is under way whose future was dropped.
+pub(crate) async fn abandoned_work() {
+    loop {
+        let mut none_left = std::pin::pin!(NONE_LEFT.notified());
+        // From here on a notification is not missed.
+        none_left.as_mut().enable();
+        if LEFT.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        none_left.await;
+    }
+}
+
+/// The number of pieces of brief work that are under way and abandoned.
+static LEFT: AtomicUsize = AtomicUsize::new(0);
+static NONE_LEFT: Notify = Notify::const_new();
+
+const UNDER_WAY: u8 = 0;
+const ABANDONED: u8 = 1;
+const ENDED: u8 = 2;
+
+/// The state of a piece of brief work. Dropped by the future that waits for it.
+struct Watched(Arc<AtomicU8>);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        // Counted first, so that the work's own end never counts below zero.
+        LEFT.fetch_add(1, Ordering::SeqCst);
+        let left = self.0.compare_exchange(UNDER_WAY, ABANDONED, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        if !left && LEFT.fetch_sub(1, Ordering::SeqCst) == 1 {
+            NONE_LEFT.notify_waiters();
+        }
+    }
+}
+
 /// Fails if the address space has no room for so many threads.
 pub(crate) fn room(threads: usize) -> io::Result<()> {
     fits(threads.saturating_mul(STACK).saturating_add(BESIDE))
@@ -128,7 +195,8 @@ fn failed(source: io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::pin::Pin;
+    use std::task::{Context, Poll, Waker};
 
     use super::*;
 
@@ -137,6 +205,48 @@ mod tests {
         assert!(fits(1 << 20).is_ok());
         assert_eq!(fits(1 << 60).unwrap_err().raw_os_error(), Some(rustix::io::Errno::NOMEM.raw_os_error()));
         assert!(room(1 << 40).is_err());
+    }
+
+    /// A value that is removed late.
+    struct Staged(Arc<AtomicUsize>);
+
+    impl Drop for Staged {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+        future.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[tokio::test]
+    async fn abandoned_work_is_waited_for() {
+        let staged = Arc::new(AtomicUsize::new(0));
+        let (begin, begun) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let count = Arc::clone(&staged);
+        let work = brief("test", move || {
+            count.fetch_add(1, Ordering::SeqCst);
+            let value = Staged(count);
+            begin.send(()).ok();
+            // Until the other end is dropped.
+            ended.recv().ok();
+            Ok(value)
+        });
+        let mut work = Box::pin(work);
+        assert!(poll(work.as_mut()).is_pending());
+        begun.recv().unwrap();
+        drop(work);
+        let mut waiting = std::pin::pin!(abandoned_work());
+        assert!(poll(waiting.as_mut()).is_pending());
+        assert_eq!(staged.load(Ordering::SeqCst), 1);
+        drop(end);
+        waiting.await;
+        assert_eq!(staged.load(Ordering::SeqCst), 0);
+        // Work whose result was taken leaves nothing to wait for.
+        assert_eq!(brief("test", || Ok(7)).await.unwrap(), 7);
+        abandoned_work().await;
     }
 
     #[test]

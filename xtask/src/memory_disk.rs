@@ -19,15 +19,9 @@ const SIZE: &str = "8G";
 const ENOUGH: u64 = 16 << 20;
 
 /// Mounts the file system at `$0/fs` and replaces itself by the rest of its arguments.
-const SCRIPT: &str = r#"
-mount -t tmpfs -o "size=$SIZE,mode=755" cofferdam-tests "$0"
-truncate -s "$SIZE" "$0/disk"
-mkfs.ext4 -q -F -i 8192 -m 0 "$0/disk"
-mkdir "$0/fs"
-mount -o loop "$0/disk" "$0/fs"
-chmod 755 "$0/fs"
-COFFERDAM_SCRATCH="$0/fs" exec "$@"
-"#;
+const SCRIPT: &str = r#"mount -t tmpfs -o "size=$SIZE,mode=755" cofferdam-tests "$0"; truncate -s "$SIZE" "$0/disk"; \
+mkfs.ext4 -q -F -i 8192 -m 0 "$0/disk"; mkdir "$0/fs"; mount -o loop "$0/disk" "$0/fs"; chmod 755 "$0/fs"; \
+COFFERDAM_SCRATCH="$0/fs" exec "$@""#;
 
 /// Returns the command, wrapped so that it runs with `COFFERDAM_SCRATCH` in memory where the machine allows it.
 pub(crate) fn wrap(command: Command) -> Command {

@@ -16,6 +16,7 @@ pub(crate) type Tool = (&'static str, &'static str);
 
 /// What the tests call.
 pub(crate) const FOR_TESTS: &[Tool] = &[
+    ("bsdtar", "libarchive-tools"),
     ("curl", "curl"),
     ("docker-registry", "docker-registry"),
     ("gzip", "gzip"),

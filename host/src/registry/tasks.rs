@@ -62,6 +62,8 @@ impl Tasks {
         let (unused, _) = mpsc::channel(1);
         self.alive = unused;
         while self.gone.recv().await.is_some() {}
+        // Such as a blob that was being staged for a layer when another layer failed.
+        threads::abandoned_work().await;
     }
 }
 

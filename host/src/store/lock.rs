@@ -238,7 +238,7 @@ pub(super) async fn waiting<T: Send + 'static>(wait: impl FnOnce() -> Result<T> 
 
 /// Runs short blocking work beside the executor.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    threads::blocking("cofferdam-store", work).await
+    threads::brief("cofferdam-store", work).await
 }
 
 /// Shares the lock of an open file, waiting for who holds it alone, or until that is given up.

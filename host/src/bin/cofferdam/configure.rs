@@ -118,8 +118,8 @@ fn read(path: &Path, limits: &mut Limits) -> Result<Vec<RawRule>, Failure> {
         return Err(wrong(format!("it has more than {FILE_BYTES} bytes")));
     }
     let file: File = toml::from_str(&text).map_err(|error| {
-        let place = error.span().map(|span| place(&text, span.start)).unwrap_or_default();
-        usage(format!("{shown}{place}: {}", words(error.message())), None)
+        let (place, line) = error.span().map(|span| place(&text, span.start)).unwrap_or_default();
+        usage(format!("{shown}{place}: {}{line}", words(error.message())), None)
     })?;
     for (name, value) in &file.limits {
         let value = match value {
@@ -132,12 +132,15 @@ fn read(path: &Path, limits: &mut Limits) -> Result<Vec<RawRule>, Failure> {
     Ok(file.policy)
 }
 
-/// The line and the column of a byte, as editors count them.
-fn place(text: &str, at: usize) -> String {
-    let before = text.get(..at).unwrap_or(text);
-    let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    format!(":{line}:{column}")
+/// Returns the line and the column of a byte, as editors count them, and the text of its line, as the ends of a message.
+fn place(text: &str, at: usize) -> (String, String) {
+    /// Characters of a line that are shown.
+    const SHOWN: usize = 60;
+    let (before, after) = text.split_at_checked(at).unwrap_or((text, ""));
+    let number = before.matches('\n').count() + 1;
+    let begin = before.rsplit('\n').next().unwrap_or_default();
+    let line: String = begin.chars().chain(after.chars().take_while(|char| *char != '\n')).take(SHOWN).collect();
+    (format!(":{number}:{}", begin.chars().count() + 1), format!(", in `{}`", line.trim()))
 }
 
 /// A message of several lines as one.
@@ -149,8 +152,13 @@ fn words(message: &str) -> String {
 mod tests {
     #[test]
     fn places_are_counted_as_editors_do() {
-        assert_eq!(super::place("a\né b", 5), ":2:3");
-        assert_eq!(super::place("", 0), ":1:1");
+        let place = |text, at| {
+            let (place, line) = super::place(text, at);
+            format!("{place}{line}")
+        };
+        assert_eq!(place("a\né b = 1\nc", 5), ":2:3, in `é b = 1`");
+        assert_eq!(place("", 0), ":1:1, in ``");
+        assert_eq!(place(&"x".repeat(100), 100), format!(":1:101, in `{}`", "x".repeat(60)));
         assert_eq!(super::words("one\n  two\n"), "one; two");
     }
 }
