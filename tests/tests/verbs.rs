@@ -519,6 +519,35 @@ fn names_stand_for_what_they_say() -> Result<()> {
     Ok(())
 }
 
+/// A digest may fit several names; none but the one that was meant is removed.
+#[test]
+fn a_digest_removes_no_other_name() -> Result<()> {
+    let (scratch, cofferdam) = bench(&["layout"])?;
+    let image = format!("oci:{}:v1", scratch.join("layout").display());
+    let name = cofferdam.ok(["pull", "-q", &image])?.out();
+    let digest = name.trim().rsplit_once('@').context("no digest")?.1.to_owned();
+    let tags = [1, 2, 3].map(|tag| format!("a.test/x:{tag}"));
+    for tag in &tags {
+        cofferdam.ok(["tag", &image, tag])?;
+    }
+    cofferdam.ok(["rm", &format!("a.test/x:3@{digest}")])?;
+    ensure!(references(&cofferdam)?.iter().filter(|name| name.starts_with("a.test/")).eq(&tags[..2]));
+    for (text, code) in [
+        (format!("a.test/x:3@{digest}"), exit::NOT_FOUND),
+        (format!("a.test/y@{digest}"), exit::NOT_FOUND),
+        (format!("a.test/x@{digest}"), exit::USAGE),
+        (digest.clone(), exit::USAGE),
+    ] {
+        let run = cofferdam.fails(code, ["rm", &text])?;
+        ensure!(code == exit::NOT_FOUND || run.has_hint()?.err().contains("a.test/x:1"), "{text}");
+    }
+    ensure!(references(&cofferdam)?.len() == 3);
+    cofferdam.ok(["rm", &image, "a.test/x:1"])?;
+    cofferdam.ok(["rm", &format!("a.test/x@{digest}")])?;
+    ensure!(references(&cofferdam)?.is_empty());
+    Ok(())
+}
+
 /// What only reads makes no store, and fills no directory.
 #[test]
 fn reading_makes_nothing() -> Result<()> {

@@ -85,7 +85,8 @@ fn pause(headers: &HeaderMap, status: StatusCode, now: SystemTime) -> Option<Dur
     let asked = texts(RETRY_AFTER.as_str())
         .filter_map(|text| seconds(text).or_else(|| httpdate::parse_http_date(text).ok().map(until)))
         .max();
-    if asked.is_some() || !matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+    // Other answers carry the fields for rate limits too, whatever is left of the quota.
+    if asked.is_some() || status != StatusCode::TOO_MANY_REQUESTS {
         return asked;
     }
     // So many seconds are not a pause but a moment, which is what some services give.
@@ -97,9 +98,17 @@ fn pause(headers: &HeaderMap, status: StatusCode, now: SystemTime) -> Option<Dur
     let resets = ["ratelimit-reset", "x-ratelimit-reset", "x-rate-limit-reset", "x-retry-after"];
     let in_fields = resets.into_iter().flat_map(texts).filter_map(pause_or_moment);
     // `limit=100, remaining=0, reset=50`, and `"default";r=0;t=50`.
-    let in_lists = texts("ratelimit").flat_map(|text| text.split([',', ';'])).filter_map(|part| {
-        let (key, value) = part.trim().split_once('=')?;
-        ["reset", "t"].contains(&key).then(|| seconds(value))?
+    let value_of = |text: &str, keys: [&str; 2]| {
+        let mut parts = text.split([',', ';']).filter_map(|part| part.trim().split_once('='));
+        parts.find_map(|(key, value)| keys.contains(&key).then(|| seconds(value))?)
+    };
+    // A list of quotas, of which those count that are used up, or one quota whose parts are separated in the same way.
+    let in_lists = texts("ratelimit").flat_map(|text| {
+        let quotas: Vec<_> = if text.contains(';') { text.split(',').collect() } else { vec![text] };
+        quotas.into_iter().filter_map(|quota| {
+            let left = value_of(quota, ["r", "remaining"]).is_some_and(|left| !left.is_zero());
+            value_of(quota, ["t", "reset"]).filter(|_| !left)
+        })
     });
     in_fields.chain(in_lists).max()
 }
@@ -188,11 +197,14 @@ mod tests {
             (&[("x-rate-limit-reset", "50"), ("ratelimit-limit", "100;w=21600")], Some(50)),
             (&[("ratelimit", "limit=100, remaining=0, reset=50")], Some(50)),
             (&[("ratelimit", "\"default\";r=0;t=50")], Some(50)),
+            (&[("ratelimit", "\"burst\";r=0;t=5, \"daily\";r=900;t=80000")], Some(5)),
             (&[("ratelimit-reset", "50"), ("retry-after", "3")], Some(3)),
             (&[("ratelimit-remaining", "0;w=21600")], None),
         ] {
             assert_eq!(asked(429, fields), pause, "{fields:?}");
         }
-        assert_eq!(asked(500, &[("ratelimit-reset", "50")]), None);
+        for status in [500, 503] {
+            assert_eq!(asked(status, &[("ratelimit-reset", "50")]), None);
+        }
     }
 }

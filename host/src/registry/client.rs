@@ -336,12 +336,12 @@ fn is_unfinished(document: &[u8]) -> bool {
 /// Returns true if no connection could be made: there is no such name, or nothing at that address and port.
 fn is_unreachable(error: &reqwest::Error) -> bool {
     use std::io::ErrorKind;
+    // Not a network that is down: it may be back soon.
     let nothing_there = |error: &std::io::Error| {
         matches!(
             error.kind(),
             ErrorKind::ConnectionRefused
                 | ErrorKind::HostUnreachable
-                | ErrorKind::NetworkUnreachable
                 | ErrorKind::AddrNotAvailable
                 | ErrorKind::TimedOut
         )
@@ -356,7 +356,10 @@ fn is_unreachable(error: &reqwest::Error) -> bool {
 /// Returns true if a host's name has no address. The resolver's error has no type of its own.
 fn is_unknown_name(error: &reqwest::Error) -> bool {
     let mut causes = std::iter::successors(std::error::Error::source(error), |error| error.source());
-    error.is_connect() && causes.any(|cause| cause.to_string().starts_with("dns error"))
+    // A resolver that is down says that it does not know yet.
+    let later = |text: &str| text.contains("Temporary failure");
+    let unknown = causes.any(|cause| cause.to_string().starts_with("dns error"));
+    error.is_connect() && unknown && !later(&innermost(error))
 }
 
 /// Finds the addresses of hosts, on a thread for each: the runtime's own might never come.

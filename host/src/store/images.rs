@@ -158,7 +158,14 @@ impl ImageStorage {
             let known = image.reference.parse::<Reference>();
             known.is_ok_and(|known| (known.registry(), known.repository()) == (named.registry(), named.repository()))
         });
-        Ok(of_digest(images, digest))
+        let with_the_tag = |image: &ImageRef| {
+            image.has_digest(digest)
+                && image.reference.parse::<Reference>().is_ok_and(|known| known.tag() == named.tag())
+        };
+        match images.iter().position(with_the_tag) {
+            Some(at) => Ok(images.into_iter().nth(at)),
+            None => Ok(of_digest(images, digest)),
+        }
     }
 
     /// Gives an image a further name. What that stood for before loses it. The image keeps the name under which it was pulled, beside the new

@@ -52,24 +52,24 @@ impl ImageStorage {
         self.writable()?;
         let mut known = Known::default();
         let mut parts = Parts::default();
-        let (name, incomplete) = match self.resolve(reference) {
+        let (name, manifest, incomplete) = match self.resolve(reference) {
             Ok(Some(image)) => {
                 let (of_image, complete) = self.parts_of(&image, &mut known);
                 parts = of_image;
-                (image.reference, (!complete).then_some("the image could not be read to the end"))
+                (image.reference, Some(image.manifest), (!complete).then_some("the image could not be read to the end"))
             }
             Ok(None) => return Err(unknown(reference)),
             // Whatever it stood for, it must not stand in the way for ever.
             Err(error) => {
                 tracing::warn!(reference, %error, "removing a reference that cannot be read");
-                (reference.to_owned(), Some("the reference could not be read"))
+                (reference.to_owned(), None, Some("the reference could not be read"))
             }
         };
         // What the others need is read before the gate is taken: there it is only looked up.
         let _ = self.needed(&self.refs().list()?, &mut known);
-        // Behind the gate: a pull may have published another image under this name since it was looked up by its digest.
+        // Behind the gate: a pull may have published another image under this name since it was found by another text.
         let gate = self.locks().gate_alone(None)?;
-        let is_it = |image: ImageRef| image.manifest.to_string() == reference;
+        let is_it = |image: ImageRef| Some(&image.manifest) == manifest.as_ref();
         let replaced = name != reference && !self.refs().get(&name)?.is_some_and(is_it);
         if replaced || !self.refs().remove(&name)? {
             return Err(unknown(reference));

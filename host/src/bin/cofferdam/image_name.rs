@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use cofferdam::registry::Reference;
-use cofferdam::store::{ImageRef, ImageStorage};
+use cofferdam::store::ImageStorage;
 use cofferdam::transport::LayoutName;
-use cofferdam::{Digest, ErrorKind, ambient};
+use cofferdam::{Digest, Error, ErrorKind, ambient};
 
 use crate::failure::{Failure, usage};
 
@@ -80,15 +80,49 @@ pub(crate) fn in_store(text: &str, storage: &ImageStorage) -> Result<String, Fai
     if let Ok(Some(found)) = storage.resolve(&full) {
         return Ok(found.reference);
     }
+    let found = with_digest(text, &full, storage)?;
+    Ok(found.and_then(|found| found.into_iter().next()).unwrap_or(full))
+}
+
+/// The one name that `rm` is to remove. A text with a digest may fit several names of one image, and none but the one that is meant may go.
+pub(crate) fn to_remove(text: &str, storage: &ImageStorage) -> Result<String, Failure> {
+    let names = if let Ok(digest) = text.parse::<Digest>() {
+        Some(
+            storage
+                .images()?
+                .into_iter()
+                .filter(|image| image.has_digest(&digest))
+                .map(|image| image.reference)
+                .collect(),
+        )
+    } else if let Some(name) = text.strip_prefix("oci:") {
+        with_digest(text, &layout_name(name)?.reference()?, storage)?
+    } else {
+        // What is no name of a registry is looked up as it stands.
+        registry_name(text).ok().map(|full| with_digest(text, &full.to_string(), storage)).transpose()?.flatten()
+    };
+    match names.as_deref() {
+        None => in_store(text, storage),
+        Some([]) => Err(Error::NotFound { what: format!("an image `{text}` in the store"), hint: None }.into()),
+        Some([name]) => Ok(name.clone()),
+        Some(names) => {
+            let reason = format!("`{text}` fits {} names: {}", names.len(), names.join(", "));
+            Err(usage(reason, Some("give the names that are to be removed".into())))
+        }
+    }
+}
+
+/// The stored names that a text with a digest fits: those with its tag, or with any where it has none. `full` is the text as a name in
+/// full. Nothing for a text without a digest.
+fn with_digest(text: &str, full: &str, storage: &ImageStorage) -> Result<Option<Vec<String>>, Failure> {
     let digest = text.rsplit_once('@').and_then(|(_, digest)| digest.parse::<Digest>().ok());
-    let Some(digest) = digest else { return Ok(full) };
-    let mut found: Vec<_> = storage.images()?.into_iter().filter(|image| image.has_digest(&digest)).collect();
-    let wanted = bare(&full);
-    // With the tag that was given, or else with any.
-    let name = |image: &ImageRef| bare(&image.reference) == wanted || repository(&image.reference) == wanted;
-    found.retain(name);
-    found.sort_by_key(|image| bare(&image.reference) != wanted);
-    Ok(found.into_iter().next().map_or(full, |image| image.reference))
+    let Some(digest) = digest else { return Ok(None) };
+    let wanted = bare(full);
+    let fits = |name: &str| bare(name) == wanted || repository(name) == wanted;
+    let images = storage.images()?.into_iter().filter(|image| image.has_digest(&digest));
+    let mut found: Vec<_> = images.map(|image| image.reference).filter(|name| fits(name)).collect();
+    found.sort_by_key(|name| bare(name) != wanted);
+    Ok(Some(found))
 }
 
 /// The name of an image that a name is to be given to.

@@ -4,7 +4,7 @@ use cofferdam::store::{ImageStorage, Removed};
 use serde_json::{Value, json};
 
 use crate::failure::{self, Failure};
-use crate::image_name::in_store;
+use crate::image_name::to_remove;
 use crate::output;
 use crate::session::Session;
 
@@ -52,7 +52,7 @@ pub(crate) fn run(session: &Session, names: &[String]) -> Result<(), Failure> {
 }
 
 fn remove(name: &str, storage: &ImageStorage) -> Result<(String, Removed), Failure> {
-    let reference = in_store(name, storage)?;
+    let reference = to_remove(name, storage)?;
     let removed = storage.remove(&reference)?;
     if let Some(why) = &removed.kept {
         tracing::warn!("{reference} is removed, but some of it was kept: {why}");

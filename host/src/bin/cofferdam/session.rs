@@ -96,8 +96,12 @@ impl Session {
             match ambient::trusted_dir(&path) {
                 Ok(dir) => Some((path, dir)),
                 Err(error) => {
+                    // The kernel refused nothing: the directory was there, and was judged.
+                    let untrusted = matches!(&error, Error::Io { source, .. } if source.raw_os_error().is_none());
                     let error: &dyn std::error::Error = &error;
-                    tracing::warn!(error, "compiled guests are not kept; COFFERDAM_CACHE names a directory for them");
+                    let hint = "compiled guests are not kept; COFFERDAM_CACHE names a directory for them, and is empty for none";
+                    // Many users of services have no home; one that others may write to should be looked at.
+                    if untrusted { tracing::warn!(error, "{hint}") } else { tracing::info!(error, "{hint}") }
                     None
                 }
             }

@@ -327,6 +327,13 @@ fn an_image_is_found_by_each_name_that_means_it() {
         assert_eq!(fixture.storage.resolve(name).unwrap().as_ref(), Some(&entry), "{name}");
         fixture.storage.image(name).unwrap();
     }
+    // Of several tags of one image, the one that was written is meant.
+    publish(&fixture, "docker.io/library/alpine:3", &[&layer]).unwrap();
+    let found = fixture.storage.resolve(&format!("alpine:latest@{digest}")).unwrap().unwrap();
+    assert_eq!(found.reference, "docker.io/library/alpine:latest");
+    fixture.storage.remove(&format!("alpine:3@{digest}")).unwrap();
+    assert_eq!(fixture.storage.resolve("alpine:3").unwrap(), None);
+    assert!(fixture.storage.resolve("alpine").unwrap().is_some());
     let other = Digest::of(b"another").to_string();
     for name in [
         "alpine:3",
