@@ -6,12 +6,17 @@
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::threads;
+
+/// How long a failed pull waits for short work that was given up, in this pull or another one. What it leaves after that is swept
+/// when the store is next opened.
+const ABANDONED: Duration = Duration::from_secs(10);
 
 /// The blocking work of one pull. Dropping this asks what still runs to stop.
 #[derive(Debug)]
@@ -63,7 +68,10 @@ impl Tasks {
         self.alive = unused;
         while self.gone.recv().await.is_some() {}
         // Such as a blob that was being staged for a layer when another layer failed.
-        threads::abandoned_work().await;
+        let patience = tokio::time::timeout(ABANDONED, threads::abandoned_work());
+        if patience.await.is_err() {
+            tracing::debug!("work that was given up is still under way");
+        }
     }
 }
 

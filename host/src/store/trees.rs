@@ -361,7 +361,8 @@ impl Trees {
     pub(super) fn read_record(&self, digest: &Digest) -> Result<Option<TreeRecord>> {
         match file::read_trusted(&self.0.records, &record_name(digest), record::LIMIT) {
             Ok(bytes) => Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok())),
-            Err(Error::Limit { .. }) => Ok(None),
+            // Derived: without its record a tree is made again, and the record with it.
+            Err(Error::Limit { .. } | Error::Untrusted { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -179,7 +179,7 @@ fn what_stands_behind_the_nul_of_a_number_is_not_looked_at() {
     accepts(&one(block.set(148, format!("{sum:06o}\0x")).keep_checksum()), &["F a \"\""]);
 }
 
-/// rules_img and commons-compress write such members; Go's reader, and so every container engine, drops the size.
+/// `rules_img` and commons-compress write such members; Go's reader, and so every container engine, drops the size.
 #[test]
 fn a_size_without_a_body_means_nothing() {
     for kind in b'1'..=b'6' {
