@@ -8,6 +8,7 @@
 
 use crate::digest::Digest;
 use crate::error::Result;
+use crate::registry::Reference;
 use crate::store::collect::{IN_USE, Taken};
 use crate::store::images::unknown;
 use crate::store::reach::{Known, Parts};
@@ -44,6 +45,12 @@ impl Removed {
     }
 }
 
+/// Returns true if `asked` is a name with a tag and a digest, and `name` has another tag: the same image, but not the name that is to go.
+fn has_another_tag(name: &str, asked: &str) -> bool {
+    let (Ok(name), Ok(asked)) = (name.parse::<Reference>(), asked.parse::<Reference>()) else { return false };
+    asked.tag().is_some() && asked.digest().is_some() && asked.tag() != name.tag()
+}
+
 impl ImageStorage {
     /// Removes a reference, and frees what neither another reference nor a lease needs. [`crate::Error::NotFound`] if there is no
     /// such reference. What the caller leases or has open as a [`super::Tree`] is kept like anybody's; under
@@ -53,6 +60,7 @@ impl ImageStorage {
         let mut known = Known::default();
         let mut parts = Parts::default();
         let (name, manifest, incomplete) = match self.resolve(reference) {
+            Ok(Some(image)) if has_another_tag(&image.reference, reference) => return Err(unknown(reference)),
             Ok(Some(image)) => {
                 let (of_image, complete) = self.parts_of(&image, &mut known);
                 parts = of_image;

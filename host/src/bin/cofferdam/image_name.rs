@@ -95,11 +95,19 @@ pub(crate) fn to_remove(text: &str, storage: &ImageStorage) -> Result<String, Fa
                 .map(|image| image.reference)
                 .collect(),
         )
-    } else if let Some(name) = text.strip_prefix("oci:") {
-        with_digest(text, &layout_name(name)?.reference()?, storage)?
     } else {
-        // What is no name of a registry is looked up as it stands.
-        registry_name(text).ok().map(|full| with_digest(text, &full.to_string(), storage)).transpose()?.flatten()
+        let full = match text.strip_prefix("oci:") {
+            Some(name) => Some(layout_name(name)?.reference()?),
+            // What is no name of a registry is looked up as it stands.
+            None => registry_name(text).ok().map(|name| name.to_string()),
+        };
+        let full = full.unwrap_or_else(|| text.to_owned());
+        let names = with_digest(text, &full, storage)?;
+        // A stored name is itself, whatever else it fits.
+        if names.as_ref().is_some_and(|names| names.contains(&full)) {
+            return Ok(full);
+        }
+        names
     };
     match names.as_deref() {
         None => in_store(text, storage),

@@ -328,11 +328,12 @@ fn an_image_is_found_by_each_name_that_means_it() {
         fixture.storage.image(name).unwrap();
     }
     // Of several tags of one image, the one that was written is meant.
-    publish(&fixture, "docker.io/library/alpine:3", &[&layer]).unwrap();
+    fixture.storage.tag("alpine", "docker.io/library/alpine:3").unwrap();
     let found = fixture.storage.resolve(&format!("alpine:latest@{digest}")).unwrap().unwrap();
     assert_eq!(found.reference, "docker.io/library/alpine:latest");
     fixture.storage.remove(&format!("alpine:3@{digest}")).unwrap();
     assert_eq!(fixture.storage.resolve("alpine:3").unwrap(), None);
+    assert!(fixture.storage.remove(&format!("alpine:3@{digest}")).is_err());
     assert!(fixture.storage.resolve("alpine").unwrap().is_some());
     let other = Digest::of(b"another").to_string();
     for name in [
