@@ -128,6 +128,7 @@ fn a_run_that_is_killed_leaves_nothing() -> Result<()> {
         .args(["on_ext4_power_cuts_lose_nothing", "--exact", "--nocapture"])
         // All that it makes has a path by which it is known.
         .env("CARGO_TARGET_DIR", scratch.path())
+        .env("COFFERDAM_SCRATCH", scratch.path())
         .env("COFFERDAM_BIN", cofferdam_tests::cofferdam::binary()?)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
