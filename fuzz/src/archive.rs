@@ -23,6 +23,7 @@ pub fn headers(bytes: &[u8]) -> Vec<Header> {
     let mut found = Vec::new();
     let mut at = 0;
     let mut pax_size = None;
+    let mut name: Option<&[u8]> = None;
     while let Some(block) = bytes.get(at..at + BLOCK) {
         if block.iter().all(|&byte| byte == 0) {
             break;
@@ -38,21 +39,46 @@ pub fn headers(bytes: &[u8]) -> Vec<Header> {
         }
         let extends = matches!(flag, b'x' | b'g' | b'L' | b'K');
         let size = if extends { size } else { pax_size.take().unwrap_or(size) };
-        // CONFORMANCE 12: it means nothing there.
-        let size = if matches!(flag, b'1'..=b'6') { 0 } else { size };
+        let bodiless = !extends && is_bodiless(flag, block, name.take());
+        let size = if bodiless { 0 } else { size };
         let end = usize::try_from(size).ok().and_then(|size| body.checked_add(size));
         let Some(end) = end.filter(|&end| end <= bytes.len()) else {
             found.push(Header { at, flag, body: body.min(bytes.len()), end: bytes.len() });
             break;
         };
-        if flag == b'x' {
-            let size = records(&bytes[body..end]).into_iter().rev().find(|(key, _)| key == b"size");
-            pax_size = size.and_then(|(_, value)| std::str::from_utf8(value).ok()?.parse().ok());
+        match flag {
+            b'L' => name = Some(until_nul(&bytes[body..end])),
+            b'x' => {
+                let records = records(&bytes[body..end]);
+                let last =
+                    |wanted: &[u8]| records.iter().rev().find(|(key, _)| *key == wanted).map(|(_, value)| *value);
+                pax_size = last(b"size").and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
+                name = records.iter().rev().find(|(key, _)| is_name(key)).map(|(_, value)| *value).or(name);
+            }
+            _ => {}
         }
         found.push(Header { at, flag, body, end });
         at = end.next_multiple_of(BLOCK);
     }
     found
+}
+
+/// Returns true for a member without a body, whatever size its header states (CONFORMANCE 12): a link, a directory, a device, a
+/// named pipe. `name` is that of extended headers.
+fn is_bodiless(flag: u8, block: &[u8], name: Option<&[u8]>) -> bool {
+    matches!(flag, b'1'..=b'6') || flag == 0 && ends_in_slash(block, name)
+}
+
+/// Returns true if the name that counts ends in a slash. `name` is that of extended headers.
+fn ends_in_slash(block: &[u8], name: Option<&[u8]>) -> bool {
+    let in_header = until_nul(&block[..100]);
+    // With a prefix in front, no name at all ends in a slash too.
+    name.unwrap_or(in_header).ends_with(b"/") || in_header.is_empty()
+}
+
+/// Returns true for the keys that name the member.
+fn is_name(key: &[u8]) -> bool {
+    key == b"path" || key == b"GNU.sparse.name"
 }
 
 /// The records of an extended header, up to the first that is malformed.
@@ -152,20 +178,19 @@ pub fn oddities(bytes: &[u8]) -> Oddities {
                     // The pairs of a sparse map are meant to repeat.
                     let repeats = matches!(*key, b"GNU.sparse.offset" | b"GNU.sparse.numbytes");
                     odd.duplicate |= !repeats && records[..index].iter().any(|(other, _)| other == key);
-                    if *key == b"path" || *key == b"GNU.sparse.name" {
+                    if is_name(key) {
                         name = Some(value);
                     }
                 }
             }
             flag => {
                 long = false;
-                odd.void_size |= matches!(flag, b'1'..=b'6') && (pax_size || number(&block[124..136]) != Some(0));
+                let name = name.take();
+                odd.void_size |= is_bodiless(flag, block, name) && (pax_size || number(&block[124..136]) != Some(0));
                 pax_size = false;
-                let in_header = until_nul(&block[..100]);
-                // With a prefix in front, no name at all ends in a slash too.
-                let slash = name.take().unwrap_or(in_header).ends_with(b"/") || in_header.is_empty();
+                let slash = ends_in_slash(block, name);
                 odd.slash |= matches!(flag, b'0' | b'7' | b'S') && slash;
-                odd.untyped |= flag == 0 && slash != in_header.ends_with(b"/");
+                odd.untyped |= flag == 0 && slash != until_nul(&block[..100]).ends_with(b"/");
                 odd.no_link |= matches!(flag, b'1' | b'2') && block[157] == 0;
             }
         }
