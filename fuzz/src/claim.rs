@@ -1,10 +1,11 @@
 //! Claims: whatever a guest says of an entry, what passes the host's check keeps the promises of its type.
 
 use arbitrary::{Arbitrary as _, Result, Unstructured};
-use cofferdam_parsers::sandbox::claim::{Attribute, Entry as Claim, Node as Claimed};
-use cofferdam_parsers::tree::entry::{Entry, Node, TreePath};
-use cofferdam_parsers::{Error, ErrorKind, Limits, unpack};
+use cofferdam_core::{Error, ErrorKind, Limits};
+use cofferdam_tree::claim::{self, Attribute, Budget, Entry as Claim, Node as Claimed};
+use cofferdam_tree::entry::{Entry, Node, TreePath};
 
+use crate::claim_input;
 use crate::stats::Stats;
 
 static STATS: Stats<2> = Stats::new(["passed", "refused"]);
@@ -13,7 +14,7 @@ static STATS: Stats<2> = Stats::new(["passed", "refused"]);
 pub fn run(data: &[u8]) {
     let mut bytes = Unstructured::new(data);
     let Ok((claim, limits, budget)) = generate(&mut bytes) else { return };
-    match unpack::check(claim.clone(), &limits, budget) {
+    match claim::check(claim.clone(), &limits, Budget::new(budget)) {
         Ok(entry) => {
             holds(&claim, &entry, &limits, budget);
             STATS.count(0);
@@ -34,7 +35,7 @@ pub fn is_for_people(error: &Error) {
 }
 
 fn generate(bytes: &mut Unstructured<'_>) -> Result<(Claim, Limits, u64)> {
-    let mut claim = Claim::arbitrary(bytes)?;
+    let mut claim = Claim::from(claim_input::Entry::arbitrary(bytes)?);
     if bytes.ratio(7, 8)? {
         claim.path = path(bytes)?;
         claim.mode &= 0o17777;

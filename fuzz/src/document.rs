@@ -1,8 +1,7 @@
 //! Manifests, indexes and configurations: what is read is what another reader of JSON finds there, and within the limits.
 
-use cofferdam_parsers::digest::Digest;
-use cofferdam_parsers::transport::{Configuration, Descriptor, Document, MediaType, RawDocument};
-use cofferdam_parsers::{ErrorKind, Limits};
+use cofferdam_core::{Digest, ErrorKind, Limits};
+use cofferdam_documents::{Configuration, Descriptor, Document, MediaType, RawDocument};
 use serde_json::Value;
 
 use crate::claim::is_for_people;

@@ -1,7 +1,8 @@
 //! What our parser promises of an entry: the contract in `wit/layer.wit`, and that the host's check lets it pass.
 
+use cofferdam_core::{Error, Limits};
 use cofferdam_layer::{Entry, Node};
-use cofferdam_parsers::{Error, Limits, sandbox::claim, unpack};
+use cofferdam_tree::claim::{self, Budget};
 
 /// Panics if an entry breaks the contract, or if the host would refuse it other than for a size.
 pub fn check(entry: &Entry<'_>) {
@@ -14,7 +15,7 @@ pub fn check(entry: &Entry<'_>) {
     if let Node::Sparse { extents, .. } = entry.node {
         assert!(extents.iter().all(|extent| extent.length > 0), "{entry:?}");
     }
-    match unpack::check(claim(entry), &limits, u64::MAX) {
+    match claim::check(claim(entry), &limits, Budget::new(u64::MAX)) {
         Ok(checked) => {
             assert_eq!(checked.path.as_bytes(), entry.path);
             assert_eq!(checked.metadata.xattrs.len(), count, "an attribute was dropped by the host only: {entry:?}");

@@ -15,6 +15,7 @@
 
 pub mod archive;
 pub mod claim;
+mod claim_input;
 pub mod compare;
 pub mod crate_tar;
 pub mod document;

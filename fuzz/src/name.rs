@@ -1,8 +1,7 @@
 //! Names: references, hosts, digests, platforms and layouts.
 
-use cofferdam_parsers::digest::Digest;
-use cofferdam_parsers::registry::{self, Reference, RegistryHost};
-use cofferdam_parsers::transport::{LayoutName, LayoutSelector, Platform};
+use cofferdam_core::Digest;
+use cofferdam_documents::{LayoutName, LayoutSelector, Platform, Reference, RegistryHost};
 
 use crate::claim::is_for_people;
 use crate::stats::Stats;
@@ -40,10 +39,11 @@ fn reference(text: &str) -> bool {
     assert_eq!(shown.parse::<Reference>().ok().as_ref(), Some(&reference), "{shown}");
     assert_eq!(Reference::candidates(&shown, &search).expect("a reference"), std::slice::from_ref(&reference));
     // A client reads it as it is written, so that no rule for another host would be for this one.
-    let (reached, host) = registry::reached_by(reference.registry().as_str()).expect("a registry");
+    let reached = RegistryHost::reached_by(reference.registry().as_str()).expect("a registry");
+    let (host, _) = reached.parts();
     assert_eq!(&reached, reference.registry());
-    assert!(reference.registry().as_str().starts_with(&host), "{host}");
-    let (authority, key) = registry::address(&reference);
+    assert!(reference.registry().as_str().starts_with(host), "{host}");
+    let (authority, key) = (reference.registry().authority(), reference.manifest_key());
     assert!(
         authority.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-:[]".contains(&b)),
         "{authority}"

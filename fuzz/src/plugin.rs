@@ -1,7 +1,7 @@
 //! What a plugin says of itself: manifests, the sections of components, and rules for requests.
 
-use cofferdam_parsers::Limits;
-use cofferdam_parsers::plugin::{Capabilities, HttpRule, PluginManifest, manifest_in, pack};
+use cofferdam_core::Limits;
+use cofferdam_documents::plugin::{Capabilities, HttpRule, PluginManifest, manifest_in, pack};
 
 use crate::stats::Stats;
 

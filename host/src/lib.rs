@@ -43,30 +43,22 @@ compile_error!(
     "Cofferdam runs on Linux only: its trees are written by Linux' own calls for paths, attributes and locks"
 );
 
-pub mod ambient;
-pub mod cancel;
 pub mod confine;
-pub mod digest;
-pub mod error;
-mod inherited;
-pub mod limits;
-pub mod plugin;
 pub mod policy;
-pub mod progress;
 pub mod registry;
 pub mod rootfs;
 pub mod sandbox;
 pub mod store;
-mod threads;
 pub mod transport;
-pub mod tree;
 pub mod unpack;
 
-pub use cancel::Cancel;
-pub use digest::{Algorithm, Digest};
-pub use error::{Error, ErrorKind, GuestFailure, Result};
-pub use limits::Limits;
-pub use progress::{Event, Progress};
+pub use cofferdam_core::{
+    Algorithm, Cancel, Digest, Error, ErrorKind, Event, GuestFailure, Limits, Progress, Result, ambient, cancel,
+    digest, error, limits, progress,
+};
+use cofferdam_core::{inherited, threads};
+pub use cofferdam_documents::plugin;
+pub use cofferdam_tree as tree;
 
 /// The README's example must compile.
 #[cfg(doctest)]

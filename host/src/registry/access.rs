@@ -5,7 +5,7 @@ use std::fmt;
 
 use reqwest::Url;
 
-use super::reference::RegistryHost;
+use cofferdam_documents::RegistryHost;
 
 /// How a registry is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

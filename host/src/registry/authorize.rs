@@ -22,9 +22,9 @@ use super::challenge::{Bearer, Challenges};
 use super::client::{
     HOPS, Origin, Registries, is_redirect, network, redirected, registries_at, shown_host, too_many_redirects,
 };
-use super::reference::{Reference, RegistryHost};
 use crate::error::{Error, Escaped, Result};
 use crate::transport::Failure;
+use cofferdam_documents::{Reference, RegistryHost};
 
 /// Bytes of a token endpoint's answer.
 const TOKEN_BYTES: u64 = 1 << 20;

@@ -22,12 +22,12 @@ use rustix::io::Errno;
 
 use super::access::{AccessList, Transport};
 use super::proxy::Proxies;
-use super::reference::{Reference, RegistryHost};
 use super::source::RegistrySource;
 use crate::error::{Error, Escaped, Result};
 use crate::limits::Limits;
 use crate::threads;
 use crate::transport::Failure;
+use cofferdam_documents::{Reference, RegistryHost};
 
 /// Redirects in a row.
 pub(super) const HOPS: usize = 10;

@@ -4,11 +4,11 @@ use async_trait::async_trait;
 use tokio::sync::OnceCell;
 
 use super::client::Registries;
-use super::reference::{Reference, RegistryHost};
 use super::source::RegistrySource;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{Blob, Descriptor, Failure, ImageSource, RawDocument, Server};
+use cofferdam_documents::{Reference, RegistryHost};
 
 /// An image that is looked for in one registry after the other. The first that has it is the one.
 ///

@@ -13,12 +13,12 @@ use tokio::sync::OnceCell;
 use super::answer;
 use super::authorize::Authorizer;
 use super::client::{Registries, ends_with_connection, header, network, shown_host};
-use super::reference::Reference;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::transport::{
     Blob, Descriptor, Failure, ImageSource, MediaType, RawDocument, Server, verify_digest, wrong_size,
 };
+use cofferdam_documents::Reference;
 
 static DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 

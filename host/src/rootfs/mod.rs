@@ -3,21 +3,18 @@
 //!
 //! [`unpack`] makes one from an image, by merging the trees of its layers or by applying their blobs; both give the same.
 
-mod copy;
 mod in_place;
 mod local;
-mod merge;
 mod mount_spec;
 mod plan;
 mod provide;
-mod source;
 mod stage;
 #[cfg(test)]
 mod tests;
 mod unpack;
 
+pub use cofferdam_tree::{PreservedLayer, merge};
 pub use local::LocalImage;
-pub use merge::{PreservedLayer, merge};
 pub use mount_spec::{MountSpec, mount_spec};
 pub use provide::LayerProvider;
 pub use unpack::{Made, Strategy, UnpackOptions, unpack};

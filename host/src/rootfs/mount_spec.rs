@@ -22,10 +22,8 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
-use super::merge::{Merge, PreservedLayer};
 use super::plan::{Form, Plan, Planner, link_names};
 use super::provide::LayerProvider as _;
-use super::source;
 use super::stage;
 use super::unpack::{UnpackOptions, apply, trees, writer_options};
 use crate::digest::Digest;
@@ -37,6 +35,8 @@ use crate::store::{
 use crate::tree::entry::TreePath;
 use crate::tree::{Explain as _, LayerRecord, LeftOut, TreeWriter};
 use crate::unpack::Unpacker;
+use cofferdam_tree::merge::source;
+use cofferdam_tree::merge::{Merge, PreservedLayer};
 
 /// What to give to overlayfs. Nothing frees these directories while this lives, nor while the image is in the store.
 #[derive(Debug)]

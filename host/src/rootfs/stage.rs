@@ -330,7 +330,7 @@ mod tests {
     /// Rule 26. A mount point that is filled in place gets back what it had if that fails.
     #[test]
     fn a_root_inherits_nothing() {
-        use crate::inherited::tests::{contaminate, contaminated};
+        use cofferdam_testing::inherited::{contaminate, contaminated};
         let temp = tempfile::tempdir().unwrap();
         contaminate(temp.path());
         let staged = StagedRoot::create(&temp.path().join("new")).unwrap();

@@ -7,7 +7,6 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::merge::{Merge, PreservedLayer};
 use super::provide::LayerProvider;
 use super::stage::{After, StagedRoot};
 use crate::cancel::Cancel;
@@ -18,6 +17,7 @@ use crate::store::{ImageObject, LayerDescriptor, Tree, Watch, described};
 use crate::threads;
 use crate::tree::{LayerRecord, LeftOut, Mode, TreeWriter, WriterOptions};
 use crate::unpack::{ImageBudget, Layer, Unpacker};
+use cofferdam_tree::merge::{Merge, PreservedLayer};
 
 /// How a root filesystem is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -48,9 +48,9 @@ pub(crate) use decoder_world::cofferdam::layer::bounds::EntryBounds;
 pub(crate) use decoder_world::cofferdam::layer::log::Level;
 pub(crate) use decoder_world::cofferdam::layer::types::Failure;
 
-/// What an extractor says: claims that nobody has checked yet. An inspector is shown entries in the same form.
-pub mod claim {
-    pub use super::extractor_world::cofferdam::layer::tree::{
+/// An entry as an extractor declares it, unchecked, and as an inspector is called with it.
+pub(crate) mod tree {
+    pub(crate) use super::extractor_world::cofferdam::layer::tree::{
         Attribute, Device, Entry, Extent, Node, Sparse, Timestamp,
     };
 }

@@ -334,7 +334,7 @@ mod tests {
     /// The limit `log-messages`, crossed by one.
     #[test]
     fn messages_beyond_the_limit_are_dropped() {
-        let limits = Limits { log_messages: 2, ..Limits::default() };
+        let limits = Limits::default().with(|limits| limits.log_messages = 2);
         let sandbox = super::super::Sandbox::new(&super::super::SandboxOptions::default()).unwrap();
         let untar = sandbox.builtin(super::super::Guest::Untar).unwrap();
         let mut state = Confined::new(untar, 0, &limits, None, Cancel::new(), ());
@@ -344,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_call_may_carry_what_the_limits_allow() {
-        let many = Limits { sparse_extents: 1_000_000, ..Limits::default() };
+        let many = Limits::default().with(|limits| limits.sparse_extents = 1_000_000);
         assert!(call_fuel(&many) > 16 * 1_000_000);
         assert!(call_fuel(&Limits::default()) > MAX_TRANSFER);
     }

@@ -3,16 +3,18 @@
 use wasmtime::StoreContextMut;
 use wasmtime::component::Linker;
 
-use super::bindings::{Failure, claim, interface};
+use super::bindings::{Failure, interface, tree};
 use super::bounds;
 use super::confine::Confined;
 use super::engine::Sandbox;
+use super::entry::declared;
 use super::input::{self, InputHost};
 use super::log;
 use super::program::Program;
 use super::run::Run;
 use crate::error::Result;
 use crate::limits::Limits;
+use cofferdam_tree::claim;
 
 /// Serves an extractor.
 pub trait ExtractorHost: InputHost {
@@ -46,10 +48,10 @@ fn link<H: ExtractorHost>(linker: &mut Linker<Confined<H>>) -> wasmtime::Result<
     input::link(linker)?;
     linker.instance(interface::TREE)?.func_wrap(
         "put",
-        |mut store: StoreContextMut<'_, Confined<H>>, (entry,): (claim::Entry,)| {
+        |mut store: StoreContextMut<'_, Confined<H>>, (entry,): (tree::Entry,)| {
             store.data_mut().serve(|state| {
                 // An entry is progress of its own: how many there may be is the caller's limit.
-                let content = state.host.put(entry)?;
+                let content = state.host.put(declared(entry))?;
                 state.moved(content.max(1))
             })
         },

@@ -3,9 +3,10 @@
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, TypedFunc};
 
-use super::bindings::{Failure, claim, inspection, interface};
+use super::bindings::{Failure, inspection, interface, tree};
 use super::confine::Confined;
 use super::engine::Sandbox;
+use super::entry::shown;
 use super::program::Program;
 use super::run::Run;
 use super::ticker::Running;
@@ -13,6 +14,7 @@ use super::{log, settings};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
+use cofferdam_tree::claim;
 
 type Answer<T> = std::result::Result<T, Failure>;
 
@@ -22,7 +24,7 @@ pub struct Inspection {
     run: Option<Run<()>>,
     program: Program,
     limits: Limits,
-    see: TypedFunc<(claim::Entry,), (Answer<inspection::Interest>,)>,
+    see: TypedFunc<(tree::Entry,), (Answer<inspection::Interest>,)>,
     content: TypedFunc<(Vec<u8>,), (Answer<()>,)>,
     finish: TypedFunc<(), (Answer<Vec<u8>>,)>,
     _clocks: Running,
@@ -74,7 +76,7 @@ fn link(linker: &mut Linker<Confined<()>>) -> wasmtime::Result<()> {
     settings::link(linker)?;
     linker.instance(interface::TREE)?.func_wrap(
         "put",
-        |mut store: StoreContextMut<'_, Confined<()>>, (_,): (claim::Entry,)| {
+        |mut store: StoreContextMut<'_, Confined<()>>, (_,): (tree::Entry,)| {
             store.data_mut().serve(|state| Err::<(), _>(state.misuse("an inspector puts nothing")))
         },
     )
@@ -94,7 +96,7 @@ impl Inspection {
     /// Shows an entry. Says whether its content is asked for.
     pub fn see(&mut self, entry: claim::Entry) -> Result<bool> {
         let see = self.see;
-        let interest = self.call(1, see, (entry,))?;
+        let interest = self.call(1, see, (shown(entry),))?;
         Ok(interest == inspection::Interest::Content)
     }
 

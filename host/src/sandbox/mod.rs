@@ -17,6 +17,7 @@ mod confine;
 mod decoder;
 mod embedded;
 mod engine;
+mod entry;
 mod extractor;
 mod failure;
 mod input;
@@ -31,7 +32,7 @@ mod tests;
 mod ticker;
 mod verifier;
 
-pub use bindings::{claim, verification};
+pub use bindings::verification;
 pub use decoder::DecoderHost;
 pub use embedded::Guest;
 pub use engine::{GuestInfo, Sandbox, SandboxOptions};

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{DecoderHost, ExtractorHost, Guest, InputHost, Sandbox, SandboxOptions, claim};
+use super::{DecoderHost, ExtractorHost, Guest, InputHost, Sandbox, SandboxOptions};
 use crate::cancel::Cancel;
 use crate::error::{Error, ErrorKind, GuestFailure, Result};
 use crate::limits::Limits;
 use crate::plugin::{Capabilities, PluginManifest};
+use cofferdam_tree::claim;
 
 /// A decoder whose `decode` has this body. It may call `$read`, `$write` and `$message`; memory begins with 64 KiB.
 fn decoder(body: &str) -> Vec<u8> {
@@ -79,8 +80,10 @@ impl DecoderHost for Host {
 
 fn run(body: &str) -> (Result<()>, Host) {
     let sandbox = Sandbox::new(&SandboxOptions::default().with_guest(Guest::Gunzip, decoder(body))).unwrap();
-    let limits =
-        Limits { guest_time: Duration::from_millis(50), guest_time_per_mib: Duration::ZERO, ..Limits::default() };
+    let limits = Limits::default().with(|limits| {
+        limits.guest_time = Duration::from_millis(50);
+        limits.guest_time_per_mib = Duration::ZERO;
+    });
     sandbox.decode(&sandbox.builtin(Guest::Gunzip).unwrap(), &limits, Host::default())
 }
 
@@ -145,7 +148,7 @@ fn a_plugin_that_is_given_up_is_ended_while_it_computes() {
     let sandbox = Sandbox::new(&SandboxOptions::default()).unwrap();
     let program = sandbox.plugin("p", &manifest, &component, &Capabilities::default(), &BTreeMap::new()).unwrap();
     let cancel = Cancel::new();
-    let limits = Limits { guest_time: Duration::from_hours(1), ..Limits::default() };
+    let limits = Limits::default().with(|limits| limits.guest_time = Duration::from_hours(1));
     let (outcome, _) = sandbox.decode(&program.given_up_by(&cancel), &limits, Impatient(cancel.clone()));
     assert!(matches!(outcome, Err(Error::Interrupted)), "{outcome:?}");
 }

@@ -56,7 +56,7 @@ mod tests {
     #[tokio::test]
     async fn what_does_not_fit_is_refused_and_what_is_there_needs_no_room() {
         let temp = tempfile::tempdir().unwrap();
-        let limits = Limits { layer_bytes: u64::MAX, ..Limits::default() };
+        let limits = Limits::default().with(|limits| limits.layer_bytes = u64::MAX);
         let storage = ImageStorage::new(temp.path().join("store")).unwrap().with_limits(limits);
         let (small, huge) = (layer(b"small", 5), layer(b"huge", u64::MAX));
         storage.check_space([&small]).unwrap();

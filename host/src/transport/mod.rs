@@ -7,27 +7,17 @@
 //!
 //! Registries implement the trait in the `registry` room.
 
-mod config;
-mod descriptor;
-mod json;
-mod layout_name;
-mod manifest;
-mod media_type;
 mod oci_layout;
-mod platform;
-mod select;
 mod source;
 #[cfg(test)]
 mod tests;
 
-pub use config::{Configuration, ImageConfig};
-pub use descriptor::Descriptor;
-pub(crate) use descriptor::{foreign, verify_digest};
-pub use layout_name::{LayoutName, LayoutSelector};
-pub use manifest::{Document, Index, IndexEntry, Manifest, OddEntry};
-pub use media_type::{DocumentKind, MediaType};
-pub use oci_layout::OciLayout;
-pub use platform::{Platform, StatedPlatform};
-pub use select::{Documents, PlatformChoice, Resolved, resolve_image};
+pub use cofferdam_documents::{
+    Configuration, Descriptor, Document, DocumentKind, Documents, ImageConfig, Index, IndexEntry, LayoutName,
+    LayoutSelector, Manifest, MediaType, OddEntry, Platform, PlatformChoice, RawDocument, Resolved, StatedPlatform,
+    resolve_image,
+};
+pub(crate) use cofferdam_documents::{foreign, verify_digest};
+pub use oci_layout::{OciLayout, layout_reference};
 pub(crate) use source::wrong_size;
-pub use source::{Blob, Failure, ImageSource, RawDocument, Retry, Server};
+pub use source::{Blob, Failure, ImageSource, Retry, Server};

@@ -24,18 +24,16 @@ use rustix::io::Errno;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use super::config::Configuration;
-use super::descriptor::Descriptor;
-use super::layout_name::{LayoutName, LayoutSelector};
-use super::manifest::{Document, Index, IndexEntry};
-use super::media_type::MediaType;
-use super::platform::Platform;
-use super::source::{Blob, Failure, ImageSource, RawDocument, wrong_size};
+use super::source::{Blob, Failure, ImageSource, wrong_size};
 use crate::ambient;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Escaped, Result};
 use crate::limits::Limits;
 use crate::threads;
+use cofferdam_documents::{
+    Configuration, Descriptor, Document, Index, IndexEntry, LayoutName, LayoutSelector, MediaType, Platform,
+    RawDocument,
+};
 
 /// How much of a blob is read at a time.
 const CHUNK: u64 = 512 << 10;
@@ -57,6 +55,16 @@ struct Layout {
     dir: Dir,
     name: LayoutName,
     limits: Limits,
+}
+
+/// Returns the name under which a store keeps the image of a layout. The path is resolved as far as it exists, so that every
+/// spelling of it gives the same name.
+///
+/// # Errors
+///
+/// [`Error::Io`] for an empty path, and where a relative one has no working directory.
+pub fn layout_reference(name: &LayoutName) -> Result<String> {
+    Ok(name.reference(&ambient::absolute(name.path())?))
 }
 
 impl OciLayout {
@@ -102,7 +110,7 @@ impl ImageSource for OciLayout {
     }
 
     fn store_name(&self) -> Result<String> {
-        self.layout.name.reference()
+        layout_reference(&self.layout.name)
     }
 
     async fn resolve(&self) -> Result<RawDocument, Failure> {

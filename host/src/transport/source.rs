@@ -8,11 +8,10 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 
-use super::descriptor::Descriptor;
-use super::media_type::MediaType;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::plugin::Authority;
+use cofferdam_documents::plugin::Authority;
+use cofferdam_documents::{Descriptor, RawDocument};
 
 /// One image in one place: a reference in a registry, a tag of a layout.
 ///
@@ -59,17 +58,6 @@ pub struct Server {
     pub any_certificate: bool,
     /// The repository, such as `library/debian`.
     pub repository: String,
-}
-
-/// A manifest or an index, exactly as it was received.
-#[derive(Clone, Debug)]
-pub struct RawDocument {
-    /// The bytes, never written anew.
-    pub bytes: Bytes,
-    /// What they hash to.
-    pub digest: Digest,
-    /// What the source says that they are, apart from what they say themselves.
-    pub media_type: Option<MediaType>,
 }
 
 /// An attempt that failed.
@@ -182,6 +170,8 @@ impl fmt::Debug for Blob {
 
 #[cfg(test)]
 mod tests {
+    use cofferdam_documents::MediaType;
+
     use futures_util::stream;
 
     use super::*;

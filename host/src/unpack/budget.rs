@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn all_layers_share_one_budget_and_each_counts_once() {
-        let budget = ImageBudget::new(&Limits { image_bytes: 10, ..Limits::default() });
+        let budget = ImageBudget::new(&Limits::default().with(|limits| limits.image_bytes = 10));
         let (one, two) = (Digest::of(b"one"), Digest::of(b"two"));
         budget.count(&one, 6).unwrap();
         budget.count(&one, 6).unwrap();

@@ -8,13 +8,13 @@ use crossbeam_channel::Sender;
 
 use super::budget::Share;
 use super::chunk::{CHUNK, Message, Pool};
-use super::compression::Compression;
 use super::extensions::{Extensions, Format};
 use super::layer::Layer;
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::sandbox::{DecoderHost, InputHost, Sandbox};
+use crate::sandbox::{DecoderHost, Guest, InputHost, Sandbox};
+use cofferdam_documents::Compression;
 
 /// What the stage learned.
 pub(super) struct Decoded {
@@ -24,6 +24,15 @@ pub(super) struct Decoded {
     pub(super) blob: Option<Digest>,
     pub(super) blob_bytes: u64,
     pub(super) bytes: u64,
+}
+
+/// Returns the first-party guest that decodes a compression.
+fn guest_for(compression: Compression) -> Option<Guest> {
+    match compression {
+        Compression::None | Compression::Other => None,
+        Compression::Gzip => Some(Guest::Gunzip),
+        Compression::Zstd => Some(Guest::Unzstd),
+    }
 }
 
 /// Decodes the whole layer.
@@ -54,7 +63,7 @@ pub(super) fn run(
     let budget = Budget::new(limits, layer.size, compression);
     let output = Output { pool: Pool::new(), consumers, budget, share, decoded: 0 };
     let host = Host { blob, output };
-    let decoder = match (format, compression.guest()) {
+    let decoder = match (format, guest_for(compression)) {
         (Format::Decoder(program), _) => Some(program.given_up_by(&layer.cancel)),
         (_, Some(guest)) => Some(sandbox.builtin(guest)?),
         (_, None) => None,

@@ -1,10 +1,10 @@
 //! The plugins that a layer may meet, and which of them is for which layer.
 
-use super::compression::Compression;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::plugin::World;
 use crate::sandbox::Program;
+use cofferdam_documents::Compression;
 
 /// Plugins beside the first-party guests. A media type or magic number of theirs is never given to a plugin.
 #[derive(Clone, Debug, Default)]

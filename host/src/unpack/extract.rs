@@ -8,8 +8,6 @@ use std::thread::{self, ScopedJoinHandle};
 use crossbeam_channel::{Receiver, bounded};
 
 use super::chunk::{IN_FLIGHT, Message};
-use super::claim::{self, Budget};
-use super::compression::Compression;
 use super::decode::{self, Decoded, Total};
 use super::extensions::{Extensions, Format};
 use super::hash;
@@ -22,10 +20,12 @@ use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::progress::{Event, Progress};
-use crate::sandbox::{self, ExtractorHost, Guest, InputHost, Inspection, Program, Sandbox};
+use crate::sandbox::{ExtractorHost, Guest, InputHost, Inspection, Program, Sandbox};
 use crate::threads;
 use crate::tree::Lossy;
 use crate::tree::entry::{Node, Sink};
+use cofferdam_documents::Compression;
+use cofferdam_tree::claim::{self, Budget};
 
 /// Entries between two events of progress.
 const PROGRESS_ENTRIES: u64 = 512;
@@ -326,13 +326,13 @@ impl<S: Sink + 'static> InputHost for TreeHost<S> {
 }
 
 impl<S: Sink + 'static> ExtractorHost for TreeHost<S> {
-    fn put(&mut self, entry: sandbox::claim::Entry) -> Result<u64> {
+    fn put(&mut self, entry: claim::Entry) -> Result<u64> {
         if self.entries == self.limits.entries {
             return Err(Error::Limit { subject: "the layer".into(), what: "entries", limit: self.limits.entries });
         }
         self.entries += 1;
         self.pieces += match &entry.node {
-            sandbox::claim::Node::SparseFile(sparse) => sparse.extents.len().max(1) as u64,
+            claim::Node::SparseFile(sparse) => sparse.extents.len().max(1) as u64,
             _ => 1,
         };
         if self.pieces > self.admitted() {

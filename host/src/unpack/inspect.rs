@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::sandbox::{Inspection, claim};
+use crate::sandbox::Inspection;
 use crate::tree::entry::{Content, Entry, Node, Sink};
+use cofferdam_tree::claim;
 
 /// What an inspector left about a layer that it accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use super::budget::ImageBudget;
-use super::compression::Compression;
 use super::inspect::InspectorReport;
 use crate::cancel::Cancel;
 use crate::digest::{Algorithm, Digest};
 use crate::progress::Progress;
+use cofferdam_documents::Compression;
 
 /// A layer's blob and what is known of it.
 #[must_use]

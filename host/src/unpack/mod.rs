@@ -11,8 +11,6 @@
 
 mod budget;
 mod chunk;
-mod claim;
-mod compression;
 mod decode;
 mod extensions;
 mod extract;
@@ -28,7 +26,7 @@ mod stream;
 mod tests;
 
 pub use budget::ImageBudget;
-pub use compression::Compression;
+pub use cofferdam_documents::Compression;
 pub use extensions::Extensions;
 pub use extract::Unpacker;
 pub use inspect::InspectorReport;

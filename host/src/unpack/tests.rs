@@ -127,7 +127,7 @@ fn what_follows_the_archive_counts_for_the_diff_id() {
 
 #[test]
 fn decoded_bytes_have_a_limit_wherever_they_lie() {
-    let limits = Limits { layer_bytes: 100_000, ..Limits::default() };
+    let limits = Limits::default().with(|limits| limits.layer_bytes = 100_000);
     let inside = gzip(&tar(&[("a", &vec![0; 200_000])]));
     let behind = gzip(&[tar(&[("a", b"")]), vec![0; 200_000]].concat());
     for blob in [inside, behind] {
@@ -143,10 +143,16 @@ fn decoded_bytes_have_a_limit_wherever_they_lie() {
 #[test]
 fn expansion_has_a_limit_once_it_matters() {
     let blob = gzip(&tar(&[("a", &vec![0; 400_000])]));
-    let strict = Limits { ratio: 10, ratio_from: 100_000, ..Limits::default() };
+    let strict = Limits::default().with(|limits| {
+        limits.ratio = 10;
+        limits.ratio_from = 100_000;
+    });
     let error = fails(strict, Layer::new(io::Cursor::new(blob.clone())));
     assert!(matches!(error.root(), Error::Limit { limit: 10, .. }), "{error}");
-    let lax = Limits { ratio: 10, ratio_from: 1_000_000, ..Limits::default() };
+    let lax = Limits::default().with(|limits| {
+        limits.ratio = 10;
+        limits.ratio_from = 1_000_000;
+    });
     list(&unpacker(lax), Layer::new(io::Cursor::new(blob))).0.unwrap();
 }
 
@@ -168,8 +174,8 @@ fn a_claimed_size_beyond_the_budget_reaches_no_sink() {
 #[test]
 fn entries_have_a_limit() {
     let blob = || bytes(tar(&[("a", b""), ("b", b""), ("c", b"")]));
-    list(&unpacker(Limits { entries: 3, ..Limits::default() }), blob()).0.unwrap();
-    let error = fails(Limits { entries: 2, ..Limits::default() }, blob());
+    list(&unpacker(Limits::default().with(|limits| limits.entries = 3)), blob()).0.unwrap();
+    let error = fails(Limits::default().with(|limits| limits.entries = 2), blob());
     assert!(matches!(error.root(), Error::Limit { what: "entries", limit: 2, .. }), "{error}");
 }
 
@@ -177,7 +183,7 @@ fn entries_have_a_limit() {
 fn a_window_meets_the_decoders_memory() {
     let blob = || bytes(zstd(&tar(&[("a", b"x")]), 26));
     list(&unpacker(Limits::default()), blob()).0.unwrap();
-    let error = fails(Limits { decoder_memory: 16 << 20, ..Limits::default() }, blob());
+    let error = fails(Limits::default().with(|limits| limits.decoder_memory = 16 << 20), blob());
     assert!(matches!(error.root(), Error::Guest { failure: GuestFailure::Memory(_), .. }), "{error}");
     let error = fails(Limits::default(), bytes(zstd(&tar(&[("a", b"x")]), 28)));
     assert_eq!(error.kind(), ErrorKind::Refused, "{error}");

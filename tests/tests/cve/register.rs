@@ -93,7 +93,7 @@ fn plain(text: &str) -> String {
 fn test_names() -> Result<BTreeSet<String>> {
     let mut names: BTreeSet<_> = cofferdam_tests::conformance::names()?.iter().map(|name| plain(name)).collect();
     let root = paths::workspace();
-    let mut todo: Vec<PathBuf> = ["host/src", "guests", "tests/src", "tests/tests"].map(|dir| root.join(dir)).into();
+    let mut todo: Vec<PathBuf> = ["host", "guests", "tests/src", "tests/tests"].map(|dir| root.join(dir)).into();
     while let Some(path) = todo.pop() {
         if path.is_dir() {
             for name in store::list(&path)?.iter().filter(|name| *name != "target") {

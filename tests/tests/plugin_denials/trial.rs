@@ -6,7 +6,8 @@ use std::process::Stdio;
 use std::sync::{Arc, LazyLock};
 
 use cofferdam::plugin::{Capabilities, PluginManifest};
-use cofferdam::sandbox::{Context, Program, RunReport, RunReports, Sandbox, SandboxOptions, claim, verification};
+use cofferdam::sandbox::{Context, Program, RunReport, RunReports, Sandbox, SandboxOptions, verification};
+use cofferdam::tree::claim;
 use cofferdam::{Error, Limits};
 use cofferdam_tests::{guests, paths};
 

@@ -1,6 +1,6 @@
 //! The tree below the destination: takes a layer's entries in their order and makes them, as far as WASI can.
 //!
-//! It keeps to the rules of Cofferdam's own tree writer (`host/src/tree`), and to their words. What lies at a place is known by
+//! It keeps to the rules of Cofferdam's own tree writer (`host/tree`), and to their words. What lies at a place is known by
 //! the place's path, since WASI tells no inode numbers: nobody else may change the tree meanwhile. If somebody does, the
 //! tree is wrong, and what lies outside still out of reach: that is the WASI host's to guarantee, here as everywhere.
 

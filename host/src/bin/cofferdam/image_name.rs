@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use cofferdam::registry::Reference;
 use cofferdam::store::ImageStorage;
-use cofferdam::transport::LayoutName;
+use cofferdam::transport::{LayoutName, layout_reference};
 use cofferdam::{Digest, Error, ErrorKind, ambient};
 
 use crate::failure::{Failure, usage};
@@ -74,7 +74,7 @@ pub(crate) fn in_store(text: &str, storage: &ImageStorage) -> Result<String, Fai
         return Ok(found.reference);
     }
     let full = match text.strip_prefix("oci:") {
-        Some(name) => layout_name(name)?.reference()?,
+        Some(name) => layout_reference(&layout_name(name)?)?,
         None => registry_name(text)?.to_string(),
     };
     if let Ok(Some(found)) = storage.resolve(&full) {
@@ -97,7 +97,7 @@ pub(crate) fn to_remove(text: &str, storage: &ImageStorage) -> Result<String, Fa
         )
     } else {
         let full = match text.strip_prefix("oci:") {
-            Some(name) => Some(layout_name(name)?.reference()?),
+            Some(name) => Some(layout_reference(&layout_name(name)?)?),
             // What is no name of a registry is looked up as it stands.
             None => registry_name(text).ok().map(|name| name.to_string()),
         };
@@ -136,7 +136,7 @@ fn with_digest(text: &str, full: &str, storage: &ImageStorage) -> Result<Option<
 /// The name of an image that a name is to be given to.
 pub(crate) fn new_name(text: &str) -> Result<String, Failure> {
     match text.strip_prefix("oci:") {
-        Some(name) => Ok(layout_name(name)?.reference()?),
+        Some(name) => Ok(layout_reference(&layout_name(name)?)?),
         None => Ok(registry_name(text)?.to_string()),
     }
 }

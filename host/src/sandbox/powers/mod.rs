@@ -15,11 +15,13 @@ mod http_client;
 mod link;
 mod scratch;
 
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use wasmtime::component::ResourceTable;
-use wasmtime_wasi::{Deterministic, FsPerms, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::{Deterministic, FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 pub use account::{Denial, RunReport, RunReports};
@@ -81,6 +83,21 @@ pub(crate) struct Powers {
     absent: Vec<Capability>,
 }
 
+/// Lets a plugin see the directory at `path` under the name `seen_as`. Links are followed as the shell would.
+///
+/// # Errors
+///
+/// [`Error::NotFound`], and [`Error::Io`] for a path that is not a directory or cannot be opened.
+fn preopen(plugin: &mut WasiCtxBuilder, path: &Path, seen_as: &str, may: FsPerms) -> Result<()> {
+    // WASI's own errors do not say which path was opened.
+    ambient::hold(path)?;
+    ambient::open_dir(path)?;
+    let opened = plugin.preopened_dir(path, seen_as, may);
+    opened
+        .map(drop)
+        .map_err(|error| Error::io("open", path.as_os_str().as_bytes(), io::Error::other(format!("{error:#}"))))
+}
+
 impl Powers {
     pub(crate) fn new(program: &Program, held: &Capabilities, limits: &Limits, context: &Context) -> Result<Self> {
         let name = program.name();
@@ -97,12 +114,12 @@ impl Powers {
             .insecure_random_seed(7)
             .max_random_size(RANDOM_BYTES);
         for path in &held.read {
-            ambient::preopen(&mut builder, Path::new(path), path, FsPerms::ReadOnly)
+            preopen(&mut builder, Path::new(path), path, FsPerms::ReadOnly)
                 .map_err(|error| error.context(format!("letting the plugin `{name}` read")))?;
         }
         let scratch = if held.write { Some(scratch(name, limits, context)?) } else { None };
         if let Some(scratch) = &scratch {
-            ambient::preopen(&mut builder, scratch.path(), scratch::NAME, FsPerms::ReadWrite)?;
+            preopen(&mut builder, scratch.path(), scratch::NAME, FsPerms::ReadWrite)?;
         }
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES);

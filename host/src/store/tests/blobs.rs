@@ -334,7 +334,13 @@ async fn declared_sizes_have_limits() {
 async fn undeclared_sizes_have_limits_too() {
     let fixture = Fixture::new();
     let digest = Digest::of(TEXT);
-    let limits = |bytes| Limits { config_bytes: bytes, manifest_bytes: bytes, layer_bytes: bytes, ..Limits::default() };
+    let limits = |bytes| {
+        Limits::default().with(|limits| {
+            limits.config_bytes = bytes;
+            limits.manifest_bytes = bytes;
+            limits.layer_bytes = bytes;
+        })
+    };
     let storage = fixture.storage.clone().with_limits(limits(10));
     for kind in BlobKind::ALL {
         let mut staged = storage.begin_blob(kind, &digest, None).await.unwrap().granted().unwrap();

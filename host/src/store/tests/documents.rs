@@ -59,7 +59,8 @@ fn a_typed_manifest_takes_the_place_of_no_verified_bytes() {
     let bytes = bytes();
     let digest = Digest::of(&bytes).to_string();
     storage.save_manifest_bytes(&bytes, &digest).unwrap();
-    let small = storage.clone().with_limits(Limits { manifest_bytes: bytes.len() as u64 - 1, ..Limits::default() });
+    let small =
+        storage.clone().with_limits(Limits::default().with(|limits| limits.manifest_bytes = bytes.len() as u64 - 1));
     assert!(matches!(small.save_manifest(&manifest(), &digest), Err(Error::Limit { .. })));
     assert_eq!(std::fs::read(storage.manifest_path(&digest)).unwrap(), bytes);
     assert_nothing_staged(&fixture);
@@ -135,7 +136,10 @@ fn a_document_that_would_not_load_is_not_had() {
     storage.save_manifest_bytes(&bytes, &manifest).unwrap();
     std::fs::write(storage.config_path(&digest), &config).unwrap();
     assert!(storage.has_manifest(&manifest) && storage.has_config(&digest));
-    let small = Limits { manifest_bytes: 1, config_bytes: 1, ..Limits::default() };
+    let small = Limits::default().with(|limits| {
+        limits.manifest_bytes = 1;
+        limits.config_bytes = 1;
+    });
     let small = storage.clone().with_limits(small);
     assert!(!small.has_manifest(&manifest) && !small.has_config(&digest));
     for damaged in [&b""[..], b"{", b"\xff"] {
@@ -154,7 +158,10 @@ fn a_document_that_would_not_load_is_not_had() {
 #[test]
 fn documents_have_limits() {
     let fixture = Fixture::new();
-    let limits = Limits { manifest_bytes: 100, config_bytes: 100, ..Limits::default() };
+    let limits = Limits::default().with(|limits| {
+        limits.manifest_bytes = 100;
+        limits.config_bytes = 100;
+    });
     let storage = fixture.storage.clone().with_limits(limits);
     let bytes = bytes();
     let digest = Digest::of(&bytes).to_string();

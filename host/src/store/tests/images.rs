@@ -127,7 +127,7 @@ fn documents_that_disagree_are_refused() {
     parse(&manifest, &config, &limits).unwrap();
     let (_, other) = documents("x", &[&one]);
     assert_eq!(parse(&manifest, &other, &limits).unwrap_err().kind(), ErrorKind::Refused);
-    let few = Limits { layers: 1, ..Limits::default() };
+    let few = Limits::default().with(|limits| limits.layers = 1);
     assert!(matches!(parse(&manifest, &config, &few), Err(Error::Limit { limit: 1, .. })));
     let hostile = manifest.replace(&one.digest.to_string(), "sha256:../../../etc/passwd");
     assert_eq!(parse(&hostile, &config, &limits).unwrap_err().kind(), ErrorKind::Refused);

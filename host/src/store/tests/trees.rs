@@ -457,7 +457,7 @@ fn limits_reach_the_layers() {
     tar.into_inner().unwrap();
     let digest = Digest::of(&std::fs::read(&path).unwrap()).to_string();
     let storage = ImageStorage::new(temp.path().join("images")).unwrap();
-    let few = storage.clone().with_limits(Limits { entries: 1, ..Limits::default() });
+    let few = storage.clone().with_limits(Limits::default().with(|limits| limits.entries = 1));
     let refused = few.extract_layer(&digest, &path).unwrap_err();
     assert!(matches!(refused.root(), Error::Limit { what: "entries", limit: 1, .. }), "{refused}");
     storage.extract_layer(&digest, &path).unwrap();

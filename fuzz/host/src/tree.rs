@@ -1,4 +1,0 @@
-//! Checked entries.
-
-#[path = "../../../host/src/tree/entry.rs"]
-pub mod entry;
