@@ -47,7 +47,6 @@ pub mod confine;
 pub mod policy;
 pub mod registry;
 pub mod rootfs;
-pub mod sandbox;
 pub mod store;
 pub mod transport;
 pub mod unpack;
@@ -58,6 +57,7 @@ pub use cofferdam_core::{
 };
 use cofferdam_core::{inherited, threads};
 pub use cofferdam_documents::plugin;
+pub use cofferdam_sandbox as sandbox;
 pub use cofferdam_tree as tree;
 
 /// The README's example must compile.

@@ -208,8 +208,8 @@ impl Bench {
                 let other = if name == "guest-time" { "guest-time-per-mib=0s" } else { "guest-time=50ms" };
                 Case::Time(self.verify(name, &blob, &[other])?, "60s")
             }
-            "idle-calls" => Case::Unit("host/src/sandbox/tests.rs", "as_many_idle_calls_as_the_limit_says_are_served"),
-            "log-messages" => Case::Unit("host/src/sandbox/confine.rs", "messages_beyond_the_limit_are_dropped"),
+            "idle-calls" => Case::Unit("host/sandbox/src/tests.rs", "as_many_idle_calls_as_the_limit_says_are_served"),
+            "log-messages" => Case::Unit("host/sandbox/src/confine.rs", "messages_beyond_the_limit_are_dropped"),
             other => bail!("nothing crosses the limit {other}"),
         })
     }

@@ -18,11 +18,11 @@ use super::engine::Sandbox;
 use super::failure::judge;
 use super::powers::{self, Context, Denial, Powers, RunReports};
 use super::program::Program;
-use crate::cancel::Cancel;
-use crate::error::{Error, GuestFailure, Result};
-use crate::limits::Limits;
-use crate::plugin::World;
-use crate::threads;
+use cofferdam_core::cancel::Cancel;
+use cofferdam_core::error::{Error, GuestFailure, Result};
+use cofferdam_core::limits::Limits;
+use cofferdam_core::threads;
+use cofferdam_documents::plugin::World;
 
 /// A program in its store. Dropping it ends it.
 pub(crate) struct Run<H: 'static> {

@@ -11,11 +11,11 @@ use wasmtime::component::types::ComponentItem;
 use super::engine::Sandbox;
 use super::failure::one_line;
 use super::powers::Context;
-use crate::cancel::Cancel;
-use crate::digest::Digest;
-use crate::error::{Error, GuestFailure, Result};
-use crate::limits::Limits;
-use crate::plugin::{Capabilities, Capability, PluginManifest, World};
+use cofferdam_core::cancel::Cancel;
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, GuestFailure, Result};
+use cofferdam_core::limits::Limits;
+use cofferdam_documents::plugin::{Capabilities, Capability, PluginManifest, World};
 
 /// A compiled component, and what it may hold. Cheap to clone.
 #[derive(Clone)]
@@ -57,7 +57,7 @@ impl Program {
 
     /// By which its reports are found. What reads files, asks servers, or knows the time or chance may say something else the next time: its
     /// reports are found by nobody but this program.
-    pub(crate) fn report_key(&self) -> &Digest {
+    pub fn report_key(&self) -> &Digest {
         &self.0.report_key
     }
 
@@ -73,7 +73,7 @@ impl Program {
     }
 
     /// What it holds beyond its world; nothing for a first-party guest.
-    pub(crate) fn capabilities(&self) -> Option<&Capabilities> {
+    pub fn capabilities(&self) -> Option<&Capabilities> {
         self.0.plugin.as_ref().map(|plugin| &plugin.capabilities).filter(|held| !held.is_empty())
     }
 
@@ -89,24 +89,24 @@ impl Program {
 
     /// The same program, for somebody who may give up.
     #[must_use]
-    pub(crate) fn given_up_by(&self, cancel: &Cancel) -> Self {
+    pub fn given_up_by(&self, cancel: &Cancel) -> Self {
         match &self.0.plugin {
             None => self.clone(),
             Some(plugin) => self.in_context(Context { cancel: cancel.clone(), ..plugin.context.clone() }),
         }
     }
 
-    pub(crate) fn context(&self) -> &Context {
+    pub fn context(&self) -> &Context {
         static NONE: LazyLock<Context> = LazyLock::new(Context::default);
         self.0.plugin.as_ref().map_or(&NONE, |plugin| &plugin.context)
     }
 
     /// What it was told.
-    pub(crate) fn setting(&self, key: &str) -> Option<&str> {
+    pub fn setting(&self, key: &str) -> Option<&str> {
         self.0.plugin.as_ref()?.settings.get(key).map(String::as_str)
     }
 
-    pub(crate) fn component(&self) -> &Component {
+    pub fn component(&self) -> &Component {
         &self.0.component
     }
 }

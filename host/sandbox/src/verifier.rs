@@ -7,8 +7,8 @@ use super::powers::Context;
 use super::program::Program;
 use super::run::Run;
 use super::{log, settings};
-use crate::error::{Error, Result};
-use crate::limits::Limits;
+use cofferdam_core::error::{Error, Result};
+use cofferdam_core::limits::Limits;
 
 impl Sandbox {
     /// Asks a verifier about an image. Says why it accepts it, in one line. Blocks; the plugin may wait for the network if

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{DecoderHost, ExtractorHost, Guest, InputHost, Sandbox, SandboxOptions};
-use crate::cancel::Cancel;
-use crate::error::{Error, ErrorKind, GuestFailure, Result};
-use crate::limits::Limits;
-use crate::plugin::{Capabilities, PluginManifest};
+use cofferdam_core::cancel::Cancel;
+use cofferdam_core::error::{Error, ErrorKind, GuestFailure, Result};
+use cofferdam_core::limits::Limits;
+use cofferdam_documents::plugin::{Capabilities, PluginManifest};
 use cofferdam_tree::claim;
 
 /// A decoder whose `decode` has this body. It may call `$read`, `$write` and `$message`; memory begins with 64 KiB.
@@ -299,7 +299,7 @@ fn a_cache_that_others_may_write_to_is_not_used() {
     for (name, mode, used) in [("private", 0o700, true), ("open", 0o777, false), ("group", 0o770, false)] {
         let dir = temp.path().join(name);
         std::fs::DirBuilder::new().create(&dir).unwrap();
-        let opened = crate::ambient::open_dir(&dir).unwrap();
+        let opened = cofferdam_core::ambient::open_dir(&dir).unwrap();
         rustix::fs::fchmod(&opened, rustix::fs::Mode::from_raw_mode(mode)).unwrap();
         let options = SandboxOptions::default().with_cache(&dir).with_guest(Guest::Gunzip, decoder("(i32.const 0)"));
         Sandbox::new(&options).unwrap().builtin(Guest::Gunzip).unwrap();

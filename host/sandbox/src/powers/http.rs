@@ -19,8 +19,8 @@ use super::Context;
 use super::account::Account;
 use super::http_body::{counted_request, counted_response, header_bytes, is_empty};
 use super::http_client::{Reach, client, explain};
-use crate::plugin::{Authority, Capabilities, Capability, HttpRule};
-use crate::sandbox::failure::one_line;
+use crate::failure::one_line;
+use cofferdam_documents::plugin::{Authority, Capabilities, Capability, HttpRule};
 
 /// How long connecting may take: name, connection and TLS.
 const CONNECT: Duration = Duration::from_secs(15);
@@ -221,7 +221,7 @@ pub(super) fn private_of(reach: &Reach, address: std::net::IpAddr) -> (String, S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::Limits;
+    use cofferdam_core::limits::Limits;
 
     fn gate(held: &str, asked: &str, registry: Option<&str>) -> Gate {
         let set = |text: &str| toml::from_str::<Capabilities>(text).unwrap();

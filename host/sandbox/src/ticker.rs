@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use wasmtime::Engine;
 
-use crate::error::Result;
-use crate::threads;
+use cofferdam_core::error::Result;
+use cofferdam_core::threads;
 
 /// The grain of guests' time limits.
 const TICK: Duration = Duration::from_millis(10);
@@ -26,7 +26,7 @@ struct State {
 }
 
 /// Keeps the epoch advancing while it lives.
-pub(crate) struct Running(Arc<Shared>);
+pub struct Running(Arc<Shared>);
 
 impl Ticker {
     pub(crate) fn new(engine: Engine) -> Result<Self> {

@@ -3,8 +3,8 @@
 use std::io;
 
 use super::bindings::Failure;
-use crate::error::{Error, Escaped, GuestFailure, Result};
-use crate::limits::{Limit, Limits};
+use cofferdam_core::error::{Error, Escaped, GuestFailure, Result};
+use cofferdam_core::limits::{Limit, Limits};
 
 /// Judges how a guest's export returned: the host's own error first, then the trap, then what the guest says.
 pub(crate) fn judge<T>(

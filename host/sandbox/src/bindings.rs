@@ -3,13 +3,13 @@
 
 #[allow(missing_docs, unreachable_pub, unused_qualifications, dead_code, clippy::pedantic, reason = "generated")]
 mod decoder_world {
-    wasmtime::component::bindgen!({ path: "../wit", world: "decoder" });
+    wasmtime::component::bindgen!({ path: "../../wit", world: "decoder" });
 }
 
 #[allow(missing_docs, unreachable_pub, unused_qualifications, dead_code, clippy::pedantic, reason = "generated")]
 mod extractor_world {
     wasmtime::component::bindgen!({
-        path: "../wit",
+        path: "../../wit",
         world: "extractor",
         with: {
             "cofferdam:layer/types@0.1.0": super::decoder_world::cofferdam::layer::types,
@@ -22,7 +22,7 @@ mod extractor_world {
 #[allow(missing_docs, unreachable_pub, unused_qualifications, dead_code, clippy::pedantic, reason = "generated")]
 mod inspector_world {
     wasmtime::component::bindgen!({
-        path: "../wit",
+        path: "../../wit",
         world: "inspector",
         with: {
             "cofferdam:layer/types@0.1.0": super::decoder_world::cofferdam::layer::types,
@@ -35,7 +35,7 @@ mod inspector_world {
 #[allow(missing_docs, unreachable_pub, unused_qualifications, dead_code, clippy::pedantic, reason = "generated")]
 mod verifier_world {
     wasmtime::component::bindgen!({
-        path: "../wit",
+        path: "../../wit",
         world: "verifier",
         with: {
             "cofferdam:layer/types@0.1.0": super::decoder_world::cofferdam::layer::types,

@@ -5,7 +5,7 @@ use wasmtime::component::Linker;
 
 use super::bindings::interface;
 use super::confine::Confined;
-use crate::error::Result;
+use cofferdam_core::error::Result;
 
 /// Serves a guest's one stream.
 pub trait InputHost: Send + 'static {

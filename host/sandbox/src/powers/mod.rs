@@ -30,12 +30,12 @@ pub(crate) use link::link;
 
 use super::confine::Confined;
 use super::program::Program;
-use crate::ambient;
-use crate::cancel::Cancel;
-use crate::error::{Error, Result};
-use crate::limits::Limits;
-use crate::plugin::{Authority, Capabilities, Capability};
 use account::Account;
+use cofferdam_core::ambient;
+use cofferdam_core::cancel::Cancel;
+use cofferdam_core::error::{Error, Result};
+use cofferdam_core::limits::Limits;
+use cofferdam_documents::plugin::{Authority, Capabilities, Capability};
 use console::Console;
 use http::Gate;
 use scratch::Scratch;
@@ -71,7 +71,7 @@ pub struct Context {
 }
 
 /// The state of a plugin's capabilities.
-pub(crate) struct Powers {
+pub struct Powers {
     account: Arc<Account>,
     table: ResourceTable,
     wasi: WasiCtx,
@@ -99,7 +99,7 @@ fn preopen(plugin: &mut WasiCtxBuilder, path: &Path, seen_as: &str, may: FsPerms
 }
 
 impl Powers {
-    pub(crate) fn new(program: &Program, held: &Capabilities, limits: &Limits, context: &Context) -> Result<Self> {
+    pub fn new(program: &Program, held: &Capabilities, limits: &Limits, context: &Context) -> Result<Self> {
         let name = program.name();
         let account = Account::new(name, limits);
         let nothing = Capabilities::default();
@@ -138,12 +138,12 @@ impl Powers {
     }
 
     /// Takes one message from the budget of the log; says whether there was one.
-    pub(crate) fn message(&self) -> bool {
+    pub fn message(&self) -> bool {
         self.account.message()
     }
 
     /// Why the run must end, if it must. Looks at the scratch directory, if it is time or must be `now`.
-    pub(crate) fn check(&mut self, now: bool) -> Result<()> {
+    pub fn check(&mut self, now: bool) -> Result<()> {
         if let Some(failure) = self.account.failure() {
             return Err(failure);
         }
@@ -151,7 +151,7 @@ impl Powers {
     }
 
     /// Ends them; adds to the report of the run.
-    pub(crate) fn close(self, report: &mut RunReport) {
+    pub fn close(self, report: &mut RunReport) {
         for console in &self.consoles {
             console.close();
         }

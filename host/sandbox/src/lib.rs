@@ -2,7 +2,7 @@
 //!
 //! A guest gets a fresh store and instance for each layer, a memory limit, a budget of processor time that host calls are
 //! not charged to, and a budget of calls that move nothing. What it asks for goes to a *host* that the caller passes in
-//! ([`DecoderHost`], [`ExtractorHost`], both with an [`InputHost`]); what goes wrong comes back as one typed [`crate::Error`]. Nothing of a guest
+//! ([`DecoderHost`], [`ExtractorHost`], both with an [`InputHost`]); what goes wrong comes back as one typed [`cofferdam_core::Error`]. Nothing of a guest
 //! survives its run.
 //!
 //! A plugin, which is somebody else's guest, may hold capabilities beyond that. They were asked for and granted, and are

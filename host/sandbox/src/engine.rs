@@ -14,11 +14,11 @@ use super::failure::{machine, one_line};
 use super::powers::{self, Powers};
 use super::program::{Interfaces, Program};
 use super::ticker::{Running, Ticker};
-use crate::cancel::Cancel;
-use crate::digest::Digest;
-use crate::error::{Error, GuestFailure, Result};
-use crate::limits::Limits;
-use crate::threads;
+use cofferdam_core::cancel::Cancel;
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, GuestFailure, Result};
+use cofferdam_core::limits::Limits;
+use cofferdam_core::threads;
 
 /// Stack that a guest may use, of the thread that it runs on. Host calls need some beneath it: a quarter of the 2 MiB of
 /// Rust's threads leaves enough, and half of the smallest on which a layer may be unpacked.
@@ -30,7 +30,7 @@ const WASM_STACK: usize = 512 << 10;
 pub struct SandboxOptions {
     /// Where compiled guests are kept between runs of the program; nowhere if absent. The directory is made when it is
     /// missing, and is not used unless it is the user's and no other user but root can write to it or to a directory above it
-    /// ([`trusted_dir`](crate::ambient::trusted_dir)): what lies in it is machine code that will be run. Nothing of an image
+    /// ([`trusted_dir`](cofferdam_core::ambient::trusted_dir)): what lies in it is machine code that will be run. Nothing of an image
     /// ever gets there.
     pub cache: Option<PathBuf>,
     /// Components that take the place of first-party guests.
@@ -98,12 +98,12 @@ impl Sandbox {
         Ok(GuestInfo { guest, imports, exports, load_time })
     }
 
-    pub(crate) fn engine(&self) -> &Engine {
+    pub fn engine(&self) -> &Engine {
         &self.engine
     }
 
     /// Keeps guests' clocks running while it lives.
-    pub(crate) fn clocks(&self) -> Running {
+    pub fn clocks(&self) -> Running {
         self.ticker.run()
     }
 
@@ -161,7 +161,7 @@ impl Sandbox {
     }
 
     /// A fresh store for one run of a guest.
-    pub(crate) fn store<H: 'static>(
+    pub fn store<H: 'static>(
         &self,
         program: &Program,
         memory_limit: u64,

@@ -11,8 +11,8 @@ use super::input::{self, InputHost};
 use super::log;
 use super::program::Program;
 use super::run::Run;
-use crate::error::Result;
-use crate::limits::Limits;
+use cofferdam_core::error::Result;
+use cofferdam_core::limits::Limits;
 
 /// Serves a decoder.
 pub trait DecoderHost: InputHost {
@@ -28,8 +28,8 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// Those of the host's calls; [`crate::Error::Guest`] for a guest that was stopped; [`crate::Error::Corrupt`] and
-    /// [`crate::Error::Refused`] for what the guest says of the stream.
+    /// Those of the host's calls; [`cofferdam_core::Error::Guest`] for a guest that was stopped; [`cofferdam_core::Error::Corrupt`] and
+    /// [`cofferdam_core::Error::Refused`] for what the guest says of the stream.
     pub fn decode<H: DecoderHost>(&self, program: &Program, limits: &Limits, host: H) -> (Result<()>, H) {
         let limits = &program.limits(limits);
         let _clocks = self.clocks();

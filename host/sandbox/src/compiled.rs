@@ -34,9 +34,9 @@ use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use crate::ambient;
-use crate::digest::Digest;
-use crate::error::Error;
+use cofferdam_core::ambient;
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::Error;
 
 /// What all entries may take together, in bytes. The ones that were not used for longest go first.
 const ROOM: u64 = 512 << 20;

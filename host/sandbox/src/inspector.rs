@@ -11,9 +11,9 @@ use super::program::Program;
 use super::run::Run;
 use super::ticker::Running;
 use super::{log, settings};
-use crate::digest::Digest;
-use crate::error::{Error, Result};
-use crate::limits::Limits;
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, Result};
+use cofferdam_core::limits::Limits;
 use cofferdam_tree::claim;
 
 type Answer<T> = std::result::Result<T, Failure>;
@@ -89,7 +89,7 @@ impl Inspection {
     }
 
     /// By which its report is found.
-    pub(crate) fn report_key(&self) -> &Digest {
+    pub fn report_key(&self) -> &Digest {
         self.program.report_key()
     }
 
@@ -136,7 +136,7 @@ impl Inspection {
     {
         let gone = || Error::Guest {
             guest: self.program.name().to_owned(),
-            failure: crate::error::GuestFailure::Misuse("it was asked again after it had failed".into()),
+            failure: cofferdam_core::error::GuestFailure::Misuse("it was asked again after it had failed".into()),
         };
         let mut run = self.run.take().ok_or_else(gone)?;
         let state = run.state();

@@ -16,7 +16,7 @@ use super::Context;
 use super::account::Account;
 use super::address::is_private;
 use super::http::private_of;
-use crate::plugin::Authority;
+use cofferdam_documents::plugin::Authority;
 
 type Lookup = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
 

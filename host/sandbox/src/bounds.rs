@@ -5,17 +5,17 @@ use wasmtime::component::Linker;
 
 use super::bindings::{EntryBounds, interface};
 use super::confine::Confined;
-use crate::limits::Limits;
+use cofferdam_core::limits::Limits;
 
 /// What one stream and one entry may cost.
 #[derive(Clone, Copy)]
-pub(crate) struct Bounds {
+pub struct Bounds {
     entry: EntryBounds,
     window: u64,
 }
 
 impl Bounds {
-    pub(crate) fn of(limits: &Limits) -> Self {
+    pub fn of(limits: &Limits) -> Self {
         let narrow = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
         Self {
             entry: EntryBounds {

@@ -9,9 +9,9 @@ use super::bounds::Bounds;
 use super::failure::machine;
 use super::powers::{Powers, RunReport};
 use super::program::Program;
-use crate::cancel::Cancel;
-use crate::error::{Error, GuestFailure, Result};
-use crate::limits::Limits;
+use cofferdam_core::cancel::Cancel;
+use cofferdam_core::error::{Error, GuestFailure, Result};
+use cofferdam_core::limits::Limits;
 
 /// The most bytes that a guest may ask for or hand over in one call (`wit/layer.wit`).
 pub(crate) const MAX_TRANSFER: usize = 1 << 20;
@@ -34,23 +34,23 @@ pub(crate) const HANDLES: usize = 64;
 const CALL_PRICE: Duration = Duration::from_micros(1);
 
 /// A guest's store: who it is, what it may use, the host that serves it, and why it was ended.
-pub(crate) struct Confined<H> {
-    pub(crate) host: H,
+pub struct Confined<H> {
+    pub host: H,
     program: Program,
-    pub(crate) memory: MemoryWall,
+    pub memory: MemoryWall,
     clock: GuestClock,
     idle_calls: u64,
     log_messages: u64,
-    pub(crate) bounds: Bounds,
+    pub bounds: Bounds,
     /// What a plugin holds beyond its world. One that holds anything runs asynchronously.
-    pub(crate) powers: Option<Box<Powers>>,
+    pub powers: Option<Box<Powers>>,
     /// The first error of a host call, or the limit that was crossed: it says more than the trap that follows.
     failure: Option<Error>,
     cancel: Cancel,
 }
 
 impl<H> Confined<H> {
-    pub(crate) fn new(
+    pub fn new(
         program: Program,
         memory_limit: u64,
         limits: &Limits,
@@ -74,7 +74,7 @@ impl<H> Confined<H> {
     }
 
     /// Serves a host call: its time is not the guest's, and its error ends the guest.
-    pub(crate) fn serve<T>(&mut self, call: impl FnOnce(&mut Self) -> Result<T>) -> wasmtime::Result<T> {
+    pub fn serve<T>(&mut self, call: impl FnOnce(&mut Self) -> Result<T>) -> wasmtime::Result<T> {
         let begin = Instant::now();
         let result = call(self);
         self.clock.host += begin.elapsed();
@@ -90,17 +90,17 @@ impl<H> Confined<H> {
     }
 
     /// Notes why the guest is about to be ended. The first reason counts.
-    pub(crate) fn fail(&mut self, error: Error) {
+    pub fn fail(&mut self, error: Error) {
         self.failure.get_or_insert(error);
     }
 
     /// Begins a call of the guest's: what the thread did since its last one was the host's work.
-    pub(crate) fn enter(&mut self) {
+    pub fn enter(&mut self) {
         self.clock.enter();
     }
 
     /// Ends a call of the guest's: charges it, also where no tick came. Says whether there is time left for another.
-    pub(crate) fn leave(&mut self) -> Result<()> {
+    pub fn leave(&mut self) -> Result<()> {
         if !self.clock.tick() {
             return Err(self.stopped(GuestFailure::TimeOut));
         }
@@ -108,12 +108,12 @@ impl<H> Confined<H> {
     }
 
     /// Whose store it is.
-    pub(crate) fn program(&self) -> &Program {
+    pub fn program(&self) -> &Program {
         &self.program
     }
 
     /// Counts bytes that passed through the guest: they buy time. A call that moves none is idle.
-    pub(crate) fn moved(&mut self, bytes: u64) -> Result<()> {
+    pub fn moved(&mut self, bytes: u64) -> Result<()> {
         self.clock.moved += bytes;
         if bytes == 0 {
             self.idle_calls =
@@ -123,12 +123,12 @@ impl<H> Confined<H> {
     }
 
     /// Counts a call that has nothing to do with the stream. For a first-party guest it is idle; a plugin pays for it with its time.
-    pub(crate) fn asked(&mut self) -> Result<()> {
+    pub fn asked(&mut self) -> Result<()> {
         if self.program.manifest().is_some() { Ok(()) } else { self.moved(0) }
     }
 
     /// Checks how many bytes a guest asks for.
-    pub(crate) fn transfer(&self, max: u32) -> Result<usize> {
+    pub fn transfer(&self, max: u32) -> Result<usize> {
         match max as usize {
             0 => Err(self.misuse("a read of no bytes")),
             max if max > MAX_TRANSFER => Err(self.misuse("a read of more than 1 MiB")),
@@ -137,16 +137,16 @@ impl<H> Confined<H> {
     }
 
     /// The error of a guest that broke its contract.
-    pub(crate) fn misuse(&self, rule: &str) -> Error {
+    pub fn misuse(&self, rule: &str) -> Error {
         self.stopped(GuestFailure::Misuse(rule.to_owned()))
     }
 
-    pub(crate) fn stopped(&self, failure: GuestFailure) -> Error {
+    pub fn stopped(&self, failure: GuestFailure) -> Error {
         Error::Guest { guest: self.program.name().to_owned(), failure }
     }
 
     /// Takes the host back, the failure if there is one, and how the run went.
-    pub(crate) fn release(mut self) -> (H, Option<Error>, RunReport) {
+    pub fn release(mut self) -> (H, Option<Error>, RunReport) {
         if let Some(source) = self.memory.short.take() {
             let action = format!("give the guest `{}` the memory that it may have", self.program.name());
             self.failure.get_or_insert(Error::Io { action, source });
@@ -167,7 +167,7 @@ impl<H> Confined<H> {
     }
 
     /// Takes one message from the budget; says whether there was one.
-    pub(crate) fn message(&mut self) -> bool {
+    pub fn message(&mut self) -> bool {
         // Shared with standard output.
         if let Some(powers) = &self.powers {
             return powers.message();
@@ -179,7 +179,7 @@ impl<H> Confined<H> {
 }
 
 /// The bound on a guest's memory and on what else a store may hold.
-pub(crate) struct MemoryWall {
+pub struct MemoryWall {
     /// Of all memories together.
     limit: u64,
     used: u64,

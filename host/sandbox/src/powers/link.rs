@@ -14,8 +14,8 @@ use wasmtime_wasi::p2::bindings::{cli, clocks, filesystem, io, random};
 use wasmtime_wasi::random::WasiRandom;
 use wasmtime_wasi_http::{WasiHttp, WasiHttpView as _};
 
-use crate::plugin::Capabilities;
-use crate::sandbox::confine::Confined;
+use crate::confine::Confined;
+use cofferdam_documents::plugin::Capabilities;
 
 /// Links what `held` stands for, and nothing else. Streams and waiting (`wasi:io`) come with whatever speaks of them.
 pub(crate) fn link<H: Send + 'static>(linker: &mut Linker<Confined<H>>, held: &Capabilities) -> wasmtime::Result<()> {

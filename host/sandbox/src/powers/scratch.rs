@@ -11,11 +11,11 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::account::over;
-use crate::ambient;
-use crate::error::{Error, Result};
-use crate::inherited;
-use crate::limits::Limits;
-use crate::tree::remove_tree;
+use cofferdam_core::ambient;
+use cofferdam_core::error::{Error, Result};
+use cofferdam_core::inherited;
+use cofferdam_core::limits::Limits;
+use cofferdam_tree::remove_tree;
 
 /// How it is called in the plugin.
 pub(super) const NAME: &str = "/scratch";

@@ -10,7 +10,7 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use super::account::Account;
-use crate::sandbox::failure::one_line;
+use crate::failure::one_line;
 
 /// Bytes of a line that are kept; more than that are dropped.
 const LINE: usize = 4 << 10;

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::error::Error;
-use crate::limits::Limits;
-use crate::sandbox::failure::one_line;
+use crate::failure::one_line;
+use cofferdam_core::error::Error;
+use cofferdam_core::limits::Limits;
 
 /// Denials that are kept of one run.
 const DENIALS: usize = 32;
@@ -49,13 +49,13 @@ impl RunReports {
         lock(&self.0).clone()
     }
 
-    pub(crate) fn set(&self, report: RunReport) {
+    pub fn set(&self, report: RunReport) {
         *lock(&self.0) = Some(report);
     }
 }
 
 /// The account of one run.
-pub(crate) struct Account {
+pub(super) struct Account {
     plugin: String,
     most_requests: u64,
     most_bytes: u64,

@@ -12,8 +12,8 @@ use super::input::{self, InputHost};
 use super::log;
 use super::program::Program;
 use super::run::Run;
-use crate::error::Result;
-use crate::limits::Limits;
+use cofferdam_core::error::Result;
+use cofferdam_core::limits::Limits;
 use cofferdam_tree::claim;
 
 /// Serves an extractor.
