@@ -47,9 +47,9 @@ pub mod confine;
 pub mod policy;
 pub mod registry;
 pub mod rootfs;
+mod sandboxed;
 pub mod store;
 pub mod transport;
-pub mod unpack;
 
 pub use cofferdam_core::{
     Algorithm, Cancel, Digest, Error, ErrorKind, Event, GuestFailure, Limits, Progress, Result, ambient, cancel,
@@ -59,6 +59,7 @@ use cofferdam_core::{inherited, threads};
 pub use cofferdam_documents::plugin;
 pub use cofferdam_sandbox as sandbox;
 pub use cofferdam_tree as tree;
+pub use cofferdam_unpack as unpack;
 
 /// The README's example must compile.
 #[cfg(doctest)]

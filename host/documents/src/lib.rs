@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `manifest`, `config`, `descriptor` | [`Document`], [`Manifest`], [`Index`], [`Configuration`], [`Descriptor`] |
+//! | [`image`] | [`ImageObject`] and [`LayerDescriptor`]: what a manifest and its configuration say together |
 //! | `media_type`, `compression` | [`MediaType`], [`Compression`] |
 //! | `platform`, `select` | [`Platform`], and the choice of one image from nested indexes: [`resolve_image`] |
 //! | `reference`, `layout_name` | [`Reference`] of a registry, [`LayoutName`] of an OCI layout |
@@ -16,6 +17,7 @@
 mod compression;
 mod config;
 mod descriptor;
+pub mod image;
 mod json;
 mod layout_name;
 mod manifest;
@@ -29,6 +31,7 @@ mod select;
 pub use compression::Compression;
 pub use config::{Configuration, ImageConfig};
 pub use descriptor::{Descriptor, foreign, verify_digest};
+pub use image::{ImageObject, LayerDescriptor};
 pub use layout_name::{LayoutName, LayoutSelector};
 pub use manifest::{Document, Index, IndexEntry, Manifest, OddEntry};
 pub use media_type::{DocumentKind, MediaType};

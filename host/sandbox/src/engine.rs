@@ -98,7 +98,7 @@ impl Sandbox {
         Ok(GuestInfo { guest, imports, exports, load_time })
     }
 
-    pub fn engine(&self) -> &Engine {
+    pub(crate) fn engine(&self) -> &Engine {
         &self.engine
     }
 

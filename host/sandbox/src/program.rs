@@ -96,7 +96,7 @@ impl Program {
         }
     }
 
-    pub fn context(&self) -> &Context {
+    pub(crate) fn context(&self) -> &Context {
         static NONE: LazyLock<Context> = LazyLock::new(Context::default);
         self.0.plugin.as_ref().map_or(&NONE, |plugin| &plugin.context)
     }
@@ -106,7 +106,7 @@ impl Program {
         self.0.plugin.as_ref()?.settings.get(key).map(String::as_str)
     }
 
-    pub fn component(&self) -> &Component {
+    pub(crate) fn component(&self) -> &Component {
         &self.0.component
     }
 }

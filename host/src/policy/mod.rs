@@ -9,6 +9,6 @@ mod prepare;
 mod rules;
 
 pub use admit::Admit;
-pub use panel::Panel;
+pub use panel::{Panel, readers};
 pub use prepare::PreparedImage;
 pub use rules::{Policy, Requirement, Rule};

@@ -1,7 +1,5 @@
 //! The plugins that a store has, made ready for an image.
 
-use std::sync::Arc;
-
 use super::rules::{Policy, Requirement};
 use crate::error::{Error, Result};
 use crate::plugin::{Capability, World};
@@ -128,9 +126,13 @@ fn load(plugin: &InstalledPlugin, requirement: &Requirement, plugins: &Plugins, 
     Ok(program.in_context(Context { scratch: Some(plugins.scratch_dir()), ..Context::default() }))
 }
 
-/// The decoders and extractors of a store. One that cannot be made ready is left out, with a warning: layers that it reads are
-/// refused as if it had not been added.
-pub(super) fn readers(plugins: &Plugins, sandbox: &Sandbox) -> Result<Extensions> {
+/// Returns the decoders and extractors that were added to a store. One that cannot be loaded is left out, with a warning: layers that it
+/// reads are refused as if it had not been added.
+///
+/// # Errors
+///
+/// [`Error::Damaged`] if the notes about the plugins cannot be read.
+pub fn readers(plugins: &Plugins, sandbox: &Sandbox) -> Result<Extensions> {
     let mut extensions = Extensions::default();
     let (installed, damaged) = plugins.survey()?;
     for error in &damaged {
@@ -146,17 +148,6 @@ pub(super) fn readers(plugins: &Plugins, sandbox: &Sandbox) -> Result<Extensions
         }
     }
     Ok(extensions)
-}
-
-impl Extensions {
-    /// The decoders and extractors that were added to a store.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Damaged`] if the notes about the plugins cannot be read.
-    pub fn of_store(plugins: &Plugins, sandbox: &Arc<Sandbox>) -> Result<Self> {
-        readers(plugins, sandbox)
-    }
 }
 
 /// An error with its contexts and its hint, as one sentence.

@@ -6,13 +6,13 @@
 use std::sync::Arc;
 
 use super::admit::Admit;
-use super::panel::Panel;
+use super::panel::{Panel, readers};
 use super::rules::{Policy, Requirement};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::sandbox::Context;
 use crate::store::{ImageObject, ImageRef, ImageStorage};
-use crate::unpack::{Extensions, Unpacker};
+use crate::unpack::Unpacker;
 
 /// A store and an unpacker for one image, with the plugins that read its layers and those that the policy requires.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl PreparedImage {
     ) -> Result<Self> {
         let plugins = storage.plugins()?;
         let panel = Panel::of(reference, policy, by_hand, &plugins, unpacker.sandbox())?;
-        let readers = Extensions::of_store(&plugins, unpacker.sandbox())?;
+        let readers = readers(&plugins, unpacker.sandbox())?;
         let unpacker = unpacker.clone().with_extensions(panel.extensions(&readers)?);
         let storage = storage.clone().with_unpacker(Arc::new(unpacker.clone()));
         Ok(Self { unpacker, storage, panel, reference: reference.to_owned() })

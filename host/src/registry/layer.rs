@@ -9,19 +9,20 @@ use super::fetch::{Download, Written};
 use super::retry::RetryPolicy;
 use super::tail::tail;
 use super::tasks::{Task, Tasks};
-use super::unpacker::{Decoded, StoredBlob, StreamUnpacker};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Event, Progress};
-use crate::store::{BlobKind, Claim, Committed, ImageStorage, LayerDescriptor, Staged, StagedTree, Unpacked, Watch};
+use crate::store::StoredBlob;
+use crate::store::{BlobKind, Claim, Committed, ImageStorage, LayerDescriptor, Staged, StagedTree, Unpacked};
 use crate::transport::{Descriptor, ImageSource};
-use crate::unpack::ImageBudget;
+use cofferdam_core::{ImageBudget, Watch};
+use cofferdam_tree::{LayerUnpacker, UnpackedLayer};
 
 /// What all layers of a pull share.
 pub(super) struct Layers<'a> {
     pub(super) source: &'a dyn ImageSource,
     pub(super) storage: &'a ImageStorage,
-    pub(super) unpacker: Arc<dyn StreamUnpacker>,
+    pub(super) unpacker: Arc<dyn LayerUnpacker>,
     pub(super) retry: &'a RetryPolicy,
     pub(super) progress: &'a Progress,
     pub(super) tasks: &'a Tasks,
@@ -46,7 +47,7 @@ pub(super) enum Brought {
 const SMALL: u64 = 1 << 20;
 
 /// A tree that was written, and what was measured on the way.
-type Extracted = (StagedTree, Decoded);
+type Extracted = (StagedTree, UnpackedLayer);
 
 /// The work that writes a layer's tree.
 type Extraction = Task<Extracted>;
@@ -75,7 +76,7 @@ impl Layers<'_> {
         if inspectors.is_empty() {
             return Ok(());
         }
-        let reader = self.unpacker.reader(layer.media_type.as_deref())?;
+        let reader = self.unpacker.reader(layer.media_type.as_deref(), &[])?;
         let by = reader.clone();
         let lacking = self.tasks.spawn(move || trees.uninspected(&digest, by.as_ref(), &inspectors)).join().await?;
         if lacking.is_empty() {
@@ -86,7 +87,7 @@ impl Layers<'_> {
         let (unpacker, trees, layer) = (Arc::clone(&self.unpacker), self.storage.trees().clone(), layer.clone());
         let watch = Watch { progress: self.progress.clone(), cancel: self.tasks.stop(), budget: None };
         let work = move || {
-            let reports = unpacker.inspect_stream(Box::new(blob), &layer, &watch)?;
+            let reports = unpacker.inspect(Box::new(blob), &layer, &watch)?;
             let (actual, _) = measured.finish();
             if actual != layer.digest {
                 let subject = format!("layer {}", layer.digest);
@@ -99,7 +100,7 @@ impl Layers<'_> {
 
     async fn attempt(&self, descriptor: &Descriptor, layer: &LayerDescriptor) -> Result<Brought> {
         let mut mended = false;
-        let reader = self.unpacker.reader(layer.media_type.as_deref())?;
+        let reader = self.unpacker.reader(layer.media_type.as_deref(), &[])?;
         loop {
             let Claim::Granted(tree) = self.storage.trees().begin_async(layer, reader.as_ref()).await? else {
                 self.budget.count(&layer.digest, self.storage.trees().decoded_bytes(&layer.digest)?)?;
@@ -181,15 +182,7 @@ impl Layers<'_> {
         let (tree, decoded) = extracted?;
         let committed: Committed = self.tasks.spawn(move || verified.commit()).join().await?;
         let bytes = committed.size();
-        let unpacked = Unpacked {
-            blob: committed.digest().clone(),
-            blob_bytes: bytes,
-            diff_id: decoded.diff_id,
-            decoded_bytes: decoded.decoded_bytes,
-            record: decoded.record,
-            reader: decoded.reader,
-            reports: decoded.reports,
-        };
+        let unpacked = Unpacked { blob: committed.digest().clone(), blob_bytes: bytes, layer: decoded };
         self.commit(tree, unpacked).await.map(|()| bytes)
     }
 
@@ -203,8 +196,7 @@ impl Layers<'_> {
         let (blob, measured) = StoredBlob::new(file, &layer.digest, self.tasks.stop());
         let (tree, decoded) = self.extract(tree, Box::new(blob)).join().await?;
         let (blob, blob_bytes) = measured.finish();
-        let Decoded { diff_id, decoded_bytes, record, reader, reports } = decoded;
-        self.commit(tree, Unpacked { blob, blob_bytes, decoded_bytes, diff_id, record, reader, reports }).await
+        self.commit(tree, Unpacked { blob, blob_bytes, layer: decoded }).await
     }
 
     fn extract(&self, tree: StagedTree, blob: Box<dyn std::io::Read + Send>) -> Extraction {
@@ -213,7 +205,7 @@ impl Layers<'_> {
             Watch { progress: self.progress.clone(), cancel: self.tasks.stop(), budget: Some(self.budget.clone()) };
         self.tasks.spawn(move || {
             let dest = tree.directory_handle()?;
-            let decoded = unpacker.unpack_stream(blob, tree.layer(), dest, &watch)?;
+            let decoded = unpacker.unpack(blob, tree.layer(), dest, &watch)?;
             Ok((tree, decoded))
         })
     }

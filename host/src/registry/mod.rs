@@ -30,7 +30,6 @@ mod tail;
 mod tasks;
 #[cfg(test)]
 mod tests;
-mod unpacker;
 
 pub use access::{AccessList, Auth, HostAccess, Transport};
 pub use admission::{Admission, Candidate};
@@ -43,4 +42,3 @@ pub use pull::{PullOptions, Pulled, pull};
 pub use retry::{Attempts, RetryPolicy};
 pub use search::RegistrySearch;
 pub use source::RegistrySource;
-pub use unpacker::{Decoded, StreamUnpacker};

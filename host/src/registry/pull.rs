@@ -20,7 +20,6 @@ use super::fetch;
 use super::layer::{Brought, Layers, distinct};
 use super::retry::RetryPolicy;
 use super::tasks::Tasks;
-use super::unpacker::StreamUnpacker;
 use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -31,6 +30,7 @@ use crate::transport::{
     Configuration, Descriptor, Documents, ImageSource, PlatformChoice, RawDocument, Resolved, resolve_image,
 };
 use crate::unpack::ImageBudget;
+use cofferdam_tree::LayerUnpacker;
 
 /// How to pull.
 #[derive(Clone)]
@@ -90,7 +90,7 @@ pub struct Pulled {
 pub async fn pull(
     source: &dyn ImageSource,
     storage: &ImageStorage,
-    unpacker: Arc<dyn StreamUnpacker>,
+    unpacker: Arc<dyn LayerUnpacker>,
     options: &PullOptions,
     progress: &Progress,
 ) -> Result<Pulled> {

@@ -17,6 +17,7 @@
 //! The links are the plan as well. The record of that directory says which trees it was made for, and counts for no other ones.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -29,14 +30,16 @@ use super::unpack::{UnpackOptions, apply, trees, writer_options};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::store::{
-    ImageObject, ImageStorage, LayerDescriptor, StagedTree, Tree, Trees, Unpacked, Watch, links_name, merged_name,
-    overlay_form, overlay_name, plain_root_name, readers_of, root_name, trees_identity,
+    ImageObject, ImageStorage, LayerDescriptor, StagedTree, Tree, Trees, Unpacked, check_claims, links_name, measured,
+    merged_name, overlay_name, plain_root_name, readers_of, root_name, trees_identity,
 };
 use crate::tree::entry::TreePath;
 use crate::tree::{Explain as _, LayerRecord, LeftOut, TreeWriter};
-use crate::unpack::Unpacker;
+use crate::unpack::{Unpacker, layer_of};
+use cofferdam_core::Watch;
 use cofferdam_tree::merge::source;
 use cofferdam_tree::merge::{Merge, PreservedLayer};
+use cofferdam_tree::{Mode, UnpackedLayer};
 
 /// What to give to overlayfs. Nothing frees these directories while this lives, nor while the image is in the store.
 #[derive(Debug)]
@@ -274,18 +277,41 @@ impl Making<'_> {
     }
 }
 
+/// Unpacks a layer alone into the empty directory `dest`, with its whiteouts as overlayfs has them. Returns the attributes that
+/// `dest` could not hold. Checks all that the descriptor declares.
+fn overlay_form(
+    unpacker: &Unpacker,
+    blob: File,
+    layer: &LayerDescriptor,
+    dest: OwnedFd,
+    watch: &Watch,
+) -> Result<LeftOut> {
+    let (blob, sized, measured) = measured(blob, layer, &watch.cancel)?;
+    let source = layer_of(Box::new(blob), &sized, watch);
+    let (report, record) = unpacker.unpack_alone(source, dest, Mode::Overlay, &watch.cancel)?;
+    let (blob, blob_bytes) = measured.finish();
+    let unpacked = UnpackedLayer {
+        diff_id: report.diff_id,
+        decoded_bytes: report.decoded_bytes,
+        record: Vec::new(),
+        reader: report.reader,
+        reports: Vec::new(),
+    };
+    check_claims(layer, &Unpacked { blob, blob_bytes, layer: unpacked })?;
+    Ok(record.left_out)
+}
+
 /// What is said of a tree that was made of trees that were verified, and of what it could not hold of them.
 fn derived(staged: &StagedTree, reader: Option<&Digest>, left_out: &LeftOut) -> Result<Unpacked> {
     let digest = staged.layer().digest.clone();
     let record = serde_json::to_vec(&serde_json::json!({ "left_out": left_out }))
         .map_err(|error| Error::io("describe", b"a merged tree", error))?;
-    Ok(Unpacked {
-        blob: digest.clone(),
-        blob_bytes: 0,
+    let layer = UnpackedLayer {
+        diff_id: digest.clone(),
         decoded_bytes: 0,
-        diff_id: digest,
         record,
         reader: reader.cloned(),
         reports: Vec::new(),
-    })
+    };
+    Ok(Unpacked { blob: digest, blob_bytes: 0, layer })
 }

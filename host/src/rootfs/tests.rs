@@ -3,7 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests look at the store from outside, by path")]
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,9 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::sandbox::{Sandbox, SandboxOptions};
-use crate::store::{ImageObject, ImageRef, ImageStorage, LayerDescriptor, LayerUnpacker, Lease, Tree, Unpacked, Watch};
+use crate::store::{
+    ImageObject, ImageRef, ImageStorage, LayerDescriptor, LayerUnpacker, Lease, Tree, UnpackedLayer, Watch,
+};
 use crate::tree::{LayerRecord, Mode, TreeWriter, WriterOptions};
 use crate::unpack::Unpacker;
 
@@ -22,7 +24,13 @@ use crate::unpack::Unpacker;
 struct Naming;
 
 impl LayerUnpacker for Naming {
-    fn unpack(&self, mut blob: File, _: &LayerDescriptor, dest: OwnedFd, _: &Watch) -> Result<Unpacked> {
+    fn unpack(
+        &self,
+        mut blob: Box<dyn Read + Send>,
+        _: &LayerDescriptor,
+        dest: OwnedFd,
+        _: &Watch,
+    ) -> Result<UnpackedLayer> {
         let mut name = String::new();
         blob.read_to_string(&mut name).unwrap();
         let mut writer = TreeWriter::new(dest.try_clone().unwrap(), WriterOptions::new(Mode::Preserve))?;
@@ -30,9 +38,7 @@ impl LayerUnpacker for Naming {
         let record: LayerRecord = writer.finish_layer()?;
         writer.finish()?;
         let digest = Digest::of(name.as_bytes());
-        Ok(Unpacked {
-            blob: digest.clone(),
-            blob_bytes: name.len() as u64,
+        Ok(UnpackedLayer {
             decoded_bytes: 0,
             diff_id: digest,
             record: record.to_json()?,

@@ -13,10 +13,11 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::progress::{Event, Progress};
-use crate::store::{ImageObject, LayerDescriptor, Tree, Watch, described};
+use crate::store::{ImageObject, LayerDescriptor, Tree};
 use crate::threads;
 use crate::tree::{LayerRecord, LeftOut, Mode, TreeWriter, WriterOptions};
 use crate::unpack::{ImageBudget, Layer, Unpacker};
+use cofferdam_core::Watch;
 use cofferdam_tree::merge::{Merge, PreservedLayer};
 
 /// How a root filesystem is made.
@@ -232,7 +233,8 @@ fn apply_layer(
     let blob = layers.blob(descriptor)?;
     let size = blob.metadata().map_err(|e| Error::io("look at", descriptor.digest.hex().as_bytes(), e))?.len();
     check_size(descriptor, size)?;
-    let layer = described(Layer::new(blob), descriptor)?
+    let layer = Layer::new(blob)
+        .declared(descriptor)
         .with_size(size)
         .with_cancel(options.cancel.clone())
         .with_budget(Some(budget.clone()))

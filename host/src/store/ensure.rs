@@ -6,11 +6,13 @@ use std::io::Read as _;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Event;
-use crate::store::image::LayerDescriptor;
 use crate::store::stage::Claim;
 use crate::store::stage_tree::StagedTree;
 use crate::store::trees::{Tree, Trees};
-use crate::store::unpacker::{LayerUnpacker, Unpacked, Watch};
+use crate::store::unpacker::{Unpacked, unpack_stored};
+use cofferdam_core::Watch;
+use cofferdam_documents::LayerDescriptor;
+use cofferdam_tree::LayerUnpacker;
 
 /// How many of a blob's first bytes decide how it is read, where its media type is not known.
 const FIRST_BYTES: u64 = 16;
@@ -51,7 +53,7 @@ impl Trees {
         self.ensure_with(layer, reader.as_ref(), watch, |staged| {
             // No size: nothing is fetched.
             watch.progress.emit(Event::LayerStarted { layer: layer.digest.clone(), bytes: None });
-            let unpacked = unpacker.unpack(blob()?, staged.layer(), staged.directory_handle()?, watch)?;
+            let unpacked = unpack_stored(unpacker, blob()?, staged.layer(), staged.directory_handle()?, watch)?;
             watch.progress.emit(Event::LayerDone { layer: layer.digest.clone() });
             Ok(unpacked)
         })

@@ -9,7 +9,6 @@ use crate::error::{Error, Result};
 use crate::registry::Reference;
 use crate::store::durability::Durability;
 use crate::store::file::{self, Flush};
-use crate::store::image::{ImageObject, LayerDescriptor};
 use crate::store::layout::{self, BlobKind};
 use crate::store::lease::Keeps;
 use crate::store::manifest::not_found;
@@ -18,6 +17,7 @@ use crate::store::stage::{Draft, Staged};
 use crate::store::storage::ImageStorage;
 use crate::store::trees::Look;
 use crate::transport::{Document, DocumentKind, Platform};
+use cofferdam_documents::image::{ImageObject, LayerDescriptor};
 
 impl ImageStorage {
     /// Lets a reference stand for an image, last of all: manifest and configuration must be there and right, and each layer
@@ -222,7 +222,7 @@ impl ImageStorage {
         let Ok(Some(manifest)) = self.read_document(BlobKind::Manifest, &image.manifest) else {
             return self.complain(BlobKind::Manifest, &image.manifest);
         };
-        let (config, _) = super::image::named(&manifest, &image.manifest).ok()?;
+        let (config, _) = cofferdam_documents::image::named(&manifest, &image.manifest).ok()?;
         self.complain(BlobKind::Config, &config)
     }
 
@@ -241,7 +241,7 @@ impl ImageStorage {
     pub(super) fn load_parts(&self, image: &ImageRef) -> Result<ImageObject> {
         let manifest =
             self.read_document(BlobKind::Manifest, &image.manifest)?.ok_or_else(|| not_found(&image.manifest))?;
-        let config = super::image::config_digest(&manifest, &image.manifest)?;
+        let config = cofferdam_documents::image::config_digest(&manifest, &image.manifest)?;
         let config = self.read_config(&config)?;
         let (reference, limits) = (&image.reference, self.limits());
         let object = ImageObject::parse(reference, &image.manifest, &manifest, config.as_bytes(), limits)?;

@@ -7,13 +7,13 @@ use crate::ambient;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::file;
-use crate::store::image::{ImageObject, LayerDescriptor};
 use crate::store::layout::{self, BlobKind};
 use crate::store::lock::blocking;
 use crate::store::storage::ImageStorage;
 use crate::store::trees::Tree;
-use crate::store::unpacker::Watch;
 use crate::tree::LeftOut;
+use cofferdam_core::Watch;
+use cofferdam_documents::image::{ImageObject, LayerDescriptor};
 
 const KIND: BlobKind = BlobKind::Layer;
 

@@ -50,13 +50,13 @@ use uuid::Uuid;
 use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::store::image::ImageObject;
 use crate::store::images::unknown;
 use crate::store::lock::{self, InUse, Locks, waiting};
 use crate::store::overlay::Source;
 use crate::store::storage::ImageStorage;
 use crate::store::sweep::Sweep;
 use crate::store::{file, layout, overlay};
+use cofferdam_documents::image::ImageObject;
 
 const SUFFIX: &str = ".lease";
 

@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use crate::digest::Digest;
 use crate::error::Result;
-use crate::store::image::LayerDescriptor;
 use crate::store::layout;
 use crate::store::storage::ImageStorage;
 use crate::store::trees::{Tree, Trees};
 use crate::unpack::Compression;
+use cofferdam_documents::LayerDescriptor;
 
 const NAME: &str = "overlay";
 

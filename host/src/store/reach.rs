@@ -103,7 +103,7 @@ impl ImageStorage {
         let bytes = self.manifest_bytes(manifest).ok().flatten()?;
         let mut parts = Parts::default();
         // An index is no image.
-        super::image::config_digest(&bytes, manifest).ok()?;
+        cofferdam_documents::image::config_digest(&bytes, manifest).ok()?;
         name_parts(&bytes, manifest, &mut parts).then_some(parts)
     }
 

@@ -24,8 +24,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::store::image::LayerDescriptor;
 use crate::tree::{LayerRecord, LeftOut};
+use cofferdam_documents::LayerDescriptor;
 
 /// The version of the form below. Another one vouches for nothing.
 const VERSION: u32 = 2;
@@ -157,22 +157,22 @@ impl TreeRecord {
             version: VERSION,
             layer_version: LayerRecord::VERSION,
             digest,
-            diff_ids: vec![unpacked.diff_id.clone()],
+            diff_ids: vec![unpacked.layer.diff_id.clone()],
             blob_bytes: unpacked.blob_bytes,
-            decoded_bytes: Some(unpacked.decoded_bytes),
+            decoded_bytes: Some(unpacked.layer.decoded_bytes),
             boot_id: None,
             written_at: 0,
             synced: false,
             disk_bytes: None,
             mark,
             directory,
-            layer: FilePart { digest: Digest::of(&unpacked.record), bytes: unpacked.record.len() as u64 },
+            layer: FilePart { digest: Digest::of(&unpacked.layer.record), bytes: unpacked.layer.record.len() as u64 },
             list: None,
             interruptions: 0,
-            reader: unpacked.reader.clone(),
+            reader: unpacked.layer.reader.clone(),
             owners: None,
             reports: None,
-            left_out: serde_json::from_slice(&unpacked.record).unwrap_or_else(|_| LayerPart::default()).left_out,
+            left_out: serde_json::from_slice(&unpacked.layer.record).unwrap_or_else(|_| LayerPart::default()).left_out,
         }
     }
 
@@ -205,7 +205,7 @@ impl TreeRecord {
 }
 
 /// Compares what was measured of a layer with what it claims: the blob's digest, its size if declared, the `DiffID` if known.
-pub(super) fn check_claims(layer: &LayerDescriptor, unpacked: &super::Unpacked) -> Result<()> {
+pub fn check_claims(layer: &LayerDescriptor, unpacked: &super::Unpacked) -> Result<()> {
     let LayerDescriptor { digest, size, .. } = layer;
     let subject = || format!("layer {digest}");
     if unpacked.blob != *digest {
@@ -215,7 +215,7 @@ pub(super) fn check_claims(layer: &LayerDescriptor, unpacked: &super::Unpacked) 
     if let Some(expected) = size.filter(|&size| size != unpacked.blob_bytes) {
         return Err(Error::SizeMismatch { subject: subject(), expected, actual: unpacked.blob_bytes });
     }
-    check_diff_id(layer, &unpacked.diff_id)
+    check_diff_id(layer, &unpacked.layer.diff_id)
 }
 
 /// Compares a decoded layer's digest with what the layer claims, if it does.
@@ -232,6 +232,8 @@ fn check_diff_id(layer: &LayerDescriptor, actual: &Digest) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use cofferdam_tree::UnpackedLayer;
+
     use super::*;
 
     #[test]
@@ -241,11 +243,13 @@ mod tests {
         let unpacked = super::super::Unpacked {
             blob: digest.clone(),
             blob_bytes: 4,
-            decoded_bytes: 3,
-            diff_id: Digest::of(b"tar"),
-            record: Vec::new(),
-            reader: None,
-            reports: Vec::new(),
+            layer: UnpackedLayer {
+                decoded_bytes: 3,
+                diff_id: Digest::of(b"tar"),
+                record: Vec::new(),
+                reader: None,
+                reports: Vec::new(),
+            },
         };
         let record = TreeRecord {
             boot_id: Some("monday".into()),

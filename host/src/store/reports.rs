@@ -13,12 +13,13 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::store::ensure::reader_of;
 use crate::store::file::{self, Flush};
-use crate::store::image::LayerDescriptor;
 use crate::store::record::{FilePart, TreeRecord};
 use crate::store::storage::ImageStorage;
 use crate::store::trees::Trees;
-use crate::store::unpacker::Watch;
+use crate::store::unpacker::inspect_stored;
 use crate::unpack::InspectorReport;
+use cofferdam_core::Watch;
+use cofferdam_documents::LayerDescriptor;
 
 /// How the names of these files end.
 pub(super) const SUFFIX: &str = ".reports";
@@ -145,7 +146,7 @@ impl ImageStorage {
         if self.trees().uninspected(&layer.digest, reader.as_ref(), &inspectors)?.is_empty() {
             return Ok(());
         }
-        let inspected = open().and_then(|blob| unpacker.inspect(blob, layer, watch));
+        let inspected = open().and_then(|blob| inspect_stored(unpacker, blob, layer, watch));
         let reports = inspected.map_err(|error| error.context(format!("inspecting layer {}", layer.digest)))?;
         self.trees().keep_reports(&layer.digest, reader.as_ref(), reports)
     }

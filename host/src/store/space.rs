@@ -3,9 +3,9 @@
 use std::os::unix::ffi::OsStrExt as _;
 
 use crate::error::{Error, Escaped, Result};
-use crate::store::image::LayerDescriptor;
 use crate::store::layout::{self, BlobKind};
 use crate::store::storage::ImageStorage;
+use cofferdam_documents::LayerDescriptor;
 
 const KIND: BlobKind = BlobKind::Layer;
 

@@ -11,7 +11,6 @@ use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::inherited;
-use crate::store::image::LayerDescriptor;
 use crate::store::layout;
 use crate::store::lock::{Lock, blocking, waiting};
 use crate::store::names::{self, Staging};
@@ -22,6 +21,8 @@ use crate::store::trace::step;
 use crate::store::trees::{Look, Tree, Trees};
 use crate::store::unpacker::Unpacked;
 use crate::tree::remove_tree;
+use cofferdam_documents::LayerDescriptor;
+use cofferdam_tree::UnpackedLayer;
 
 /// How often a commit yields to a program that keeps putting directories under the final name without taking locks.
 const ATTEMPTS: u32 = 8;
@@ -160,7 +161,7 @@ impl StagedTree {
     /// Notes of a tree that is there already by which other digest its layer was verified just now, and what inspectors said. It came from the same
     /// blob and may be in use, so it stays, and what was staged goes.
     fn confirm(self, directory: File, mut record: TreeRecord, unpacked: Unpacked) -> Result<Tree> {
-        let Unpacked { diff_id, reports, .. } = unpacked;
+        let UnpackedLayer { diff_id, reports, .. } = unpacked.layer;
         let is_new = !record.diff_ids.contains(&diff_id);
         if is_new || !reports.is_empty() {
             if is_new {
@@ -198,7 +199,7 @@ impl VerifiedTree {
         let digest = staged.layer.digest.clone();
         if let Some((directory, record)) = trees.vouched(&digest)? {
             let is_whole = record.left_out.is_within(trees.1);
-            if is_whole && record.was_made_by(unpacked.reader.as_ref(), trees.owners()) {
+            if is_whole && record.was_made_by(unpacked.layer.reader.as_ref(), trees.owners()) {
                 return staged.confirm(directory, record, unpacked);
             }
             // Another reading of the same blob. Whoever has its tree open keeps it.
@@ -210,8 +211,8 @@ impl VerifiedTree {
         record.boot_id.clone_from(&trees.0.boot_id);
         record.written_at = promote::seconds();
         record.owners = Some(trees.owners());
-        trees.write_layer(&digest, &unpacked.record)?;
-        trees.add_reports(&mut record, unpacked.reports.clone())?;
+        trees.write_layer(&digest, &unpacked.layer.record)?;
+        trees.add_reports(&mut record, unpacked.layer.reports.clone())?;
         if record.boot_id.is_none() {
             // Nobody could tell a power cut from none later.
             trees.sync_all()?;
@@ -227,9 +228,9 @@ impl VerifiedTree {
             }
             // We hold the lock, so this is somebody's who takes none, and nothing vouches for it.
             trees.clear(&digest)?;
-            trees.write_layer(&digest, &unpacked.record)?;
+            trees.write_layer(&digest, &unpacked.layer.record)?;
             record.reports = None;
-            trees.add_reports(&mut record, unpacked.reports.clone())?;
+            trees.add_reports(&mut record, unpacked.layer.reports.clone())?;
         }
         Err(busy(&digest))
     }

@@ -10,17 +10,17 @@ use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Escaped, Result};
 use crate::limits::Limits;
+use crate::sandboxed::Deferred;
 use crate::store::durability::Durability;
 use crate::store::layout::{self, BlobKind, Rooms};
 use crate::store::lock::{InUse, Locks, blocking, waiting};
 use crate::store::meta::{self, Access};
 use crate::store::refs::Refs;
-use crate::store::sandboxed::Deferred;
 use crate::store::stage::{Claim, Draft, Expected, Staged};
 use crate::store::tree_list::Background;
 use crate::store::trees::Trees;
-use crate::store::unpacker::LayerUnpacker;
 use crate::store::{StagedDownload, file, migrate, trust};
+use cofferdam_tree::LayerUnpacker;
 
 /// An image store in a directory. Cheap to clone; may be used by many threads, and by many processes at once.
 #[derive(Clone)]

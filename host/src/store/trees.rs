@@ -20,7 +20,6 @@ use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::store::file::{self, Flush};
-use crate::store::image::LayerDescriptor;
 use crate::store::layout;
 use crate::store::lock::Locks;
 use crate::store::meta::Access;
@@ -30,6 +29,7 @@ use crate::store::reports::{self, reports_name};
 use crate::store::sweep::Sweep;
 use crate::store::tree_list::{self, list_name};
 use crate::tree::{Lossy, check_tree, keeps_owners, remove_tree_unless};
+use cofferdam_documents::LayerDescriptor;
 
 /// A directory of trees: the registry's, or one local layout's.
 #[derive(Clone, Debug)]

@@ -34,6 +34,7 @@ mod sys;
 #[cfg(test)]
 mod tests;
 mod times;
+mod unpacker;
 mod usage;
 mod whiteout;
 mod writer;
@@ -51,5 +52,6 @@ pub use remove::remove_tree_unless;
 pub use root::SafeRoot;
 pub use strict::ambiguous;
 pub use sys::{Explain, HOLD, is_marker_name, join, kind_of, stamp_of};
+pub use unpacker::{LayerUnpacker, UnpackedLayer};
 pub use usage::disk_usage;
 pub use writer::TreeWriter;

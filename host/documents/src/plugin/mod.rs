@@ -10,6 +10,7 @@ mod capability;
 mod http_rule;
 mod manifest;
 mod package;
+mod report;
 mod world;
 
 pub use capability::{Capabilities, Capability};
@@ -17,4 +18,5 @@ pub use http_rule::{Authority, HttpRule};
 pub use manifest::check_name;
 pub use manifest::{DecoderTraits, ExtractorTraits, PluginLimits, PluginManifest};
 pub use package::{SECTION, manifest_in, pack};
+pub use report::InspectorReport;
 pub use world::World;

@@ -49,7 +49,7 @@ impl RunReports {
         lock(&self.0).clone()
     }
 
-    pub fn set(&self, report: RunReport) {
+    pub(crate) fn set(&self, report: RunReport) {
         *lock(&self.0) = Some(report);
     }
 }

@@ -1,18 +1,18 @@
 //! What the verbs share: the global options, the sandbox, and how messages are shown.
 
 use std::cell::{Cell, OnceCell};
-use std::fs::File;
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cap_std::fs::Dir;
 use cofferdam::plugin::World;
-use cofferdam::policy::Policy;
+use cofferdam::policy::{Policy, readers};
 use cofferdam::sandbox::{Sandbox, SandboxOptions};
-use cofferdam::store::{ImageStorage, LayerDescriptor, LayerUnpacker, Unpacked, Watch};
+use cofferdam::store::{ImageStorage, LayerDescriptor, LayerUnpacker, UnpackedLayer, Watch};
 use cofferdam::tree::Lossy;
-use cofferdam::unpack::{Extensions, Layer, Unpacker};
+use cofferdam::unpack::{Layer, Unpacker};
 use cofferdam::{Error, ErrorKind, Limits, Progress, ambient};
 use tracing_subscriber::EnvFilter;
 
@@ -200,7 +200,7 @@ impl Session {
                 return Ok(unpacker);
             }
         };
-        let readers = Extensions::of_store(&storage.plugins()?, unpacker.sandbox())?;
+        let readers = readers(&storage.plugins()?, unpacker.sandbox())?;
         Ok(unpacker.with_extensions(readers))
     }
 
@@ -213,7 +213,13 @@ impl Session {
     pub(crate) fn look(&self) -> Result<ImageStorage, Failure> {
         struct Nobody;
         impl LayerUnpacker for Nobody {
-            fn unpack(&self, _: File, _: &LayerDescriptor, _: OwnedFd, _: &Watch) -> cofferdam::Result<Unpacked> {
+            fn unpack(
+                &self,
+                _: Box<dyn Read + Send>,
+                _: &LayerDescriptor,
+                _: OwnedFd,
+                _: &Watch,
+            ) -> cofferdam::Result<UnpackedLayer> {
                 Err(Error::Unsupported { what: "extracting a layer while a store is only looked at".into() })
             }
 

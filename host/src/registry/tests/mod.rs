@@ -17,9 +17,11 @@ use std::time::Duration;
 
 use server::{Reply, Request, Server};
 
+use cofferdam_tree::{LayerUnpacker, UnpackedLayer};
+
 use super::{
-    AccessList, Auth, Decoded, HostAccess, NetworkOptions, PullOptions, Pulled, Reference, Registries, RegistryHost,
-    RetryPolicy, StreamUnpacker, Transport, pull,
+    AccessList, Auth, HostAccess, NetworkOptions, PullOptions, Pulled, Reference, Registries, RegistryHost,
+    RetryPolicy, Transport, pull,
 };
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -130,14 +132,18 @@ impl Image {
 /// Unpacks by copying: a layer decodes to itself and becomes one file.
 struct Copying;
 
-impl StreamUnpacker for Copying {
-    fn unpack_stream(
+impl LayerUnpacker for Copying {
+    fn with_limits(self: Arc<Self>, _: &Limits) -> Arc<dyn LayerUnpacker> {
+        self
+    }
+
+    fn unpack(
         &self,
         mut blob: Box<dyn Read + Send>,
         layer: &LayerDescriptor,
         dest: OwnedFd,
         _: &Watch,
-    ) -> Result<Decoded> {
+    ) -> Result<UnpackedLayer> {
         let mut bytes = Vec::new();
         blob.read_to_end(&mut bytes).map_err(|error| Error::io("read", layer.digest.to_string().as_bytes(), error))?;
         if bytes.starts_with(b"hostile") {
@@ -147,7 +153,7 @@ impl StreamUnpacker for Copying {
         dir.write("content", &bytes).map_err(|error| Error::io("write", b"content", error))?;
         let decoded_bytes = bytes.len() as u64;
         let (record, reports) = (b"null".to_vec(), Vec::new());
-        Ok(Decoded { diff_id: Digest::of(&bytes), decoded_bytes, record, reader: None, reports })
+        Ok(UnpackedLayer { diff_id: Digest::of(&bytes), decoded_bytes, record, reader: None, reports })
     }
 }
 

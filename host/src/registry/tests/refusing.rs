@@ -1,6 +1,8 @@
 //! Bytes that are not what they should be, and layers that are refused: nothing of them is left.
 
 use super::*;
+use cofferdam_tree::UnpackedLayer;
+
 use crate::error::ErrorKind;
 
 /// What a registry makes of a blob.
@@ -103,14 +105,18 @@ async fn a_refused_layer_is_not_committed() {
 /// Refuses by the first bytes, without waiting for more.
 struct Refusing;
 
-impl StreamUnpacker for Refusing {
-    fn unpack_stream(
+impl LayerUnpacker for Refusing {
+    fn with_limits(self: Arc<Self>, _: &Limits) -> Arc<dyn LayerUnpacker> {
+        self
+    }
+
+    fn unpack(
         &self,
         mut blob: Box<dyn Read + Send>,
         layer: &LayerDescriptor,
         _: OwnedFd,
         _: &Watch,
-    ) -> Result<Decoded> {
+    ) -> Result<UnpackedLayer> {
         let mut first = [0; 7];
         blob.read_exact(&mut first).map_err(|error| Error::io("read", layer.digest.hex().as_bytes(), error))?;
         Err(Error::refused(b"layer", "nothing pleases this one"))
@@ -129,14 +135,18 @@ async fn damage_is_called_damage() {
 /// Decodes for ever what it has, unless it is told to stop; refuses what is hostile, once that one is at work.
 struct Tireless(std::sync::Barrier);
 
-impl StreamUnpacker for Tireless {
-    fn unpack_stream(
+impl LayerUnpacker for Tireless {
+    fn with_limits(self: Arc<Self>, _: &Limits) -> Arc<dyn LayerUnpacker> {
+        self
+    }
+
+    fn unpack(
         &self,
         mut blob: Box<dyn Read + Send>,
         layer: &LayerDescriptor,
         _: OwnedFd,
         watch: &Watch,
-    ) -> Result<Decoded> {
+    ) -> Result<UnpackedLayer> {
         let mut bytes = Vec::new();
         blob.read_to_end(&mut bytes).map_err(|error| Error::io("read", layer.digest.hex().as_bytes(), error))?;
         self.0.wait();

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use super::{Check, Finding, Part, Problem, Users, sentence};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::store::image::LayerDescriptor;
 use crate::store::layout::BlobKind;
 use crate::store::refs::ImageRef;
+use cofferdam_documents::LayerDescriptor;
 
 /// What the images in the store need.
 #[derive(Default)]
@@ -97,7 +97,7 @@ impl Check<'_> {
         let Some(manifest) = self.storage.read_document(BlobKind::Manifest, &reference.manifest)? else {
             return Ok(());
         };
-        let (config, layers) = crate::store::image::named(&manifest, &reference.manifest)?;
+        let (config, layers) = cofferdam_documents::image::named(&manifest, &reference.manifest)?;
         image.documents.push((Part::Config, config));
         image.layers.extend(layers);
         // The configuration last: the layers are known without it.

@@ -14,7 +14,7 @@ use crate::store::layout::{self, Rooms};
 use crate::store::meta::{self, Access};
 use crate::store::storage::ImageStorage;
 use crate::store::trust;
-use crate::store::unpacker::LayerUnpacker;
+use cofferdam_tree::LayerUnpacker;
 
 impl ImageStorage {
     /// Checks the store at `images_dir`, as [`ImageStorage::fsck`], without opening it for use before: what the dead left is still

@@ -6,11 +6,11 @@ use super::blobs::Judged;
 use super::{Check, Finding, Of, Part, Problem, sentence};
 use crate::digest::Digest;
 use crate::error::Result;
-use crate::store::image::LayerDescriptor;
 use crate::store::layout::BlobKind;
 use crate::store::set_aside::Aside;
 use crate::store::trees::Trees;
-use crate::store::unpacker::Watch;
+use cofferdam_core::Watch;
+use cofferdam_documents::LayerDescriptor;
 
 impl Check<'_> {
     pub(super) fn repair(&self) -> Result<()> {

@@ -10,14 +10,15 @@ use rustix::io::Errno;
 use super::{Check, Finding, Part, Problem, TreeDifference, is_read_only, sentence};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::store::image::LayerDescriptor;
 use crate::store::mtree::{self, Checked};
 use crate::store::record::{Identity, TreeRecord};
 use crate::store::reports;
 use crate::store::tree_list::{self, ListDraft};
 use crate::store::trees::{self, Trees};
-use crate::store::unpacker::Watch;
+use crate::store::unpacker::unpack_stored;
 use crate::store::{file, layout};
+use cofferdam_core::Watch;
+use cofferdam_documents::LayerDescriptor;
 
 /// What extracting a layer once more gave.
 enum Again {
@@ -280,8 +281,8 @@ impl Check<'_> {
             Ok(staged) => staged,
         };
         let watch = Watch { cancel: self.options.cancel.clone(), ..Watch::default() };
-        let unpacked = self.storage.unpacker().unpack(blob, &layer, staged.directory_handle()?, &watch);
-        if unpacked.as_ref().is_ok_and(|unpacked| unpacked.reader != subject.reader) {
+        let unpacked = unpack_stored(self.storage.unpacker(), blob, &layer, staged.directory_handle()?, &watch);
+        if unpacked.as_ref().is_ok_and(|unpacked| unpacked.layer.reader != subject.reader) {
             return Ok(Again::Not("another plugin read the layer than would read it now".into()));
         }
         let verified = unpacked.and_then(|unpacked| staged.verify(unpacked));

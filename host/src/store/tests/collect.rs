@@ -211,7 +211,8 @@ fn overlay_trees_go_with_their_image() {
             staged.directory();
             let (blob, diff_id) = (staged.layer().digest.clone(), blob.clone());
             let (record, reports) = (b"{}".to_vec(), Vec::new());
-            Ok(Unpacked { blob, blob_bytes: 1, decoded_bytes: 0, diff_id, record, reader: None, reports })
+            let layer = UnpackedLayer { decoded_bytes: 0, diff_id, record, reader: None, reports };
+            Ok(Unpacked { blob, blob_bytes: 1, layer })
         };
         trees.ensure_with(&layer, None, &Watch::default(), make).unwrap()
     };

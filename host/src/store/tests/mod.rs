@@ -15,7 +15,7 @@ mod trees;
 mod trust;
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -26,7 +26,9 @@ use super::*;
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
-use crate::unpack::InspectorReport;
+use cofferdam_core::Watch;
+use cofferdam_documents::plugin::InspectorReport;
+use cofferdam_tree::{LayerUnpacker, UnpackedLayer};
 
 /// A store in a directory that goes when the test ends.
 pub(super) struct Fixture {
@@ -107,7 +109,13 @@ impl Toy {
 }
 
 impl LayerUnpacker for Toy {
-    fn unpack(&self, mut blob: File, layer: &LayerDescriptor, dest: OwnedFd, _: &Watch) -> Result<Unpacked> {
+    fn unpack(
+        &self,
+        mut blob: Box<dyn Read + Send>,
+        layer: &LayerDescriptor,
+        dest: OwnedFd,
+        _: &Watch,
+    ) -> Result<UnpackedLayer> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         let dest = cap_std::fs::Dir::from_std_file(dest.into());
         let mut bytes = Vec::new();
@@ -121,11 +129,7 @@ impl LayerUnpacker for Toy {
             // Long enough for others to arrive; nothing depends on it.
             std::thread::sleep(Duration::from_millis(50));
         }
-        let mut hasher = Hasher::new(layer.digest.algorithm());
-        hasher.update(&bytes);
-        Ok(Unpacked {
-            blob: hasher.finish(),
-            blob_bytes: bytes.len() as u64,
+        Ok(UnpackedLayer {
             decoded_bytes: 0,
             diff_id: match &layer.diff_id {
                 Some(claimed) => {
@@ -154,7 +158,7 @@ impl LayerUnpacker for Toy {
         self.inspectors.clone()
     }
 
-    fn inspect(&self, mut blob: File, _: &LayerDescriptor, _: &Watch) -> Result<Vec<InspectorReport>> {
+    fn inspect(&self, mut blob: Box<dyn Read + Send>, _: &LayerDescriptor, _: &Watch) -> Result<Vec<InspectorReport>> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         let mut bytes = Vec::new();
         blob.read_to_end(&mut bytes).unwrap();

@@ -357,11 +357,13 @@ fn a_tree_can_be_begun_before_its_blob_is_there() {
     let unpacked = |bytes: &[u8]| Unpacked {
         blob: Digest::of(bytes),
         blob_bytes: bytes.len() as u64,
-        decoded_bytes: 0,
-        diff_id: toy_diff_id(bytes),
-        record: b"null".to_vec(),
-        reader: None,
-        reports: Vec::new(),
+        layer: UnpackedLayer {
+            decoded_bytes: 0,
+            diff_id: toy_diff_id(bytes),
+            record: b"null".to_vec(),
+            reader: None,
+            reports: Vec::new(),
+        },
     };
     let trees = fixture.storage.trees();
     let staged = trees.begin(&layer, None).unwrap().granted().unwrap();
@@ -409,7 +411,7 @@ fn a_commit_prevails_over_who_takes_no_locks() {
     std::fs::create_dir_all(tree.join("etc")).unwrap();
     let dest = staged.directory_handle().unwrap();
     let blob = fixture.storage.open_layer(&layer.digest).unwrap();
-    let unpacked = fixture.unpacker.unpack(blob, &layer, dest, &Watch::default()).unwrap();
+    let unpacked = unpacker::unpack_stored(&*fixture.unpacker, blob, &layer, dest, &Watch::default()).unwrap();
     staged.verify(unpacked).unwrap().commit().unwrap();
     assert_eq!(content(&fixture.storage, &layer), b"layer");
     assert!(fixture.storage.trees().is_ready(&layer.digest));

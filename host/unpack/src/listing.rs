@@ -1,7 +1,7 @@
 //! A sink that makes nothing: it shows entries and drops their content.
 
-use crate::error::Result;
-use crate::tree::entry::{Content, Entry, Node, Sink};
+use cofferdam_core::error::Result;
+use cofferdam_tree::entry::{Content, Entry, Node, Sink};
 
 /// Hands each entry to a function, in the layer's order.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use crossbeam_channel::Receiver;
 
 use super::chunk::Message;
-use crate::digest::{Algorithm, Digest, Hasher};
+use cofferdam_core::digest::{Algorithm, Digest, Hasher};
 
 /// Hashes all chunks; nothing when the decoder failed before the end.
 pub(super) fn run(queue: &Receiver<Message>, algorithm: Algorithm) -> Option<Digest> {

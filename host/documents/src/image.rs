@@ -2,11 +2,10 @@
 
 use serde::Serialize;
 
-use crate::digest::Digest;
-use crate::error::{Error, Result};
-use crate::limits::Limits;
-pub use crate::transport::ImageConfig;
-use crate::transport::{Configuration, Descriptor, Document, Manifest, Platform, StatedPlatform};
+use crate::{Configuration, Descriptor, Document, ImageConfig, Manifest, Platform, StatedPlatform};
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, Result};
+use cofferdam_core::limits::Limits;
 
 /// An image: its digests, its layers, and how to run it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -63,7 +62,7 @@ impl ImageObject {
     }
 
     /// Makes the object from a manifest that was read, and a configuration whose bytes the caller has verified.
-    pub(crate) fn of(reference: &str, manifest_digest: &Digest, manifest: &Manifest, config: &[u8]) -> Result<Self> {
+    pub fn of(reference: &str, manifest_digest: &Digest, manifest: &Manifest, config: &[u8]) -> Result<Self> {
         let config_digest = manifest.config.digest.clone();
         let config = Configuration::parse(config, &config_digest, manifest.layers.len())?;
         let layer = |(descriptor, diff_id): (&Descriptor, &Digest)| LayerDescriptor {
@@ -92,7 +91,7 @@ impl ImageObject {
 
     /// The same image, chosen by an index that has this platform for it: the index decides, and what the configuration says
     /// otherwise is noted.
-    pub(crate) fn chosen_for(mut self, platform: Option<&Platform>) -> Self {
+    pub fn chosen_for(mut self, platform: Option<&Platform>) -> Self {
         let Some(chosen) = platform else { return self };
         match self.stated_platform() {
             Some(stated) if stated.suits(chosen) => return self,
@@ -127,12 +126,12 @@ fn read(manifest: &[u8], digest: &Digest) -> Result<Manifest> {
 }
 
 /// The digest of the configuration that a manifest names.
-pub(super) fn config_digest(manifest: &[u8], digest: &Digest) -> Result<Digest> {
+pub fn config_digest(manifest: &[u8], digest: &Digest) -> Result<Digest> {
     read(manifest, digest).map(|manifest| manifest.config.digest)
 }
 
 /// The configuration and the layers that a manifest names, each layer once.
-pub(super) fn named(manifest: &[u8], digest: &Digest) -> Result<(Digest, Vec<Digest>)> {
+pub fn named(manifest: &[u8], digest: &Digest) -> Result<(Digest, Vec<Digest>)> {
     let manifest = read(manifest, digest)?;
     let mut layers = Vec::with_capacity(manifest.layers.len());
     for layer in manifest.layers {

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::shared::shared;
 use super::{ImageBudget, Layer, Unpacker};
-use crate::ambient;
-use crate::error::{Error, Result};
-use crate::tree::{Mode, TreeWriter, WriterOptions};
+use cofferdam_core::ambient;
+use cofferdam_core::error::{Error, Result};
+use cofferdam_tree::{Mode, TreeWriter, WriterOptions};
 
 /// Applies layers to a directory, lowest first.
 ///

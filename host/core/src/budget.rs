@@ -40,7 +40,7 @@ impl ImageBudget {
     }
 
     /// Begins to decode a layer. One that was counted before is counted anew.
-    pub(super) fn begin(&self, layer: Option<Digest>) -> Share {
+    pub fn begin(&self, layer: Option<Digest>) -> Share {
         if let Some(layer) = &layer {
             // Nothing is no more than before.
             let _ = self.set(Some(layer), 0, 0);
@@ -66,7 +66,7 @@ impl ImageBudget {
 
 /// What one layer takes of a budget while it is decoded.
 #[derive(Debug)]
-pub(super) struct Share {
+pub struct Share {
     budget: ImageBudget,
     layer: Option<Digest>,
     bytes: u64,
@@ -74,7 +74,7 @@ pub(super) struct Share {
 
 impl Share {
     /// Notes that this many bytes of the layer are decoded by now.
-    pub(super) fn decoded(&mut self, bytes: u64) -> Result<()> {
+    pub fn decoded(&mut self, bytes: u64) -> Result<()> {
         let before = std::mem::replace(&mut self.bytes, bytes);
         self.budget.set(self.layer.as_ref(), before, bytes)
     }

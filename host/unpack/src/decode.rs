@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::Sender;
 
-use super::budget::Share;
 use super::chunk::{CHUNK, Message, Pool};
 use super::extensions::{Extensions, Format};
 use super::layer::Layer;
-use crate::digest::{Algorithm, Digest, Hasher};
-use crate::error::{Error, Result};
-use crate::limits::Limits;
-use crate::sandbox::{DecoderHost, Guest, InputHost, Sandbox};
+use cofferdam_core::budget::Share;
+use cofferdam_core::digest::{Algorithm, Digest, Hasher};
+use cofferdam_core::error::{Error, Result};
+use cofferdam_core::limits::Limits;
 use cofferdam_documents::Compression;
+use cofferdam_sandbox::{DecoderHost, Guest, InputHost, Sandbox};
 
 /// What the stage learned.
 pub(super) struct Decoded {

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use super::Layer;
 use super::shared::shared;
-use crate::ambient;
-use crate::digest::{Digest, Hasher};
-use crate::error::{Error, Result};
+use cofferdam_core::ambient;
+use cofferdam_core::digest::{Digest, Hasher};
+use cofferdam_core::error::{Error, Result};
 
 /// Checks layers against a `DiffID` (image spec, `config.md`, `rootfs.diff_ids`).
 #[derive(Clone, Debug)]

@@ -1,24 +1,11 @@
 //! A sink that shows each entry to inspectors before the sink behind it makes it.
 
-use serde::{Deserialize, Serialize};
+use cofferdam_documents::plugin::InspectorReport;
 
-use crate::digest::Digest;
-use crate::error::{Error, Result};
-use crate::sandbox::Inspection;
-use crate::tree::entry::{Content, Entry, Node, Sink};
+use cofferdam_core::error::{Error, Result};
+use cofferdam_sandbox::Inspection;
 use cofferdam_tree::claim;
-
-/// What an inspector left about a layer that it accepted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InspectorReport {
-    /// The inspector's name here.
-    pub plugin: String,
-    /// What ran: the digest of the component and its settings.
-    pub identity: Digest,
-    /// The report: any bytes, none if there is nothing to say.
-    #[serde(skip)]
-    pub report: Vec<u8>,
-}
+use cofferdam_tree::entry::{Content, Entry, Node, Sink};
 
 /// A sink, and who looks at what goes into it.
 pub(super) struct Inspected<S> {
@@ -115,7 +102,7 @@ impl Content for Tee<'_> {
 
 /// An entry as inspectors see it: in the form in which an extractor claims it, and checked.
 fn shown(entry: &Entry) -> claim::Entry {
-    let device = |device: &crate::tree::entry::Device| claim::Device { major: device.major, minor: device.minor };
+    let device = |device: &cofferdam_tree::entry::Device| claim::Device { major: device.major, minor: device.minor };
     let node = match &entry.node {
         Node::Directory => claim::Node::Directory,
         Node::File { size } => claim::Node::File(*size),

@@ -3,8 +3,8 @@
 use crossbeam_channel::Receiver;
 
 use super::chunk::{Chunk, Message};
-use crate::error::{Error, Result};
-use crate::tree::entry::Content;
+use cofferdam_core::error::{Error, Result};
+use cofferdam_tree::entry::Content;
 
 /// The decoded bytes of one layer.
 pub(super) struct DecodedStream {

@@ -5,12 +5,13 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use super::budget::ImageBudget;
-use super::inspect::InspectorReport;
-use crate::cancel::Cancel;
-use crate::digest::{Algorithm, Digest};
-use crate::progress::Progress;
+use cofferdam_core::ImageBudget;
+use cofferdam_core::cancel::Cancel;
+use cofferdam_core::digest::{Algorithm, Digest};
+use cofferdam_core::progress::Progress;
 use cofferdam_documents::Compression;
+use cofferdam_documents::LayerDescriptor;
+use cofferdam_documents::plugin::InspectorReport;
 
 /// A layer's blob and what is known of it.
 #[must_use]
@@ -57,6 +58,18 @@ impl Layer {
         self
     }
 
+    /// Everything that a descriptor declares but the size: the digest as the name in errors, the media type, the diff ID.
+    pub fn declared(mut self, descriptor: &LayerDescriptor) -> Self {
+        self = self.named(format!("layer {}", descriptor.digest));
+        if let Some(media_type) = &descriptor.media_type {
+            self = self.with_media_type(media_type);
+        }
+        if let Some(diff_id) = &descriptor.diff_id {
+            self = self.with_diff_id(diff_id.clone());
+        }
+        self
+    }
+
     /// The blob's size in bytes. Known beforehand, it bounds what the layer may expand to.
     pub fn with_size(mut self, size: u64) -> Self {
         self.size = Some(size);
@@ -87,7 +100,7 @@ impl Layer {
         self
     }
 
-    /// Ends with [`crate::Error::Interrupted`] soon after this was set, whoever is at work then: the guests, which get no more of
+    /// Ends with [`cofferdam_core::Error::Interrupted`] soon after this was set, whoever is at work then: the guests, which get no more of
     /// the blob, or a plugin.
     pub fn with_cancel(mut self, cancel: Cancel) -> Self {
         self.blob = Box::new(Cancellable { blob: self.blob, cancel: cancel.clone() });
@@ -101,7 +114,7 @@ impl Layer {
         self
     }
 
-    /// Sends [`crate::Event::Extracted`] while the layer is unpacked; `digest` is the blob's, if it is known.
+    /// Sends [`cofferdam_core::Event::Extracted`] while the layer is unpacked; `digest` is the blob's, if it is known.
     pub fn with_progress(mut self, digest: Option<Digest>, progress: Progress) -> Self {
         self.digest = digest;
         self.progress = progress;

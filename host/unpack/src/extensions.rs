@@ -1,10 +1,10 @@
 //! The plugins that a layer may meet, and which of them is for which layer.
 
-use crate::digest::Digest;
-use crate::error::{Error, Result};
-use crate::plugin::World;
-use crate::sandbox::Program;
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, Result};
 use cofferdam_documents::Compression;
+use cofferdam_documents::plugin::World;
+use cofferdam_sandbox::Program;
 
 /// Plugins beside the first-party guests. A media type or magic number of theirs is never given to a plugin.
 #[derive(Clone, Debug, Default)]
@@ -64,7 +64,7 @@ impl Extensions {
     /// # Errors
     ///
     /// [`Error::Unsupported`] if nobody reads it.
-    pub(crate) fn reader_identity(&self, media_type: Option<&str>, first_bytes: &[u8]) -> Result<Option<Digest>> {
+    pub fn reader_identity(&self, media_type: Option<&str>, first_bytes: &[u8]) -> Result<Option<Digest>> {
         let format = match media_type {
             Some(media_type) => self.of_media_type(media_type)?,
             None => self.of_first_bytes(first_bytes),

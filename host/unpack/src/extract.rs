@@ -15,17 +15,17 @@ use super::inspect::{self, Inspected};
 use super::layer::{Layer, LayerReport};
 use super::listing::Listing;
 use super::stream::DecodedStream;
-use crate::cancel::Cancel;
-use crate::digest::{Algorithm, Digest};
-use crate::error::{Error, Result};
-use crate::limits::Limits;
-use crate::progress::{Event, Progress};
-use crate::sandbox::{ExtractorHost, Guest, InputHost, Inspection, Program, Sandbox};
-use crate::threads;
-use crate::tree::Lossy;
-use crate::tree::entry::{Node, Sink};
+use cofferdam_core::cancel::Cancel;
+use cofferdam_core::digest::{Algorithm, Digest};
+use cofferdam_core::error::{Error, Result};
+use cofferdam_core::limits::Limits;
+use cofferdam_core::progress::{Event, Progress};
+use cofferdam_core::threads;
 use cofferdam_documents::Compression;
+use cofferdam_sandbox::{ExtractorHost, Guest, InputHost, Inspection, Program, Sandbox};
+use cofferdam_tree::Lossy;
 use cofferdam_tree::claim::{self, Budget};
+use cofferdam_tree::entry::{Node, Sink};
 
 /// Entries between two events of progress.
 const PROGRESS_ENTRIES: u64 = 512;

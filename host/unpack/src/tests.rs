@@ -4,12 +4,12 @@ use std::io::{self, Read, Write as _};
 use std::sync::{Arc, Mutex};
 
 use super::{Compression, Layer, LayerExtractor, LayerReport, LayerVerifier, Listing, Unpacker};
-use crate::digest::Digest;
-use crate::error::{Error, ErrorKind, GuestFailure, Result};
-use crate::limits::Limits;
-use crate::progress::{Event, Progress};
-use crate::sandbox::{Guest, Sandbox, SandboxOptions};
-use crate::tree::entry::Entry;
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, ErrorKind, GuestFailure, Result};
+use cofferdam_core::limits::Limits;
+use cofferdam_core::progress::{Event, Progress};
+use cofferdam_sandbox::{Guest, Sandbox, SandboxOptions};
+use cofferdam_tree::entry::Entry;
 
 fn unpacker(limits: Limits) -> Unpacker {
     Unpacker::new(Arc::new(Sandbox::new(&SandboxOptions::default()).unwrap()), limits)
@@ -77,7 +77,7 @@ fn every_form_of_a_layer_gives_the_same() {
     ];
     for (compression, blob) in forms {
         let layer = bytes(blob.clone()).with_compression(compression).with_diff_id(diff_id.clone());
-        let (report, entries) = list(&unpacker, layer.hashing_blob(crate::Algorithm::Sha256));
+        let (report, entries) = list(&unpacker, layer.hashing_blob(cofferdam_core::Algorithm::Sha256));
         let report = report.unwrap();
         assert_eq!((report.diff_id, report.entries), (diff_id.clone(), 2));
         assert_eq!((report.blob, report.blob_bytes), (Some(Digest::of(&blob)), blob.len() as u64));

@@ -9,7 +9,6 @@
 //! copied once between the decoder's memory and the file that it ends in. The control plane is the untar guest's: it sees
 //! headers, and the host moves contents. What it claims is checked in `claim.rs` before anything acts on it.
 
-mod budget;
 mod chunk;
 mod decode;
 mod extensions;
@@ -18,6 +17,7 @@ mod hash;
 mod inspect;
 mod layer;
 mod layer_extractor;
+mod layer_unpacker;
 mod layer_verifier;
 mod listing;
 mod shared;
@@ -25,12 +25,13 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use budget::ImageBudget;
+pub use cofferdam_core::ImageBudget;
 pub use cofferdam_documents::Compression;
+pub use cofferdam_documents::plugin::InspectorReport;
 pub use extensions::Extensions;
 pub use extract::Unpacker;
-pub use inspect::InspectorReport;
 pub use layer::{Layer, LayerReport};
 pub use layer_extractor::LayerExtractor;
+pub use layer_unpacker::layer_of;
 pub use layer_verifier::LayerVerifier;
 pub use listing::Listing;
