@@ -47,7 +47,6 @@ pub mod confine;
 pub mod policy;
 pub mod registry;
 pub mod rootfs;
-mod sandboxed;
 pub mod store;
 pub mod transport;
 

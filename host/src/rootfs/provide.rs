@@ -40,6 +40,6 @@ impl LayerProvider for ImageStorage {
     }
 
     fn explain(&self, error: Error, layer: &LayerDescriptor, image: &str) -> Error {
-        Self::of_image(self.blame(error, &layer.digest), image)
+        cofferdam_store::ImageStorage::of_image(self.blame(error, &layer.digest), image)
     }
 }

@@ -1,6 +1,5 @@
 //! `images`: what the store holds.
 
-use cofferdam::store::ImageStorage;
 use cofferdam::{Error, ErrorKind};
 use serde_json::json;
 
@@ -19,7 +18,7 @@ pub(crate) fn run(session: &Session) -> Result<(), Failure> {
     let mut rows = Vec::new();
     let mut objects = Vec::new();
     let mut damage = None;
-    let entries = storage.as_ref().map_or_else(|| Ok(Vec::new()), ImageStorage::images)?;
+    let entries = storage.as_ref().map_or_else(|| Ok(Vec::new()), |storage| storage.images())?;
     for entry in entries {
         let Some(storage) = &storage else { break };
         match storage.load_image(&entry) {
