@@ -45,7 +45,6 @@ compile_error!(
 
 pub mod confine;
 pub mod policy;
-pub mod registry;
 pub mod rootfs;
 pub mod store;
 pub mod transport;
@@ -56,6 +55,7 @@ pub use cofferdam_core::{
 };
 use cofferdam_core::{inherited, threads};
 pub use cofferdam_documents::plugin;
+pub use cofferdam_registry as registry;
 pub use cofferdam_sandbox as sandbox;
 pub use cofferdam_tree as tree;
 pub use cofferdam_unpack as unpack;

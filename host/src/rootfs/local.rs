@@ -12,8 +12,9 @@ use crate::cancel::Cancel;
 use crate::error::{ErrorKind, Result};
 use crate::store::{ImageObject, ImageStorage, LayerDescriptor, LayerUnpacker, Lease, Tree, Trees, Watch};
 use crate::transport::{
-    Descriptor, Documents, ImageSource, MediaType, OciLayout, PlatformChoice, RawDocument, foreign, resolve_image,
+    Descriptor, Documents, ImageSource, MediaType, OciLayout, PlatformChoice, RawDocument, resolve_image,
 };
+use cofferdam_documents::foreign;
 
 /// An image of a local layout, resolved and checked, with its trees in a store.
 pub struct LocalImage {

@@ -5,9 +5,10 @@ use tokio::sync::OnceCell;
 
 use super::client::Registries;
 use super::source::RegistrySource;
-use crate::digest::Digest;
-use crate::error::{Error, ErrorKind, Result};
-use crate::transport::{Blob, Descriptor, Failure, ImageSource, RawDocument, Server};
+use crate::image_source::{Blob, Failure, ImageSource, Server};
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, ErrorKind, Result};
+use cofferdam_documents::{Descriptor, RawDocument};
 use cofferdam_documents::{Reference, RegistryHost};
 
 /// An image that is looked for in one registry after the other. The first that has it is the one.

@@ -23,12 +23,12 @@ use super::{
     AccessList, Auth, HostAccess, NetworkOptions, PullOptions, Pulled, Reference, Registries, RegistryHost,
     RetryPolicy, Transport, pull,
 };
-use crate::digest::Digest;
-use crate::error::{Error, Result};
-use crate::limits::Limits;
-use crate::progress::Progress;
-use crate::store::{ImageStorage, LayerDescriptor, Watch};
-use crate::transport::ImageSource;
+use crate::image_source::ImageSource;
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, Result};
+use cofferdam_core::limits::Limits;
+use cofferdam_core::progress::Progress;
+use cofferdam_store::{ImageStorage, LayerDescriptor, Watch};
 
 /// Retries without waiting.
 fn impatient() -> RetryPolicy {
@@ -166,7 +166,7 @@ struct Store {
 impl Store {
     fn new() -> Self {
         let temp = tempfile::tempdir().unwrap();
-        let storage = ImageStorage::new(temp.path().join("images")).unwrap();
+        let storage = ImageStorage::open(temp.path().join("images"), Limits::default(), Arc::new(Copying)).unwrap();
         Self { storage, temp }
     }
 

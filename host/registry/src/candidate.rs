@@ -6,9 +6,10 @@ use bytes::Bytes;
 use super::admission::Candidate;
 use super::fetch;
 use super::retry::RetryPolicy;
-use crate::error::Result;
-use crate::limits::Limits;
-use crate::transport::{Descriptor, Documents, ImageSource, PlatformChoice, RawDocument, resolve_image};
+use crate::image_source::ImageSource;
+use cofferdam_core::error::Result;
+use cofferdam_core::limits::Limits;
+use cofferdam_documents::{Descriptor, Documents, PlatformChoice, RawDocument, resolve_image};
 
 /// Resolves a name to the image that a pull would ask to be let in. Nothing is kept.
 ///

@@ -23,10 +23,10 @@ use rustix::io::Errno;
 use super::access::{AccessList, Transport};
 use super::proxy::Proxies;
 use super::source::RegistrySource;
-use crate::error::{Error, Escaped, Result};
-use crate::limits::Limits;
-use crate::threads;
-use crate::transport::Failure;
+use crate::image_source::Failure;
+use cofferdam_core::error::{Error, Escaped, Result};
+use cofferdam_core::limits::Limits;
+use cofferdam_core::threads;
 use cofferdam_documents::{Reference, RegistryHost};
 
 /// Redirects in a row.

@@ -3,8 +3,8 @@
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
-use crate::error::{Error, Result};
-use crate::transport::{Failure, Retry};
+use crate::image_source::{Failure, Retry};
+use cofferdam_core::error::{Error, Result};
 
 /// How patient to be with a registry in trouble.
 #[derive(Clone, Debug, PartialEq, Eq)]

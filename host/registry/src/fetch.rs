@@ -1,7 +1,7 @@
 //! Downloads: a blob's bytes on their way from a source to where they are kept.
 //!
 //! A download that breaks off goes on where it stopped, by a range request or by dropping what is there already; so
-//! neither the hash nor whoever reads along starts again. Sizes are enforced by [`Blob`](crate::transport::Blob), hashes
+//! neither the hash nor whoever reads along starts again. Sizes are enforced by [`Blob`](crate::Blob), hashes
 //! by who keeps the bytes.
 
 use std::io::Write as _;
@@ -15,9 +15,10 @@ use super::pace::Pace;
 use super::retry::RetryPolicy;
 use super::tail::TailWriter;
 use super::tasks::Tasks;
-use crate::error::{Error, Result};
-use crate::store::Staged;
-use crate::transport::{Descriptor, Failure, ImageSource, RawDocument, Retry};
+use crate::image_source::{Failure, ImageSource, Retry};
+use cofferdam_core::error::{Error, Result};
+use cofferdam_documents::{Descriptor, RawDocument};
+use cofferdam_store::Staged;
 
 /// The most that is handed on at a time, and how many of them may wait: 4 MiB in all.
 const CHUNK: usize = 256 << 10;

@@ -22,8 +22,8 @@ use super::challenge::{Bearer, Challenges};
 use super::client::{
     HOPS, Origin, Registries, is_redirect, network, redirected, registries_at, shown_host, too_many_redirects,
 };
-use crate::error::{Error, Escaped, Result};
-use crate::transport::Failure;
+use crate::image_source::Failure;
+use cofferdam_core::error::{Error, Escaped, Result};
 use cofferdam_documents::{Reference, RegistryHost};
 
 /// Bytes of a token endpoint's answer.

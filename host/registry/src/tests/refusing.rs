@@ -3,7 +3,7 @@
 use super::*;
 use cofferdam_tree::UnpackedLayer;
 
-use crate::error::ErrorKind;
+use cofferdam_core::error::ErrorKind;
 
 /// What a registry makes of a blob.
 type Damage = fn(&[u8]) -> Reply;

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use super::*;
-use crate::error::ErrorKind;
+use cofferdam_core::error::ErrorKind;
 
 fn me() -> Auth {
     Auth::Basic { user: "me".into(), password: "pass:word".into() }

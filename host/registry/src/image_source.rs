@@ -8,8 +8,8 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 
-use crate::digest::Digest;
-use crate::error::{Error, Result};
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, Result};
 use cofferdam_documents::plugin::Authority;
 use cofferdam_documents::{Descriptor, RawDocument};
 
@@ -151,7 +151,7 @@ impl Blob {
 }
 
 /// A blob that has more bytes than declared, or was cut short.
-pub(crate) fn wrong_size(digest: &Digest, expected: u64, actual: u64) -> Error {
+pub fn wrong_size(digest: &Digest, expected: u64, actual: u64) -> Error {
     let error = Error::SizeMismatch { subject: format!("the blob {digest}"), expected, actual };
     if actual < expected { error.context("the blob was cut short") } else { error }
 }

@@ -6,7 +6,7 @@
 
 use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
 
-use crate::error::Escaped;
+use cofferdam_core::error::Escaped;
 
 /// The challenges of one answer.
 #[derive(Debug, Default, PartialEq, Eq)]

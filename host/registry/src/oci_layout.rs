@@ -24,12 +24,12 @@ use rustix::io::Errno;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use super::source::{Blob, Failure, ImageSource, wrong_size};
-use crate::ambient;
-use crate::digest::Digest;
-use crate::error::{Error, ErrorKind, Escaped, Result};
-use crate::limits::Limits;
-use crate::threads;
+use super::image_source::{Blob, Failure, ImageSource, wrong_size};
+use cofferdam_core::ambient;
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, ErrorKind, Escaped, Result};
+use cofferdam_core::limits::Limits;
+use cofferdam_core::threads;
 use cofferdam_documents::{
     Configuration, Descriptor, Document, Index, IndexEntry, LayoutName, LayoutSelector, MediaType, Platform,
     RawDocument,

@@ -1,4 +1,7 @@
-//! Registries: what images are called there, how they are asked, and how a pull brings one into a store.
+//! Sources of images: registries and OCI layouts, and the pull that brings an image into a store.
+//!
+//! A source ([`ImageSource`]) delivers bytes and promises nothing about them. Documents are checked here against the digest and the
+//! size that were declared for them; blobs, which are streams, are checked in size here and hashed where they are stored.
 //!
 //! ```text
 //! reference ─▶ search ─▶ source ─▶ authorize ─▶ client ─▶ proxy ─▶ network
@@ -19,7 +22,11 @@ mod candidate;
 mod challenge;
 mod client;
 mod fetch;
+pub mod image_source;
 mod layer;
+#[cfg(test)]
+mod layout_tests;
+mod oci_layout;
 mod pace;
 mod proxy;
 mod pull;
@@ -37,6 +44,8 @@ pub use artifact::{COMPONENT_TYPE, CONFIG_TYPE, PluginArtifact, fetch_plugin};
 pub use candidate::candidate;
 pub use client::{NetworkOptions, Registries};
 pub use cofferdam_documents::{Reference, RegistryHost};
+pub use image_source::{Blob, Failure, ImageSource, Retry, Server};
+pub use oci_layout::{OciLayout, layout_reference};
 pub use proxy::check_proxy;
 pub use pull::{PullOptions, Pulled, pull};
 pub use retry::{Attempts, RetryPolicy};

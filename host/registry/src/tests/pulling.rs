@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 
 use super::*;
-use crate::error::ErrorKind;
-use crate::progress::Event;
+use cofferdam_core::error::ErrorKind;
+use cofferdam_core::progress::Event;
 
 #[tokio::test]
 async fn an_image_is_pulled_whole_and_then_known() {
@@ -84,7 +84,7 @@ async fn the_right_image_of_an_index_is_pulled() {
     });
     let store = Store::new();
     let choice = |platform: &str| PullOptions {
-        platform: crate::transport::PlatformChoice::Exactly(platform.parse().unwrap()),
+        platform: cofferdam_documents::PlatformChoice::Exactly(platform.parse().unwrap()),
         ..options()
     };
     let pulled = store.pull_with(&source(&server), &choice("linux/amd64/v3")).await.unwrap();

@@ -20,16 +20,15 @@ use super::fetch;
 use super::layer::{Brought, Layers, distinct};
 use super::retry::RetryPolicy;
 use super::tasks::Tasks;
-use crate::cancel::Cancel;
-use crate::digest::Digest;
-use crate::error::{Error, Result};
-use crate::progress::{Event, Progress};
-use crate::store::{BlobKind, Claim, ImageObject, ImageRef, ImageStorage, LayerDescriptor, Lease, check_reference};
-use crate::threads;
-use crate::transport::{
-    Configuration, Descriptor, Documents, ImageSource, PlatformChoice, RawDocument, Resolved, resolve_image,
-};
-use crate::unpack::ImageBudget;
+use crate::image_source::ImageSource;
+use cofferdam_core::ImageBudget;
+use cofferdam_core::cancel::Cancel;
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, Result};
+use cofferdam_core::progress::{Event, Progress};
+use cofferdam_core::threads;
+use cofferdam_documents::{Configuration, Descriptor, Documents, PlatformChoice, RawDocument, Resolved, resolve_image};
+use cofferdam_store::{BlobKind, Claim, ImageObject, ImageRef, ImageStorage, LayerDescriptor, Lease, check_reference};
 use cofferdam_tree::LayerUnpacker;
 
 /// How to pull.

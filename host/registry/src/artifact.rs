@@ -7,10 +7,11 @@ use serde::Deserialize;
 
 use super::fetch;
 use super::retry::RetryPolicy;
-use crate::digest::Digest;
-use crate::error::{Error, Result};
-use crate::limits::Limits;
-use crate::transport::{Descriptor, ImageSource, MediaType};
+use crate::image_source::ImageSource;
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, Result};
+use cofferdam_core::limits::Limits;
+use cofferdam_documents::{Descriptor, MediaType};
 
 /// The media type of the configuration.
 pub const CONFIG_TYPE: &str = "application/vnd.wasm.config.v0+json";
@@ -91,7 +92,7 @@ fn component_of(manifest: &[u8], name: &str) -> Result<Descriptor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ErrorKind;
+    use cofferdam_core::error::ErrorKind;
 
     #[test]
     fn a_plugin_has_one_layer_of_its_type() {

@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::error::ErrorKind;
-use crate::transport::{Failure, RawDocument, Retry};
+use crate::image_source::{Failure, Retry};
+use cofferdam_core::error::ErrorKind;
+use cofferdam_documents::RawDocument;
 
 async fn resolve(server: &Server, rest: &str) -> Result<RawDocument, Failure> {
     registries(server, Auth::Anonymous).source(reference(server, rest)).resolve().await

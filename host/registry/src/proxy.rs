@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use reqwest::Url;
 
 use super::client::NetworkOptions;
-use crate::error::{Error, Escaped, Result};
+use cofferdam_core::error::{Error, Escaped, Result};
 
 /// The proxies of a client.
 #[derive(Clone, Debug)]

@@ -9,13 +9,14 @@ use super::fetch::{Download, Written};
 use super::retry::RetryPolicy;
 use super::tail::tail;
 use super::tasks::{Task, Tasks};
-use crate::digest::Digest;
-use crate::error::{Error, ErrorKind, Result};
-use crate::progress::{Event, Progress};
-use crate::store::StoredBlob;
-use crate::store::{BlobKind, Claim, Committed, ImageStorage, LayerDescriptor, Staged, StagedTree, Unpacked};
-use crate::transport::{Descriptor, ImageSource};
+use crate::image_source::ImageSource;
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, ErrorKind, Result};
+use cofferdam_core::progress::{Event, Progress};
 use cofferdam_core::{ImageBudget, Watch};
+use cofferdam_documents::Descriptor;
+use cofferdam_store::StoredBlob;
+use cofferdam_store::{BlobKind, Claim, Committed, ImageStorage, LayerDescriptor, Staged, StagedTree, Unpacked};
 use cofferdam_tree::{LayerUnpacker, UnpackedLayer};
 
 /// What all layers of a pull share.

@@ -7,9 +7,9 @@ use reqwest::{Response, StatusCode};
 use serde::Deserialize;
 
 use super::client::{Registries, network};
-use crate::ambient;
-use crate::error::{Error, Escaped};
-use crate::transport::{Failure, Retry};
+use crate::image_source::{Failure, Retry};
+use cofferdam_core::ambient;
+use cofferdam_core::error::{Error, Escaped};
 
 /// Bytes of an error's body that are read.
 const WORDS: u64 = 16 << 10;

@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout};
 
 use super::client::network;
 use super::retry::RetryPolicy;
-use crate::transport::{Blob, Failure};
+use crate::image_source::{Blob, Failure};
 
 /// How fast one attempt at a blob is. Only time that is spent waiting for the source counts: a slow disk is not its fault.
 pub(super) struct Pace<'a> {

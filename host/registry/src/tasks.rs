@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::cancel::Cancel;
-use crate::error::{Error, Result};
-use crate::threads;
+use cofferdam_core::cancel::Cancel;
+use cofferdam_core::error::{Error, Result};
+use cofferdam_core::threads;
 
 /// How long a failed pull waits for short work that was given up, in this pull or another one. What it leaves after that is swept
 /// when the store is next opened.

@@ -13,12 +13,11 @@ use tokio::sync::OnceCell;
 use super::answer;
 use super::authorize::Authorizer;
 use super::client::{Registries, ends_with_connection, header, network, shown_host};
-use crate::digest::Digest;
-use crate::error::{Error, Result};
-use crate::transport::{
-    Blob, Descriptor, Failure, ImageSource, MediaType, RawDocument, Server, verify_digest, wrong_size,
-};
+use crate::image_source::{Blob, Failure, ImageSource, Server, wrong_size};
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, Result};
 use cofferdam_documents::Reference;
+use cofferdam_documents::{Descriptor, MediaType, RawDocument, verify_digest};
 
 static DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 

@@ -2,16 +2,17 @@
 
 use bytes::Bytes;
 
-use crate::cancel::Cancel;
-use crate::digest::Digest;
-use crate::error::Result;
-use crate::store::Decision;
-use crate::transport::{Resolved, Server};
+use crate::image_source::Server;
+use cofferdam_core::cancel::Cancel;
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::Result;
+use cofferdam_documents::Resolved;
+use cofferdam_store::Decision;
 
 /// Decides whether an image may be used.
 pub trait Admission: Send + Sync {
     /// Accepts an image, with the decision that is kept with it, or refuses it. Called when the manifest is known and verified,
-    /// and before any layer is fetched. Blocks; it should end with [`crate::Error::Interrupted`] soon after it was cancelled,
+    /// and before any layer is fetched. Blocks; it should end with [`cofferdam_core::Error::Interrupted`] soon after it was cancelled,
     /// which is what a pull waits for that is given up.
     fn admit(&self, candidate: &Candidate, cancel: &Cancel) -> Result<Option<Decision>>;
 }
