@@ -108,7 +108,7 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
 
 fn build() -> Result<PathBuf> {
     setup::targets()?;
-    sh::run(&mut sh::cargo(["build", "--release", "--package", "cofferdam", "--bin", "cofferdam"]))?;
+    sh::run(&mut sh::cargo(["build", "--release", "--package", "cofferdam-cli", "--bin", "cofferdam"]))?;
     Ok(paths::target().join("release/cofferdam"))
 }
 

@@ -17,7 +17,7 @@ fn main() {
 /// `$OUT_DIR/scaffold.rs`.
 fn scaffold() -> Result<(), String> {
     const TEMPLATE: &str = "guests/sdk/template";
-    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("cargo sets CARGO_MANIFEST_DIR")?).join("..");
+    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("cargo sets CARGO_MANIFEST_DIR")?).join("../..");
     let vendored = root.join(TEMPLATE).join("vendored.txt");
     let vendored = std::fs::read_to_string(&vendored).map_err(|e| format!("{}: {e}", vendored.display()))?;
     let mut files = Vec::new();

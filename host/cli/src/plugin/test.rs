@@ -25,7 +25,7 @@ use crate::session::{Session, shown};
 /// The layer that is shown to a plugin where none is given: the lowest of the image that the tests are made with.
 const SAMPLE: &[u8] = include_bytes!(concat!(
     env!("CARGO_MANIFEST_DIR"),
-    "/../tests/fixtures/hello-oci/blobs/sha256/877536a54bf3436bab106a649763f6414977287ddba52ee6979a4a310f2ee808"
+    "/../../tests/fixtures/hello-oci/blobs/sha256/877536a54bf3436bab106a649763f6414977287ddba52ee6979a4a310f2ee808"
 ));
 
 /// What a run came to.

@@ -62,5 +62,5 @@ pub use cofferdam_unpack as unpack;
 
 /// The README's example must compile.
 #[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
+#[doc = include_str!("../../../README.md")]
 struct Readme;
