@@ -300,6 +300,7 @@ impl Error {
     }
 
     /// A digest that is none is the user's mistake where the user wrote it, and not content to be refused.
+    #[must_use]
     pub fn in_reference(self, text: &str) -> Self {
         match self {
             Self::InvalidDigest { reason, .. } => Self::InvalidReference {

@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, Result};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::json;
 use super::platform::StatedPlatform;
-use cofferdam_core::digest::Digest;
-use cofferdam_core::error::{Error, Result};
 
 /// The checked part of an image configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,8 +142,9 @@ fn run_config(run: Option<RawRun>) -> ImageConfig {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use cofferdam_core::error::ErrorKind;
+
+    use super::*;
 
     fn parse(text: &str, layers: usize) -> Result<Configuration> {
         Configuration::parse(text.as_bytes(), &Digest::of(text.as_bytes()), layers)

@@ -5,14 +5,14 @@
 
 use std::fmt;
 
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, ErrorKind, Result};
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::json::{Member, Named, scalars};
 use super::media_type::MediaType;
 use super::platform::Platform;
-use cofferdam_core::digest::Digest;
-use cofferdam_core::error::{Error, ErrorKind, Result};
 
 /// Digest, size and media type of something, as declared by a document that points to it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,11 +1,11 @@
 //! The image object: what a runtime wants to know about an image, checked.
 
-use serde::Serialize;
-
-use crate::{Configuration, Descriptor, Document, ImageConfig, Manifest, Platform, StatedPlatform};
 use cofferdam_core::digest::Digest;
 use cofferdam_core::error::{Error, Result};
 use cofferdam_core::limits::Limits;
+use serde::Serialize;
+
+use crate::{Configuration, Descriptor, Document, ImageConfig, Manifest, Platform, StatedPlatform};
 
 /// An image: its digests, its layers, and how to run it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -91,6 +91,7 @@ impl ImageObject {
 
     /// The same image, chosen by an index that has this platform for it: the index decides, and what the configuration says
     /// otherwise is noted.
+    #[must_use]
     pub fn chosen_for(mut self, platform: Option<&Platform>) -> Self {
         let Some(chosen) = platform else { return self };
         match self.stated_platform() {

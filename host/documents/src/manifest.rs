@@ -6,6 +6,9 @@
 
 use std::collections::HashSet;
 
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, Result};
+use cofferdam_core::limits::Limits;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -14,9 +17,6 @@ use super::json::{self, Member};
 use super::media_type::{DocumentKind, MediaType, schema_1};
 use super::platform::Platform;
 use super::raw_document::RawDocument;
-use cofferdam_core::digest::Digest;
-use cofferdam_core::error::{Error, Result};
-use cofferdam_core::limits::Limits;
 
 /// A document that was read and checked.
 #[derive(Clone, Debug)]

@@ -4,8 +4,9 @@
 
 use std::fmt;
 
-use super::compression::Compression;
 use cofferdam_core::error::{Error, Escaped, Result};
+
+use super::compression::Compression;
 
 /// The text of a media type: lower case, without parameters.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -137,8 +138,9 @@ impl fmt::Display for MediaType {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use cofferdam_core::error::ErrorKind;
+
+    use super::*;
 
     #[test]
     fn parameters_and_case_do_not_matter() {

@@ -346,8 +346,9 @@ fn invalid(text: &str, reason: impl Into<String>) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use cofferdam_core::error::ErrorKind;
+
+    use super::*;
 
     const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 

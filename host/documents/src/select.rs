@@ -2,14 +2,14 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use cofferdam_core::error::{Error, ErrorKind, Result};
+use cofferdam_core::limits::Limits;
 
 use super::config::Configuration;
 use super::descriptor::Descriptor;
 use super::manifest::{Document, Index, IndexEntry, Manifest};
 use super::platform::{Platform, StatedPlatform};
 use super::raw_document::RawDocument;
-use cofferdam_core::error::{Error, ErrorKind, Result};
-use cofferdam_core::limits::Limits;
 
 /// Which platform's image is wanted.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]

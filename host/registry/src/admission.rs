@@ -1,13 +1,13 @@
 //! The seam between a pull and whoever decides which images may be used.
 
 use bytes::Bytes;
-
-use crate::image_source::Server;
 use cofferdam_core::cancel::Cancel;
 use cofferdam_core::digest::Digest;
 use cofferdam_core::error::Result;
 use cofferdam_documents::Resolved;
 use cofferdam_store::Decision;
+
+use crate::image_source::Server;
 
 /// Decides whether an image may be used.
 pub trait Admission: Send + Sync {

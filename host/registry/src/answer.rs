@@ -2,14 +2,14 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use cofferdam_core::ambient;
+use cofferdam_core::error::{Error, Escaped};
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
 use serde::Deserialize;
 
 use super::client::{Registries, network};
 use crate::image_source::{Failure, Retry};
-use cofferdam_core::ambient;
-use cofferdam_core::error::{Error, Escaped};
 
 /// Bytes of an error's body that are read.
 const WORDS: u64 = 16 << 10;

@@ -3,15 +3,15 @@
 //! Source: "Wasm OCI Artifact layout" of the CNCF's TAG Runtime, as `wkg` writes it: configuration
 //! `application/vnd.wasm.config.v0+json`, one layer `application/wasm`.
 
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, Result};
+use cofferdam_core::limits::Limits;
+use cofferdam_documents::{Descriptor, MediaType};
 use serde::Deserialize;
 
 use super::fetch;
 use super::retry::RetryPolicy;
 use crate::image_source::ImageSource;
-use cofferdam_core::digest::Digest;
-use cofferdam_core::error::{Error, Result};
-use cofferdam_core::limits::Limits;
-use cofferdam_documents::{Descriptor, MediaType};
 
 /// The media type of the configuration.
 pub const CONFIG_TYPE: &str = "application/vnd.wasm.config.v0+json";
@@ -91,8 +91,9 @@ fn component_of(manifest: &[u8], name: &str) -> Result<Descriptor> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use cofferdam_core::error::ErrorKind;
+
+    use super::*;
 
     #[test]
     fn a_plugin_has_one_layer_of_its_type() {

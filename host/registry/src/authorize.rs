@@ -11,6 +11,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use cofferdam_core::error::{Error, Escaped, Result};
+use cofferdam_documents::{Reference, RegistryHost};
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Response, StatusCode, Url};
 use serde_json::Value;
@@ -23,8 +25,6 @@ use super::client::{
     HOPS, Origin, Registries, is_redirect, network, redirected, registries_at, shown_host, too_many_redirects,
 };
 use crate::image_source::Failure;
-use cofferdam_core::error::{Error, Escaped, Result};
-use cofferdam_documents::{Reference, RegistryHost};
 
 /// Bytes of a token endpoint's answer.
 const TOKEN_BYTES: u64 = 1 << 20;

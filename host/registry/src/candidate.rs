@@ -2,14 +2,14 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use cofferdam_core::error::Result;
+use cofferdam_core::limits::Limits;
+use cofferdam_documents::{Descriptor, Documents, PlatformChoice, RawDocument, resolve_image};
 
 use super::admission::Candidate;
 use super::fetch;
 use super::retry::RetryPolicy;
 use crate::image_source::ImageSource;
-use cofferdam_core::error::Result;
-use cofferdam_core::limits::Limits;
-use cofferdam_documents::{Descriptor, Documents, PlatformChoice, RawDocument, resolve_image};
 
 /// Resolves a name to the image that a pull would ask to be let in. Nothing is kept.
 ///

@@ -13,6 +13,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use cofferdam_core::error::{Error, Escaped, Result};
+use cofferdam_core::limits::Limits;
+use cofferdam_core::threads;
+use cofferdam_documents::{Reference, RegistryHost};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, LOCATION, TRANSFER_ENCODING,
@@ -24,10 +28,6 @@ use super::access::{AccessList, Transport};
 use super::proxy::Proxies;
 use super::source::RegistrySource;
 use crate::image_source::Failure;
-use cofferdam_core::error::{Error, Escaped, Result};
-use cofferdam_core::limits::Limits;
-use cofferdam_core::threads;
-use cofferdam_documents::{Reference, RegistryHost};
 
 /// Redirects in a row.
 pub(super) const HOPS: usize = 10;

@@ -7,6 +7,9 @@
 use std::io::Write as _;
 
 use bytes::{Buf as _, Bytes};
+use cofferdam_core::error::{Error, Result};
+use cofferdam_documents::{Descriptor, RawDocument};
+use cofferdam_store::Staged;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -16,9 +19,6 @@ use super::retry::RetryPolicy;
 use super::tail::TailWriter;
 use super::tasks::Tasks;
 use crate::image_source::{Failure, ImageSource, Retry};
-use cofferdam_core::error::{Error, Result};
-use cofferdam_documents::{Descriptor, RawDocument};
-use cofferdam_store::Staged;
 
 /// The most that is handed on at a time, and how many of them may wait: 4 MiB in all.
 const CHUNK: usize = 256 << 10;

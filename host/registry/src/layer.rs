@@ -5,11 +5,6 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::fetch::{Download, Written};
-use super::retry::RetryPolicy;
-use super::tail::tail;
-use super::tasks::{Task, Tasks};
-use crate::image_source::ImageSource;
 use cofferdam_core::digest::Digest;
 use cofferdam_core::error::{Error, ErrorKind, Result};
 use cofferdam_core::progress::{Event, Progress};
@@ -18,6 +13,12 @@ use cofferdam_documents::Descriptor;
 use cofferdam_store::StoredBlob;
 use cofferdam_store::{BlobKind, Claim, Committed, ImageStorage, LayerDescriptor, Staged, StagedTree, Unpacked};
 use cofferdam_tree::{LayerUnpacker, UnpackedLayer};
+
+use super::fetch::{Download, Written};
+use super::retry::RetryPolicy;
+use super::tail::tail;
+use super::tasks::{Task, Tasks};
+use crate::image_source::ImageSource;
 
 /// What all layers of a pull share.
 pub(super) struct Layers<'a> {

@@ -6,19 +6,18 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use rustix::fs::{CWD, FileType, Mode};
-use serde_json::{Value, json};
-
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, ErrorKind, Result};
+use cofferdam_core::limits::Limits;
 use cofferdam_documents::{
     Descriptor, Document, Documents, LayoutName, LayoutSelector, MediaType, PlatformChoice, RawDocument, Resolved,
     StatedPlatform, resolve_image,
 };
+use rustix::fs::{CWD, FileType, Mode};
+use serde_json::{Value, json};
 
 use crate::image_source::ImageSource;
 use crate::oci_layout::OciLayout;
-use cofferdam_core::digest::Digest;
-use cofferdam_core::error::{Error, ErrorKind, Result};
-use cofferdam_core::limits::Limits;
 
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";

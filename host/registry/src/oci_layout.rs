@@ -18,13 +18,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cap_std::fs::Dir;
-use futures_util::stream::{self, StreamExt as _};
-use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
-use serde::Deserialize;
-use tokio::sync::mpsc;
-
-use super::image_source::{Blob, Failure, ImageSource, wrong_size};
 use cofferdam_core::ambient;
 use cofferdam_core::digest::Digest;
 use cofferdam_core::error::{Error, ErrorKind, Escaped, Result};
@@ -34,6 +27,13 @@ use cofferdam_documents::{
     Configuration, Descriptor, Document, Index, IndexEntry, LayoutName, LayoutSelector, MediaType, Platform,
     RawDocument,
 };
+use futures_util::stream::{self, StreamExt as _};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use serde::Deserialize;
+use tokio::sync::mpsc;
+
+use super::image_source::{Blob, Failure, ImageSource, wrong_size};
 
 /// How much of a blob is read at a time.
 const CHUNK: u64 = 512 << 10;

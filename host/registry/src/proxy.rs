@@ -6,11 +6,11 @@
 
 use std::net::IpAddr;
 
+use cofferdam_core::error::{Error, Escaped, Result};
 use ipnet::IpNet;
 use reqwest::Url;
 
 use super::client::NetworkOptions;
-use cofferdam_core::error::{Error, Escaped, Result};
 
 /// The proxies of a client.
 #[derive(Clone, Debug)]

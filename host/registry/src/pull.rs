@@ -13,14 +13,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
-
-use super::admission::{Admission, Candidate};
-use super::fetch;
-use super::layer::{Brought, Layers, distinct};
-use super::retry::RetryPolicy;
-use super::tasks::Tasks;
-use crate::image_source::ImageSource;
 use cofferdam_core::ImageBudget;
 use cofferdam_core::cancel::Cancel;
 use cofferdam_core::digest::Digest;
@@ -30,6 +22,14 @@ use cofferdam_core::threads;
 use cofferdam_documents::{Configuration, Descriptor, Documents, PlatformChoice, RawDocument, Resolved, resolve_image};
 use cofferdam_store::{BlobKind, Claim, ImageObject, ImageRef, ImageStorage, LayerDescriptor, Lease, check_reference};
 use cofferdam_tree::LayerUnpacker;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+
+use super::admission::{Admission, Candidate};
+use super::fetch;
+use super::layer::{Brought, Layers, distinct};
+use super::retry::RetryPolicy;
+use super::tasks::Tasks;
+use crate::image_source::ImageSource;
 
 /// How to pull.
 #[derive(Clone)]

@@ -3,8 +3,9 @@
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
-use crate::image_source::{Failure, Retry};
 use cofferdam_core::error::{Error, Result};
+
+use crate::image_source::{Failure, Retry};
 
 /// How patient to be with a registry in trouble.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,15 +1,15 @@
 //! A name that several registries may hold.
 
 use async_trait::async_trait;
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, ErrorKind, Result};
+use cofferdam_documents::{Descriptor, RawDocument};
+use cofferdam_documents::{Reference, RegistryHost};
 use tokio::sync::OnceCell;
 
 use super::client::Registries;
 use super::source::RegistrySource;
 use crate::image_source::{Blob, Failure, ImageSource, Server};
-use cofferdam_core::digest::Digest;
-use cofferdam_core::error::{Error, ErrorKind, Result};
-use cofferdam_documents::{Descriptor, RawDocument};
-use cofferdam_documents::{Reference, RegistryHost};
 
 /// An image that is looked for in one registry after the other. The first that has it is the one.
 ///

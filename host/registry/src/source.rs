@@ -5,6 +5,10 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, Result};
+use cofferdam_documents::Reference;
+use cofferdam_documents::{Descriptor, MediaType, RawDocument, verify_digest};
 use futures_util::stream::{self, StreamExt as _};
 use reqwest::header::{ACCEPT, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RANGE};
 use reqwest::{Response, StatusCode};
@@ -14,10 +18,6 @@ use super::answer;
 use super::authorize::Authorizer;
 use super::client::{Registries, ends_with_connection, header, network, shown_host};
 use crate::image_source::{Blob, Failure, ImageSource, Server, wrong_size};
-use cofferdam_core::digest::Digest;
-use cofferdam_core::error::{Error, Result};
-use cofferdam_documents::Reference;
-use cofferdam_documents::{Descriptor, MediaType, RawDocument, verify_digest};
 
 static DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 

@@ -1,11 +1,11 @@
 //! The bounds that a guest may ask for. They are the host's own limits, which it keeps whatever the guest does with them.
 
+use cofferdam_core::limits::Limits;
 use wasmtime::StoreContextMut;
 use wasmtime::component::Linker;
 
 use super::bindings::{EntryBounds, interface};
 use super::confine::Confined;
-use cofferdam_core::limits::Limits;
 
 /// What one stream and one entry may cost.
 #[derive(Clone, Copy)]

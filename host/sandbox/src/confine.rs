@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use cofferdam_core::cancel::Cancel;
+use cofferdam_core::error::{Error, GuestFailure, Result};
+use cofferdam_core::limits::Limits;
 use rustix::time::{ClockId, clock_gettime};
 use wasmtime::{ResourceLimiter, StoreContextMut, UpdateDeadline};
 
@@ -9,9 +12,6 @@ use super::bounds::Bounds;
 use super::failure::machine;
 use super::powers::{Powers, RunReport};
 use super::program::Program;
-use cofferdam_core::cancel::Cancel;
-use cofferdam_core::error::{Error, GuestFailure, Result};
-use cofferdam_core::limits::Limits;
 
 /// The most bytes that a guest may ask for or hand over in one call (`wit/layer.wit`).
 pub(crate) const MAX_TRANSFER: usize = 1 << 20;

@@ -1,5 +1,7 @@
 //! Runs a decoder guest: bytes in, bytes out.
 
+use cofferdam_core::error::Result;
+use cofferdam_core::limits::Limits;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, WasmList};
 
@@ -11,8 +13,6 @@ use super::input::{self, InputHost};
 use super::log;
 use super::program::Program;
 use super::run::Run;
-use cofferdam_core::error::Result;
-use cofferdam_core::limits::Limits;
 
 /// Serves a decoder.
 pub trait DecoderHost: InputHost {

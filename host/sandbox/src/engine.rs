@@ -4,6 +4,11 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use cofferdam_core::cancel::Cancel;
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, GuestFailure, Result};
+use cofferdam_core::limits::Limits;
+use cofferdam_core::threads;
 use wasmtime::component::Component;
 use wasmtime::{Config, Engine, OptLevel, Store};
 
@@ -14,11 +19,6 @@ use super::failure::{machine, one_line};
 use super::powers::{self, Powers};
 use super::program::{Interfaces, Program};
 use super::ticker::{Running, Ticker};
-use cofferdam_core::cancel::Cancel;
-use cofferdam_core::digest::Digest;
-use cofferdam_core::error::{Error, GuestFailure, Result};
-use cofferdam_core::limits::Limits;
-use cofferdam_core::threads;
 
 /// Stack that a guest may use, of the thread that it runs on. Host calls need some beneath it: a quarter of the 2 MiB of
 /// Rust's threads leaves enough, and half of the smallest on which a layer may be unpacked.

@@ -1,5 +1,8 @@
 //! Runs an extractor guest: a stream in, claimed entries out.
 
+use cofferdam_core::error::Result;
+use cofferdam_core::limits::Limits;
+use cofferdam_tree::claim;
 use wasmtime::StoreContextMut;
 use wasmtime::component::Linker;
 
@@ -12,9 +15,6 @@ use super::input::{self, InputHost};
 use super::log;
 use super::program::Program;
 use super::run::Run;
-use cofferdam_core::error::Result;
-use cofferdam_core::limits::Limits;
-use cofferdam_tree::claim;
 
 /// Serves an extractor.
 pub trait ExtractorHost: InputHost {

@@ -2,9 +2,10 @@
 
 use std::io;
 
-use super::bindings::Failure;
 use cofferdam_core::error::{Error, Escaped, GuestFailure, Result};
 use cofferdam_core::limits::{Limit, Limits};
+
+use super::bindings::Failure;
 
 /// Judges how a guest's export returned: the host's own error first, then the trap, then what the guest says.
 pub(crate) fn judge<T>(

@@ -1,11 +1,11 @@
 //! The stream that a guest reads.
 
+use cofferdam_core::error::Result;
 use wasmtime::StoreContextMut;
 use wasmtime::component::Linker;
 
 use super::bindings::interface;
 use super::confine::Confined;
-use cofferdam_core::error::Result;
 
 /// Serves a guest's one stream.
 pub trait InputHost: Send + 'static {

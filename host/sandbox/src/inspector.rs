@@ -1,5 +1,9 @@
 //! Runs an inspector: shows it the entries of one layer, and takes its report.
 
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, Result};
+use cofferdam_core::limits::Limits;
+use cofferdam_tree::claim;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, TypedFunc};
 
@@ -11,10 +15,6 @@ use super::program::Program;
 use super::run::Run;
 use super::ticker::Running;
 use super::{log, settings};
-use cofferdam_core::digest::Digest;
-use cofferdam_core::error::{Error, Result};
-use cofferdam_core::limits::Limits;
-use cofferdam_tree::claim;
 
 type Answer<T> = std::result::Result<T, Failure>;
 

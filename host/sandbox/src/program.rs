@@ -4,6 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::sync::{Arc, LazyLock};
 
+use cofferdam_core::cancel::Cancel;
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, GuestFailure, Result};
+use cofferdam_core::limits::Limits;
+use cofferdam_documents::plugin::{Capabilities, Capability, PluginManifest, World};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
@@ -11,11 +16,6 @@ use wasmtime::component::types::ComponentItem;
 use super::engine::Sandbox;
 use super::failure::one_line;
 use super::powers::Context;
-use cofferdam_core::cancel::Cancel;
-use cofferdam_core::digest::Digest;
-use cofferdam_core::error::{Error, GuestFailure, Result};
-use cofferdam_core::limits::Limits;
-use cofferdam_documents::plugin::{Capabilities, Capability, PluginManifest, World};
 
 /// A compiled component, and what it may hold. Cheap to clone.
 #[derive(Clone)]

@@ -8,6 +8,11 @@ use std::task::{self, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+use cofferdam_core::cancel::Cancel;
+use cofferdam_core::error::{Error, GuestFailure, Result};
+use cofferdam_core::limits::Limits;
+use cofferdam_core::threads;
+use cofferdam_documents::plugin::World;
 use tokio::runtime::{Builder, Runtime};
 use wasmtime::Store;
 use wasmtime::component::{ComponentNamedList, Instance, Lift, Linker, Lower, TypedFunc};
@@ -18,11 +23,6 @@ use super::engine::Sandbox;
 use super::failure::judge;
 use super::powers::{self, Context, Denial, Powers, RunReports};
 use super::program::Program;
-use cofferdam_core::cancel::Cancel;
-use cofferdam_core::error::{Error, GuestFailure, Result};
-use cofferdam_core::limits::Limits;
-use cofferdam_core::threads;
-use cofferdam_documents::plugin::World;
 
 /// A program in its store. Dropping it ends it.
 pub(crate) struct Run<H: 'static> {

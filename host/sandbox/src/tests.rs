@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{DecoderHost, ExtractorHost, Guest, InputHost, Sandbox, SandboxOptions};
 use cofferdam_core::cancel::Cancel;
 use cofferdam_core::error::{Error, ErrorKind, GuestFailure, Result};
 use cofferdam_core::limits::Limits;
 use cofferdam_documents::plugin::{Capabilities, PluginManifest};
 use cofferdam_tree::claim;
+
+use super::{DecoderHost, ExtractorHost, Guest, InputHost, Sandbox, SandboxOptions};
 
 /// A decoder whose `decode` has this body. It may call `$read`, `$write` and `$message`; memory begins with 64 KiB.
 fn decoder(body: &str) -> Vec<u8> {

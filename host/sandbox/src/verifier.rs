@@ -1,5 +1,8 @@
 //! Runs a verifier: an image's name and manifest in, a word out.
 
+use cofferdam_core::error::{Error, Result};
+use cofferdam_core::limits::Limits;
+
 use super::bindings::{Failure, interface, verification};
 use super::engine::Sandbox;
 use super::failure::one_line;
@@ -7,8 +10,6 @@ use super::powers::Context;
 use super::program::Program;
 use super::run::Run;
 use super::{log, settings};
-use cofferdam_core::error::{Error, Result};
-use cofferdam_core::limits::Limits;
 
 impl Sandbox {
     /// Asks a verifier about an image. Says why it accepts it, in one line. Blocks; the plugin may wait for the network if

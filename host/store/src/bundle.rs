@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cap_std::fs::Dir;
+use cofferdam_core::ambient;
+use cofferdam_core::digest::{Algorithm, Digest, Hasher};
+use cofferdam_core::error::{Error, Result};
 use rustix::fs::{AtFlags, FlockOperation};
 use rustix::io::Errno;
 
 use crate::layout;
 use crate::storage::ImageStorage;
 use crate::trees::Trees;
-use cofferdam_core::ambient;
-use cofferdam_core::digest::{Algorithm, Digest, Hasher};
-use cofferdam_core::error::{Error, Result};
 
 impl ImageStorage {
     /// The directory of a local layout's trees: `local/<key>`. The key is a full hash of the layout's canonical path and

@@ -4,6 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cap_std::fs::Dir;
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, Result};
+use cofferdam_tree::disk_usage;
 use rustix::fs::{AtFlags, FileType};
 use serde::Serialize;
 
@@ -13,9 +16,6 @@ use crate::storage::ImageStorage;
 use crate::sweep::{self, Sweep};
 use crate::trees::Trees;
 use crate::{bundle, file, lease, plugins, scratch};
-use cofferdam_core::digest::Digest;
-use cofferdam_core::error::{Error, Result};
-use cofferdam_tree::disk_usage;
 
 /// What something in the store is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

@@ -6,6 +6,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use cofferdam_core::cancel::Cancel;
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, Result};
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
@@ -19,9 +22,6 @@ use crate::reach::{Culprit, Parts};
 use crate::storage::{ImageStorage, blob_lock};
 use crate::trees::{Take, Trees};
 use crate::{bundle, reach::Document};
-use cofferdam_core::cancel::Cancel;
-use cofferdam_core::digest::Digest;
-use cofferdam_core::error::{Error, Result};
 
 /// The right to take names away, while nobody can make a lease.
 #[derive(Debug)]

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, Result};
+
 use crate::plugins::{LOCK, Plugins, ROOM, component_digest, component_name, note_name};
 use crate::reach::Culprit;
 use crate::set_aside::Aside;
 use crate::{file, layout};
-use cofferdam_core::digest::Digest;
-use cofferdam_core::error::{Error, Result};
 
 impl Plugins {
     /// The digests under which there are components.

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use crate::layout::{self, BlobKind};
-use crate::storage::ImageStorage;
 use cofferdam_core::digest::Digest;
 use cofferdam_core::error::{Error, Result};
+
+use crate::layout::{self, BlobKind};
+use crate::storage::ImageStorage;
 
 impl ImageStorage {
     /// Returns true if [`ImageStorage::load_config`] would load the config. Reads and hashes it.

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use cofferdam_core::digest::Digest;
+
 use crate::census::{Kind, Thing};
 use crate::reach::{Document, Parts};
-use cofferdam_core::digest::Digest;
 
 /// What each thing takes.
 #[derive(Default)]

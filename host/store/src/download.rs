@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use cofferdam_core::error::{Error, ErrorKind, Result};
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
 
@@ -9,7 +10,6 @@ use crate::file::Slot;
 use crate::hashing::HashingWriter;
 use crate::lock::{Locks, blocking};
 use crate::stage::{Draft, Expected};
-use cofferdam_core::error::{Error, ErrorKind, Result};
 
 /// How far a download may run past its declared size, or the limit where none is declared, before writing fails, in bytes. It has failed already at the first
 /// byte too many; this only leaves the verdict to [`StagedDownload::commit`], where callers of the reference expect it,

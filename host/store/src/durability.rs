@@ -13,9 +13,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use cofferdam_core::error::{Error, Result};
+
 use crate::file::Flush;
 use crate::storage::ImageStorage;
-use cofferdam_core::error::{Error, Result};
 
 /// How much of an image is on disk when its pull returns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,16 +3,17 @@
 use std::fs::File;
 use std::io::Read as _;
 
-use crate::stage::Claim;
-use crate::stage_tree::StagedTree;
-use crate::trees::{Tree, Trees};
-use crate::unpacker::{Unpacked, unpack_stored};
 use cofferdam_core::Watch;
 use cofferdam_core::digest::Digest;
 use cofferdam_core::error::{Error, ErrorKind, Result};
 use cofferdam_core::progress::Event;
 use cofferdam_documents::LayerDescriptor;
 use cofferdam_tree::LayerUnpacker;
+
+use crate::stage::Claim;
+use crate::stage_tree::StagedTree;
+use crate::trees::{Tree, Trees};
+use crate::unpacker::{Unpacked, unpack_stored};
 
 /// How many of a blob's first bytes decide how it is read, where its media type is not known.
 const FIRST_BYTES: u64 = 16;

@@ -8,15 +8,15 @@ use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 
 use cap_std::fs::Dir;
+use cofferdam_core::digest::{Algorithm, Digest, Hasher};
+use cofferdam_core::error::{Error, Result};
+use cofferdam_core::inherited;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::names::{self, Staging};
 use crate::trace::step;
 use crate::trust;
-use cofferdam_core::digest::{Algorithm, Digest, Hasher};
-use cofferdam_core::error::{Error, Result};
-use cofferdam_core::inherited;
 
 /// Bytes that are read at a time when a file is hashed.
 const CHUNK: usize = 256 << 10;

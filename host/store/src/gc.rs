@@ -6,6 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use cofferdam_core::ambient;
+use cofferdam_core::cancel::Cancel;
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::Result;
 use serde::Serialize;
 
 use crate::census::{Kind, Thing, relative};
@@ -17,10 +21,6 @@ use crate::reach::{Culprit, Document, Known, Parts};
 use crate::refs::{self, ImageRef, Listing};
 use crate::storage::{ImageStorage, blob_lock};
 use crate::{bundle, promote};
-use cofferdam_core::ambient;
-use cofferdam_core::cancel::Cancel;
-use cofferdam_core::digest::Digest;
-use cofferdam_core::error::Result;
 
 /// How long a compiled guest must not have been used to be left over. Making it again takes less than a second.
 const GUESTS: Duration = Duration::from_hours(30 * 24);

@@ -2,6 +2,14 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use cofferdam_core::ambient;
+use cofferdam_core::cancel::Cancel;
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, Result};
+use cofferdam_documents::Reference;
+use cofferdam_documents::image::{ImageObject, LayerDescriptor};
+use cofferdam_documents::{Document, DocumentKind, Platform};
+
 use crate::durability::Durability;
 use crate::file::{self, Flush};
 use crate::layout::{self, BlobKind};
@@ -11,13 +19,6 @@ use crate::refs::ImageRef;
 use crate::stage::{Draft, Staged};
 use crate::storage::ImageStorage;
 use crate::trees::Look;
-use cofferdam_core::ambient;
-use cofferdam_core::cancel::Cancel;
-use cofferdam_core::digest::Digest;
-use cofferdam_core::error::{Error, Result};
-use cofferdam_documents::Reference;
-use cofferdam_documents::image::{ImageObject, LayerDescriptor};
-use cofferdam_documents::{Document, DocumentKind, Platform};
 
 impl ImageStorage {
     /// Lets a reference stand for an image, last of all: manifest and configuration must be there and right, and each layer

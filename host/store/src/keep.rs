@@ -7,10 +7,10 @@
 use std::sync::Arc;
 
 use cap_std::fs::Dir;
+use cofferdam_core::error::Result;
 
 use crate::file;
 use crate::storage::ImageStorage;
-use cofferdam_core::error::Result;
 
 pub(super) const NAME: &str = "keep-unreferenced";
 

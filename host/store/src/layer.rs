@@ -3,17 +3,18 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::file;
-use crate::layout::{self, BlobKind};
-use crate::lock::blocking;
-use crate::storage::ImageStorage;
-use crate::trees::Tree;
 use cofferdam_core::Watch;
 use cofferdam_core::ambient;
 use cofferdam_core::digest::Digest;
 use cofferdam_core::error::{Error, ErrorKind, Result};
 use cofferdam_documents::image::{ImageObject, LayerDescriptor};
 use cofferdam_tree::LeftOut;
+
+use crate::file;
+use crate::layout::{self, BlobKind};
+use crate::lock::blocking;
+use crate::storage::ImageStorage;
+use crate::trees::Tree;
 
 const KIND: BlobKind = BlobKind::Layer;
 

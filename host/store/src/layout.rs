@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cap_std::fs::Dir;
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, Escaped, Result};
+use cofferdam_core::inherited;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::trust;
-use cofferdam_core::digest::Digest;
-use cofferdam_core::error::{Error, Escaped, Result};
-use cofferdam_core::inherited;
 
 /// The last component of a path that was asked for with text that is no digest. Nothing is ever made under this name.
 const NO_DIGEST: &str = "invalid-digest";

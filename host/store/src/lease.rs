@@ -43,6 +43,10 @@ use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 
 use cap_std::fs::Dir;
+use cofferdam_core::cancel::Cancel;
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, Result};
+use cofferdam_documents::image::ImageObject;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use uuid::Uuid;
@@ -53,10 +57,6 @@ use crate::overlay::Source;
 use crate::storage::ImageStorage;
 use crate::sweep::Sweep;
 use crate::{file, layout, overlay};
-use cofferdam_core::cancel::Cancel;
-use cofferdam_core::digest::Digest;
-use cofferdam_core::error::{Error, Result};
-use cofferdam_documents::image::ImageObject;
 
 const SUFFIX: &str = ".lease";
 

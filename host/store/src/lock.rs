@@ -14,14 +14,14 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use cap_std::fs::Dir;
+use cofferdam_core::cancel::Cancel;
+use cofferdam_core::error::{Error, Result};
+use cofferdam_core::threads;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::sweep::Sweep;
 use crate::trace::step;
-use cofferdam_core::cancel::Cancel;
-use cofferdam_core::error::{Error, Result};
-use cofferdam_core::threads;
 
 /// How often a wait that can be given up looks whether it was.
 const LOOK: Duration = Duration::from_millis(20);

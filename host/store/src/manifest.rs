@@ -8,6 +8,8 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, Result};
 use oci_client::manifest::OciManifest;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
@@ -16,8 +18,6 @@ use crate::file::{self, Flush};
 use crate::layout::{self, BlobKind};
 use crate::stage::{Draft, Staged};
 use crate::storage::{ImageStorage, blob_lock, check_bytes};
-use cofferdam_core::digest::Digest;
-use cofferdam_core::error::{Error, Result};
 
 const KIND: BlobKind = BlobKind::Manifest;
 

@@ -10,11 +10,11 @@
 use std::sync::Arc;
 
 use cap_std::fs::Dir;
+use cofferdam_core::error::{Error, Escaped, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::file;
 use crate::migrate::CURRENT;
-use cofferdam_core::error::{Error, Escaped, Result};
 
 pub(super) const NAME: &str = "meta.json";
 

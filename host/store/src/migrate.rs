@@ -13,12 +13,12 @@
 use std::sync::Arc;
 
 use cap_std::fs::Dir;
+use cofferdam_core::error::Result;
 
 use crate::keep;
 use crate::layout::Rooms;
 use crate::lock::Locks;
 use crate::meta::{self, Access};
-use cofferdam_core::error::Result;
 
 /// The format that this version reads and writes.
 pub(super) const CURRENT: u32 = 1;
@@ -57,8 +57,9 @@ pub(super) fn bring_up_by(steps: &[Step], rooms: &Rooms, shown: &[u8]) -> Result
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use cofferdam_core::error::Error;
+
+    use super::*;
 
     fn rooms() -> (tempfile::TempDir, Rooms) {
         let temp = tempfile::tempdir().unwrap();

@@ -7,13 +7,14 @@
 
 use std::sync::Arc;
 
-use crate::layout;
-use crate::storage::ImageStorage;
-use crate::trees::{Tree, Trees};
 use cofferdam_core::digest::Digest;
 use cofferdam_core::error::Result;
 use cofferdam_documents::Compression;
 use cofferdam_documents::LayerDescriptor;
+
+use crate::layout;
+use crate::storage::ImageStorage;
+use crate::trees::{Tree, Trees};
 
 const NAME: &str = "overlay";
 

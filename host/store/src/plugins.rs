@@ -10,6 +10,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cap_std::fs::Dir;
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, Result};
+use cofferdam_documents::plugin::{Capabilities, PluginManifest, check_name, manifest_in};
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -18,9 +21,6 @@ use crate::file::{self, Flush};
 use crate::layout;
 use crate::promote;
 use crate::storage::ImageStorage;
-use cofferdam_core::digest::Digest;
-use cofferdam_core::error::{Error, Result};
-use cofferdam_documents::plugin::{Capabilities, PluginManifest, check_name, manifest_in};
 
 /// The directory.
 pub(super) const ROOM: &str = "plugins";
@@ -312,8 +312,9 @@ pub(super) fn is_known(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use cofferdam_documents::plugin::pack;
+
+    use super::*;
 
     fn component(version: &str) -> Vec<u8> {
         let bare = wat::parse_str("(component)").unwrap();

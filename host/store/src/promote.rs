@@ -8,18 +8,19 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::bundle;
-use crate::file;
-use crate::storage::ImageStorage;
-use crate::trace::step;
-use crate::tree_list::{INTERRUPTIONS, list_name};
-use crate::trees::Trees;
 use cofferdam_core::ambient;
 use cofferdam_core::cancel::Cancel;
 use cofferdam_core::digest::Digest;
 use cofferdam_core::error::{Error, Result};
 use cofferdam_core::threads;
 use cofferdam_tree::Lossy;
+
+use crate::bundle;
+use crate::file;
+use crate::storage::ImageStorage;
+use crate::trace::step;
+use crate::tree_list::{INTERRUPTIONS, list_name};
+use crate::trees::Trees;
 
 /// How long after its commit a tree is synced. Twice the age at which the kernel writes by itself, by default.
 const AGE: Duration = Duration::from_mins(1);

@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::Result;
+
 use crate::layout::{self, BlobKind};
 use crate::lease::Leased;
 use crate::overlay::Source;
 use crate::refs::{ImageRef, Listing};
 use crate::storage::ImageStorage;
 use crate::{file, overlay};
-use cofferdam_core::digest::Digest;
-use cofferdam_core::error::Result;
-use cofferdam_documents;
 
 /// Documents and layers: those that an image consists of, or several, or that there are.
 #[derive(Clone, Debug, Default)]

@@ -7,6 +7,8 @@
 use std::sync::Arc;
 
 use cap_std::fs::Dir;
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, Result};
 use rustix::fs::{AtFlags, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -14,8 +16,6 @@ use serde::{Deserialize, Serialize};
 use crate::decision::Decision;
 use crate::file::{self, Flush};
 use crate::layout;
-use cofferdam_core::digest::Digest;
-use cofferdam_core::error::{Error, Result};
 
 /// The longest reference, in bytes.
 const LONGEST: usize = 1024;

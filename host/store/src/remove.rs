@@ -6,14 +6,15 @@
 //! reference names (see `keep.rs`), only the parts of the removed image are freed, and of those none that another manifest
 //! names. What is not freed stays for the next removal or collection.
 
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::Result;
+use cofferdam_documents::Reference;
+
 use crate::collect::{IN_USE, Taken};
 use crate::images::unknown;
 use crate::reach::{Known, Parts};
 use crate::refs::ImageRef;
 use crate::storage::ImageStorage;
-use cofferdam_core::digest::Digest;
-use cofferdam_core::error::Result;
-use cofferdam_documents::Reference;
 
 /// What a removal did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -7,6 +7,11 @@ use std::fs::File;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use cofferdam_core::Watch;
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, Result};
+use cofferdam_documents::LayerDescriptor;
+use cofferdam_documents::plugin::InspectorReport;
 use serde::{Deserialize, Serialize};
 
 use crate::ensure::reader_of;
@@ -15,11 +20,6 @@ use crate::record::{FilePart, TreeRecord};
 use crate::storage::ImageStorage;
 use crate::trees::Trees;
 use crate::unpacker::inspect_stored;
-use cofferdam_core::Watch;
-use cofferdam_core::digest::Digest;
-use cofferdam_core::error::{Error, Result};
-use cofferdam_documents::LayerDescriptor;
-use cofferdam_documents::plugin::InspectorReport;
 
 /// How the names of these files end.
 pub(super) const SUFFIX: &str = ".reports";

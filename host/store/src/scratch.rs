@@ -6,11 +6,11 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use cap_std::fs::Dir;
+use cofferdam_core::error::{Error, Result};
+use cofferdam_tree::remove_tree_unless;
 
 use crate::sweep::Sweep;
 use crate::{ImageStorage, layout, lock};
-use cofferdam_core::error::{Error, Result};
-use cofferdam_tree::remove_tree_unless;
 
 /// The directory.
 pub(super) const ROOM: &str = "scratch";

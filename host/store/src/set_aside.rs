@@ -3,6 +3,8 @@
 use std::fs::File;
 
 use cap_std::fs::Dir;
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, Result};
 use rustix::io::Errno;
 
 use crate::file;
@@ -11,8 +13,6 @@ use crate::lock::{self, Lock, blocking, waiting};
 use crate::names::{self, Staging};
 use crate::stage::naming_lock;
 use crate::storage::{ImageStorage, blob_lock};
-use cofferdam_core::digest::Digest;
-use cofferdam_core::error::{Error, Result};
 
 /// What became of a blob that somebody complained about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,10 +2,11 @@
 
 use std::os::unix::ffi::OsStrExt as _;
 
-use crate::layout::{self, BlobKind};
-use crate::storage::ImageStorage;
 use cofferdam_core::error::{Error, Escaped, Result};
 use cofferdam_documents::LayerDescriptor;
+
+use crate::layout::{self, BlobKind};
+use crate::storage::ImageStorage;
 
 const KIND: BlobKind = BlobKind::Layer;
 
@@ -45,9 +46,10 @@ impl ImageStorage {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use cofferdam_core::digest::Digest;
     use cofferdam_core::limits::Limits;
+
+    use super::*;
 
     fn layer(content: &[u8], size: u64) -> LayerDescriptor {
         LayerDescriptor { size: Some(size), ..LayerDescriptor::of(Digest::of(content)) }

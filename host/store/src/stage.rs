@@ -14,13 +14,13 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use cap_std::fs::Dir;
+use cofferdam_core::digest::{Digest, Hasher};
+use cofferdam_core::error::{Error, Result};
 
 use crate::file::{self, Flush, Publication, Slot};
 use crate::layout::BlobKind;
 use crate::lock::{Lock, Locks};
 use crate::names::Staging;
-use cofferdam_core::digest::{Digest, Hasher};
-use cofferdam_core::error::{Error, Result};
 
 /// The answer of somebody who wanted to do a piece of work once.
 #[derive(Debug)]

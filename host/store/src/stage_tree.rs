@@ -4,6 +4,13 @@ use std::fs::File;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use cap_std::fs::Dir;
+use cofferdam_core::cancel::Cancel;
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, Result};
+use cofferdam_core::inherited;
+use cofferdam_documents::LayerDescriptor;
+use cofferdam_tree::UnpackedLayer;
+use cofferdam_tree::remove_tree;
 use rustix::fs::{AtFlags, Mode, RenameFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
@@ -16,13 +23,6 @@ use crate::stage::Claim;
 use crate::trace::step;
 use crate::trees::{Look, Tree, Trees};
 use crate::unpacker::Unpacked;
-use cofferdam_core::cancel::Cancel;
-use cofferdam_core::digest::Digest;
-use cofferdam_core::error::{Error, Result};
-use cofferdam_core::inherited;
-use cofferdam_documents::LayerDescriptor;
-use cofferdam_tree::UnpackedLayer;
-use cofferdam_tree::remove_tree;
 
 /// How often a commit yields to a program that keeps putting directories under the final name without taking locks.
 const ATTEMPTS: u32 = 8;

@@ -5,6 +5,13 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use cofferdam_core::ambient;
+use cofferdam_core::cancel::Cancel;
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, ErrorKind, Escaped, Result};
+use cofferdam_core::limits::Limits;
+use cofferdam_tree::LayerUnpacker;
+
 use crate::durability::Durability;
 use crate::layout::{self, BlobKind, Rooms};
 use crate::lock::{InUse, Locks, blocking, waiting};
@@ -14,12 +21,6 @@ use crate::stage::{Claim, Draft, Expected, Staged};
 use crate::tree_list::Background;
 use crate::trees::Trees;
 use crate::{StagedDownload, file, migrate, trust};
-use cofferdam_core::ambient;
-use cofferdam_core::cancel::Cancel;
-use cofferdam_core::digest::Digest;
-use cofferdam_core::error::{Error, ErrorKind, Escaped, Result};
-use cofferdam_core::limits::Limits;
-use cofferdam_tree::LayerUnpacker;
 
 /// An image store in a directory. Cheap to clone; may be used by many threads, and by many processes at once.
 #[derive(Clone)]

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cap_std::fs::Dir;
+use cofferdam_core::cancel::Cancel;
+use cofferdam_core::error::{Error, Result};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -17,8 +19,6 @@ use crate::layout::{self, BlobKind};
 use crate::names::{self, Staging};
 use crate::storage::ImageStorage;
 use crate::{bundle, lease, lock, promote};
-use cofferdam_core::cancel::Cancel;
-use cofferdam_core::error::{Error, Result};
 
 /// How long nothing has happened to a staged thing whose owner takes no locks, before it is taken for abandoned.
 const GRACE: Duration = Duration::from_hours(1);

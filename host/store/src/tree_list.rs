@@ -11,15 +11,16 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use cofferdam_core::cancel::Cancel;
+use cofferdam_core::digest::{Algorithm, Digest, Hasher};
+use cofferdam_core::error::{Error, Result};
+
 use crate::file::{self, Flush, Slot};
 use crate::mtree;
 use crate::names::Staging;
 use crate::promote;
 use crate::record::{FilePart, TreeRecord};
 use crate::trees::Trees;
-use cofferdam_core::cancel::Cancel;
-use cofferdam_core::digest::{Algorithm, Digest, Hasher};
-use cofferdam_core::error::{Error, Result};
 
 /// How often the listing of a tree is begun in the background. Processes that end sooner than a large tree is listed would
 /// read it again and again for nothing; after that, its list is left to a check of the store, or to [`Trees::promote`].

@@ -13,6 +13,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use cap_std::fs::Dir;
+use cofferdam_core::cancel::Cancel;
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, Result};
+use cofferdam_documents::LayerDescriptor;
+use cofferdam_tree::{Lossy, check_tree, keeps_owners, remove_tree_unless};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -25,11 +30,6 @@ use crate::record::{self, Identity, OwnersIn, TreeRecord};
 use crate::reports::{self, reports_name};
 use crate::sweep::Sweep;
 use crate::tree_list::{self, list_name};
-use cofferdam_core::cancel::Cancel;
-use cofferdam_core::digest::Digest;
-use cofferdam_core::error::{Error, Result};
-use cofferdam_documents::LayerDescriptor;
-use cofferdam_tree::{Lossy, check_tree, keeps_owners, remove_tree_unless};
 
 /// A directory of trees: the registry's, or one local layout's.
 #[derive(Clone, Debug)]

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::Result;
 use serde::Serialize;
 
 use crate::census::Kind;
@@ -13,8 +15,6 @@ use crate::gc::GcOptions;
 use crate::reach::Known;
 use crate::refs;
 use crate::storage::ImageStorage;
-use cofferdam_core::digest::Digest;
-use cofferdam_core::error::Result;
 
 /// What the store takes on disk, in bytes.
 #[derive(Clone, Debug, Default, Serialize)]

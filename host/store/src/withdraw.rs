@@ -1,10 +1,11 @@
 //! Taking back trees that a failed pull made.
 
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::Result;
+
 use crate::collect::Taken;
 use crate::reach::{Known, Parts};
 use crate::storage::ImageStorage;
-use cofferdam_core::digest::Digest;
-use cofferdam_core::error::Result;
 
 impl ImageStorage {
     /// Removes the trees of these layers, unless an image in the store needs them or somebody leases them: what a pull extracted

@@ -3,10 +3,11 @@
 //! The guest is assumed to be hostile. [`check`] returns an [`entry::Entry`]: its path is canonical and names no whiteout file, its numbers
 //! are in range, its lists are within the limits, and it sets no attribute that is reserved for the runtime.
 
-use crate::entry::{self, TreePath};
-use crate::xattr;
 use cofferdam_core::error::{Error, Escaped, Result};
 use cofferdam_core::limits::Limits;
+
+use crate::entry::{self, TreePath};
+use crate::xattr;
 
 /// An entry of a layer as an extractor guest declares it: any value of these types, and none of it checked.
 #[derive(Clone, Debug)]

@@ -3,6 +3,8 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use cofferdam_core::error::{Error, Escaped, Result};
+use cofferdam_core::inherited;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -15,8 +17,6 @@ use super::override_stat::OverrideKind;
 use super::resolve::Absent;
 use super::sys::{self, Explain as _, HOLD, is_marker_name, open_directory};
 use super::writer::TreeWriter;
-use cofferdam_core::error::{Error, Escaped, Result};
-use cofferdam_core::inherited;
 
 /// How a file is made: by us, now, or not at all.
 const NEW_FILE: OFlags =

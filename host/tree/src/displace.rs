@@ -1,5 +1,6 @@
 //! Makes room: removes what an entry replaces, and forgets what was known about it.
 
+use cofferdam_core::error::Result;
 use rustix::fs::FileType;
 
 use super::handle::{Dir, Spot};
@@ -8,7 +9,6 @@ use super::record::Marker;
 use super::remove::{Watch, remove};
 use super::sys::{self, Explain as _, kind_of, within};
 use super::writer::TreeWriter;
-use cofferdam_core::error::Result;
 
 impl TreeWriter {
     /// Removes what lies at a place, with all that is in it. Tells whether there was anything.

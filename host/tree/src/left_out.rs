@@ -6,10 +6,10 @@
 
 use std::collections::BTreeMap;
 
+use cofferdam_core::error::Escaped;
 use serde::{Deserialize, Serialize};
 
 use super::override_stat;
-use cofferdam_core::error::Escaped;
 
 /// The attribute that gives a program capabilities.
 pub(super) const CAPABILITY: &str = "security.capability";

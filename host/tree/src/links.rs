@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::mem;
 use std::os::fd::AsFd as _;
 
+use cofferdam_core::error::{Error, Result};
 use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
@@ -22,7 +23,6 @@ use super::record::Link;
 use super::resolve::{Absent, Found};
 use super::sys::{self, Explain as _, inode_of, is_marker_name, is_whiteout_device, kind_of, split, within};
 use super::writer::TreeWriter;
-use cofferdam_core::error::{Error, Result};
 
 /// A hard link that is still to be made.
 #[derive(Clone, Debug)]

@@ -5,6 +5,8 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use cofferdam_core::error::{Error, Result};
+use cofferdam_core::inherited;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
 
@@ -14,8 +16,6 @@ use super::options::Ownership;
 use super::override_stat::{self, OverrideKind, OverrideStat};
 use super::sys::{Explain as _, kind_of, through_proc};
 use super::xattr::{self, Holding, Target};
-use cofferdam_core::error::{Error, Result};
-use cofferdam_core::inherited;
 
 /// The time of what no layer lists: directories that are only implied, and markers. The same on every path to a tree.
 pub(super) const UNLISTED: Timestamp = Timestamp { seconds: 0, nanoseconds: 0 };

@@ -11,15 +11,15 @@ use std::io::Read as _;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use cofferdam_core::ambient;
+use cofferdam_core::cancel::Cancel;
+use cofferdam_core::error::{Error, Escaped, Result};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use super::ids::{IdSet, Ids, PathId};
 use super::sweep::{Left, Sweep, Visitor};
 use super::sys::{self, DIRECTORY, Explain as _, HOLD, through_proc};
-use cofferdam_core::ambient;
-use cofferdam_core::cancel::Cancel;
-use cofferdam_core::error::{Error, Escaped, Result};
 
 /// Entries that are looked at one by one before the table of mounts is read, which may be long.
 const LOOKED_AT: u32 = 256;

@@ -1,8 +1,9 @@
 //! How a tree is to be written.
 
-use super::left_out::Lossy;
 use cofferdam_core::cancel::Cancel;
 use cofferdam_core::limits::Limits;
+
+use super::left_out::Lossy;
 
 /// What becomes of a layer's markers, and what the destination holds at the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -7,6 +7,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
+use cofferdam_core::error::{Error, Result};
 use rustix::fs::{AtFlags, FileType, Mode as Permissions, XattrFlags};
 use rustix::io::Errno;
 
@@ -17,7 +18,6 @@ use super::metadata::{Owners, UNLISTED};
 use super::sweep::{Left, Sweep, Visitor};
 use super::sys::{self, Explain as _, is_whiteout_device, open_directory, split};
 use super::writer::TreeWriter;
-use cofferdam_core::error::{Error, Result};
 
 /// The attribute of an opaque directory, for mounts by root and for mounts in a user namespace (`userxattr`).
 const ATTRIBUTES: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.opaque"];

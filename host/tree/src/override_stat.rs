@@ -6,11 +6,11 @@
 use std::fmt;
 use std::os::fd::AsFd;
 
+use cofferdam_core::error::{Error, Result};
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
 use super::entry::Device;
-use cofferdam_core::error::{Error, Result};
 
 /// The attribute's name.
 pub(super) const NAME: &str = "user.containers.override_stat";

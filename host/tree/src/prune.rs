@@ -6,6 +6,7 @@
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 
+use cofferdam_core::error::Result;
 use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
@@ -18,7 +19,6 @@ use super::sweep::{Left, Sweep, Visitor};
 use super::sys::{self, Explain as _, join, open_directory};
 use super::times::Budget;
 use super::writer::TreeWriter;
-use cofferdam_core::error::Result;
 
 impl TreeWriter {
     /// Removes what lower layers put into a directory, which stays.

@@ -6,13 +6,13 @@
 use std::fmt::Write as _;
 use std::io;
 
+use cofferdam_core::error::{Error, Result};
+use cofferdam_core::limits::Limits;
 use rustix::fs::FileType;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::entry::{Device, TreePath};
 use super::left_out::LeftOut;
-use cofferdam_core::error::{Error, Result};
-use cofferdam_core::limits::Limits;
 
 /// The most bytes of JSON that a record may have.
 const LIMIT: usize = 64 << 20;

@@ -2,6 +2,8 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
+use cofferdam_core::cancel::Cancel;
+use cofferdam_core::error::Result;
 use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
@@ -10,8 +12,6 @@ use super::mounts::{self, open_within};
 use super::strict::ambiguous;
 use super::sweep::{Left, Sweep, Visitor};
 use super::sys::{self, Explain as _};
-use cofferdam_core::cancel::Cancel;
-use cofferdam_core::error::Result;
 
 /// Removes `name` in `dir` with all that is in it; a link is removed and not followed. Nothing there is no error.
 ///

@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use cofferdam_core::error::{Error, Result};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
@@ -16,7 +17,6 @@ use super::ids::PathId;
 use super::options::{Mode as TreeMode, Resolver};
 use super::sys::{self, DIRECTORY, Explain as _, is_marker_name, join, kind_of, open_directory, split};
 use super::writer::TreeWriter;
-use cofferdam_core::error::{Error, Result};
 
 /// The longest path that the kernel takes, with its final NUL.
 const PATH_MAX: usize = 4096;

@@ -2,12 +2,12 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use cofferdam_core::error::{Error, Result};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use super::options::Resolver;
 use super::sys::{self, DIRECTORY, Explain as _, HOLD, kind_of, look};
-use cofferdam_core::error::{Error, Result};
 
 /// Links that may be followed in one path, as in the kernel.
 const HOPS: usize = 40;

@@ -7,13 +7,14 @@
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
 
+use cofferdam_core::error::{Error, Escaped, Result};
+
 use super::entry::{Metadata, TreePath};
 use super::handle::Spot;
 use super::ids::{IdMap, IdSet, PathId};
 use super::links::Target;
 use super::sys::join;
 use super::writer::TreeWriter;
-use cofferdam_core::error::{Error, Escaped, Result};
 
 /// What is known about the layer that is being merged.
 #[derive(Debug, Default)]

@@ -8,14 +8,14 @@ use std::collections::VecDeque;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use cofferdam_core::cancel::Cancel;
+use cofferdam_core::error::{Error, Result};
 use rustix::fs::{FileType, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
 use super::ids::{Ids, PathId};
 use super::mounts::open_within;
 use super::sys::{self, DIRECTORY, Explain as _, HOLD, inode_of, kind_of, open_directory, through_proc};
-use cofferdam_core::cancel::Cancel;
-use cofferdam_core::error::{Error, Result};
 
 /// Directories that are open at a time.
 const OPEN: usize = 32;

@@ -4,13 +4,13 @@ use std::fmt::Write as _;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use cofferdam_core::error::{Error, Result};
 use rustix::fs::{AtFlags, FileType, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
 use super::entry::Timestamp;
 use super::mounts::{mounted, open_within};
-use cofferdam_core::error::{Error, Result};
 
 /// How a directory is opened: for reading, itself and not what a link in its place points at.
 pub(crate) const DIRECTORY: OFlags =

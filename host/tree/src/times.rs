@@ -4,12 +4,13 @@
 //! before the layer changed anything inside. Times belong to the directory and not to the path: making another directory
 //! in its place overwrites what was remembered, and a place that holds something else by then is left alone.
 
+use cofferdam_core::error::{Error, Result};
+
 use super::entry::Timestamp;
 use super::handle::Dir;
 use super::ids::{IdMap, PathId};
 use super::sys::{Explain as _, stamp_of};
 use super::writer::TreeWriter;
-use cofferdam_core::error::{Error, Result};
 
 /// What a directory's time will be.
 #[derive(Debug)]

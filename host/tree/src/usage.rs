@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use cofferdam_core::error::Result;
 use rustix::fs::{AtFlags, FileType, Mode, Stat};
 use rustix::io::Errno;
 
 use super::ids::{Ids, PathId};
 use super::sweep::{Left, Sweep, Visitor};
 use super::sys::{self, DIRECTORY};
-use cofferdam_core::error::Result;
 
 /// Bytes in one of the blocks that a file's are counted in.
 const BLOCK: u64 = 512;

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use cofferdam_core::error::{Error, Result};
 use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
@@ -18,7 +19,6 @@ use super::record::Marker;
 use super::resolve::{Absent, Found};
 use super::sys::{self, Explain as _, kind_of, open_directory, split};
 use super::writer::TreeWriter;
-use cofferdam_core::error::{Error, Result};
 
 /// The name of the file that makes its directory opaque.
 const OPAQUE: &[u8] = b".wh..wh..opq";

@@ -6,6 +6,8 @@ use std::mem;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use cofferdam_core::error::{Error, ErrorKind, Result};
+use cofferdam_core::inherited;
 use rustix::fs::{FileType, RawDir};
 
 use super::cache::DirCache;
@@ -21,8 +23,6 @@ use super::resolve::has_openat2;
 use super::strict::Strict;
 use super::sys::{Explain as _, is_marker_name};
 use super::times::{Budget, Times};
-use cofferdam_core::error::{Error, ErrorKind, Result};
-use cofferdam_core::inherited;
 
 /// Writes layers below one directory.
 ///

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use cofferdam_core::error::{Error, Escaped, Result};
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
@@ -10,7 +11,6 @@ use super::entry::Xattr;
 use super::left_out::{CAPABILITY, LeftOut, Lossy};
 use super::override_stat;
 use super::sys::{self, Explain as _, through_proc};
-use cofferdam_core::error::{Error, Escaped, Result};
 
 /// What attributes begin with that a layer may not set: overlayfs, fuse-overlayfs or the store would act on them. Of
 /// fuse-overlayfs (its `utils.h`), also the one that it writes as root.

@@ -4,17 +4,17 @@ use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crossbeam_channel::Sender;
-
-use super::chunk::{CHUNK, Message, Pool};
-use super::extensions::{Extensions, Format};
-use super::layer::Layer;
 use cofferdam_core::budget::Share;
 use cofferdam_core::digest::{Algorithm, Digest, Hasher};
 use cofferdam_core::error::{Error, Result};
 use cofferdam_core::limits::Limits;
 use cofferdam_documents::Compression;
 use cofferdam_sandbox::{DecoderHost, Guest, InputHost, Sandbox};
+use crossbeam_channel::Sender;
+
+use super::chunk::{CHUNK, Message, Pool};
+use super::extensions::{Extensions, Format};
+use super::layer::Layer;
 
 /// What the stage learned.
 pub(super) struct Decoded {

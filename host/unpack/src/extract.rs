@@ -5,16 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, ScopedJoinHandle};
 
-use crossbeam_channel::{Receiver, bounded};
-
-use super::chunk::{IN_FLIGHT, Message};
-use super::decode::{self, Decoded, Total};
-use super::extensions::{Extensions, Format};
-use super::hash;
-use super::inspect::{self, Inspected};
-use super::layer::{Layer, LayerReport};
-use super::listing::Listing;
-use super::stream::DecodedStream;
 use cofferdam_core::cancel::Cancel;
 use cofferdam_core::digest::{Algorithm, Digest};
 use cofferdam_core::error::{Error, Result};
@@ -26,6 +16,16 @@ use cofferdam_sandbox::{ExtractorHost, Guest, InputHost, Inspection, Program, Sa
 use cofferdam_tree::Lossy;
 use cofferdam_tree::claim::{self, Budget};
 use cofferdam_tree::entry::{Node, Sink};
+use crossbeam_channel::{Receiver, bounded};
+
+use super::chunk::{IN_FLIGHT, Message};
+use super::decode::{self, Decoded, Total};
+use super::extensions::{Extensions, Format};
+use super::hash;
+use super::inspect::{self, Inspected};
+use super::layer::{Layer, LayerReport};
+use super::listing::Listing;
+use super::stream::DecodedStream;
 
 /// Entries between two events of progress.
 const PROGRESS_ENTRIES: u64 = 512;

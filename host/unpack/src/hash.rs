@@ -1,9 +1,9 @@
 //! The stage that computes the DiffID.
 
+use cofferdam_core::digest::{Algorithm, Digest, Hasher};
 use crossbeam_channel::Receiver;
 
 use super::chunk::Message;
-use cofferdam_core::digest::{Algorithm, Digest, Hasher};
 
 /// Hashes all chunks; nothing when the decoder failed before the end.
 pub(super) fn run(queue: &Receiver<Message>, algorithm: Algorithm) -> Option<Digest> {

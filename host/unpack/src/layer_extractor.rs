@@ -3,11 +3,12 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::shared::shared;
-use super::{ImageBudget, Layer, Unpacker};
 use cofferdam_core::ambient;
 use cofferdam_core::error::{Error, Result};
 use cofferdam_tree::{Mode, TreeWriter, WriterOptions};
+
+use super::shared::shared;
+use super::{ImageBudget, Layer, Unpacker};
 
 /// Applies layers to a directory, lowest first.
 ///

@@ -3,11 +3,12 @@
 use std::io::Read;
 use std::path::Path;
 
-use super::Layer;
-use super::shared::shared;
 use cofferdam_core::ambient;
 use cofferdam_core::digest::{Digest, Hasher};
 use cofferdam_core::error::{Error, Result};
+
+use super::Layer;
+use super::shared::shared;
 
 /// Checks layers against a `DiffID` (image spec, `config.md`, `rootfs.diff_ids`).
 #[derive(Clone, Debug)]

@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::Unpacker;
 use cofferdam_core::error::Result;
 use cofferdam_core::limits::Limits;
 use cofferdam_sandbox::{Sandbox, SandboxOptions};
+
+use super::Unpacker;
 
 /// The process's own unpacker, with the default limits. Compiled guests are kept in memory only: where they could be kept on
 /// disk is the caller's to say, with [`SandboxOptions::with_cache`].

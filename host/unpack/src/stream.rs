@@ -1,10 +1,10 @@
 //! The consumer's end of the queue: a forward-only view of the decoded bytes.
 
+use cofferdam_core::error::{Error, Result};
+use cofferdam_tree::entry::Content;
 use crossbeam_channel::Receiver;
 
 use super::chunk::{Chunk, Message};
-use cofferdam_core::error::{Error, Result};
-use cofferdam_tree::entry::Content;
 
 /// The decoded bytes of one layer.
 pub(super) struct DecodedStream {

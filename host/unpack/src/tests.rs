@@ -3,13 +3,14 @@
 use std::io::{self, Read, Write as _};
 use std::sync::{Arc, Mutex};
 
-use super::{Compression, Layer, LayerExtractor, LayerReport, LayerVerifier, Listing, Unpacker};
 use cofferdam_core::digest::Digest;
 use cofferdam_core::error::{Error, ErrorKind, GuestFailure, Result};
 use cofferdam_core::limits::Limits;
 use cofferdam_core::progress::{Event, Progress};
 use cofferdam_sandbox::{Guest, Sandbox, SandboxOptions};
 use cofferdam_tree::entry::Entry;
+
+use super::{Compression, Layer, LayerExtractor, LayerReport, LayerVerifier, Listing, Unpacker};
 
 fn unpacker(limits: Limits) -> Unpacker {
     Unpacker::new(Arc::new(Sandbox::new(&SandboxOptions::default()).unwrap()), limits)

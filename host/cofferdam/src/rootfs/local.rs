@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use cofferdam_documents::foreign;
 
 use super::provide::LayerProvider;
 use crate::cancel::Cancel;
@@ -14,7 +15,6 @@ use crate::store::{ImageObject, ImageStorage, LayerDescriptor, LayerUnpacker, Le
 use crate::transport::{
     Descriptor, Documents, ImageSource, MediaType, OciLayout, PlatformChoice, RawDocument, resolve_image,
 };
-use cofferdam_documents::foreign;
 
 /// An image of a local layout, resolved and checked, with its trees in a store.
 pub struct LocalImage {

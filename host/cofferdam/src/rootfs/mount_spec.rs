@@ -21,6 +21,10 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use cofferdam_core::Watch;
+use cofferdam_tree::merge::source;
+use cofferdam_tree::merge::{Merge, PreservedLayer};
+use cofferdam_tree::{Mode, UnpackedLayer};
 use rustix::io::Errno;
 
 use super::plan::{Form, Plan, Planner, link_names};
@@ -36,10 +40,6 @@ use crate::store::{
 use crate::tree::entry::TreePath;
 use crate::tree::{Explain as _, LayerRecord, LeftOut, TreeWriter};
 use crate::unpack::{Unpacker, layer_of};
-use cofferdam_core::Watch;
-use cofferdam_tree::merge::source;
-use cofferdam_tree::merge::{Merge, PreservedLayer};
-use cofferdam_tree::{Mode, UnpackedLayer};
 
 /// What to give to overlayfs. Nothing frees these directories while this lives, nor while the image is in the store.
 #[derive(Debug)]

@@ -7,6 +7,9 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use cofferdam_core::Watch;
+use cofferdam_tree::merge::{Merge, PreservedLayer};
+
 use super::provide::LayerProvider;
 use super::stage::{After, StagedRoot};
 use crate::cancel::Cancel;
@@ -17,8 +20,6 @@ use crate::store::{ImageObject, LayerDescriptor, Tree};
 use crate::threads;
 use crate::tree::{LayerRecord, LeftOut, Mode, TreeWriter, WriterOptions};
 use crate::unpack::{ImageBudget, Layer, Unpacker};
-use cofferdam_core::Watch;
-use cofferdam_tree::merge::{Merge, PreservedLayer};
 
 /// How a root filesystem is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -131,6 +131,7 @@ mod tests {
 
     /// Limits that were set on the store hold in the store's own unpacker too.
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "the test writes its layer by path")]
     fn limits_reach_the_layers() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("layer.tar");

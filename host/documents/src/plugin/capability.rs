@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use cofferdam_core::error::{Error, Escaped, Result};
 use serde::{Deserialize, Serialize};
 
 use super::http_rule::HttpRule;
-use cofferdam_core::error::{Error, Escaped, Result};
 
 /// A set of capabilities: what a plugin asks for, what it was granted, or what it has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use cofferdam_core::error::{Error, Result};
+use cofferdam_core::limits::Limits;
 use serde::{Deserialize, Serialize};
 
 use super::capability::Capabilities;
 use super::world::World;
-use cofferdam_core::error::{Error, Result};
-use cofferdam_core::limits::Limits;
 
 /// The most bytes of a manifest.
 pub(super) const MANIFEST_BYTES: usize = 64 << 10;

@@ -3,10 +3,10 @@
 //! A section of the component, and not a second file, so that manifest and code cannot part: they have one digest, and
 //! whatever carries a component carries both.
 
+use cofferdam_core::error::{Error, Result};
 use wasmparser::{Encoding, Parser, Payload};
 
 use super::manifest::{MANIFEST_BYTES, PluginManifest};
-use cofferdam_core::error::{Error, Result};
 
 /// The name of the section, at the component's top level. Its content is the text of `plugin.toml`.
 pub const SECTION: &str = "cofferdam:plugin";

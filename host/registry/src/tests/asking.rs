@@ -2,10 +2,11 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::*;
-use crate::image_source::{Failure, Retry};
 use cofferdam_core::error::ErrorKind;
 use cofferdam_documents::RawDocument;
+
+use super::*;
+use crate::image_source::{Failure, Retry};
 
 async fn resolve(server: &Server, rest: &str) -> Result<RawDocument, Failure> {
     registries(server, Auth::Anonymous).source(reference(server, rest)).resolve().await

@@ -2,8 +2,9 @@
 
 use std::sync::Mutex;
 
-use super::*;
 use cofferdam_core::error::ErrorKind;
+
+use super::*;
 
 fn me() -> Auth {
     Auth::Basic { user: "me".into(), password: "pass:word".into() }

@@ -15,20 +15,19 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use server::{Reply, Request, Server};
-
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, Result};
+use cofferdam_core::limits::Limits;
+use cofferdam_core::progress::Progress;
+use cofferdam_store::{ImageStorage, LayerDescriptor, Watch};
 use cofferdam_tree::{LayerUnpacker, UnpackedLayer};
+use server::{Reply, Request, Server};
 
 use super::{
     AccessList, Auth, HostAccess, NetworkOptions, PullOptions, Pulled, Reference, Registries, RegistryHost,
     RetryPolicy, Transport, pull,
 };
 use crate::image_source::ImageSource;
-use cofferdam_core::digest::Digest;
-use cofferdam_core::error::{Error, Result};
-use cofferdam_core::limits::Limits;
-use cofferdam_core::progress::Progress;
-use cofferdam_store::{ImageStorage, LayerDescriptor, Watch};
 
 /// Retries without waiting.
 fn impatient() -> RetryPolicy {

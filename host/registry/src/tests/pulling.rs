@@ -5,9 +5,10 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 
-use super::*;
 use cofferdam_core::error::ErrorKind;
 use cofferdam_core::progress::Event;
+
+use super::*;
 
 #[tokio::test]
 async fn an_image_is_pulled_whole_and_then_known() {

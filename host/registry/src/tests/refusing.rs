@@ -1,9 +1,9 @@
 //! Bytes that are not what they should be, and layers that are refused: nothing of them is left.
 
-use super::*;
+use cofferdam_core::error::ErrorKind;
 use cofferdam_tree::UnpackedLayer;
 
-use cofferdam_core::error::ErrorKind;
+use super::*;
 
 /// What a registry makes of a blob.
 type Damage = fn(&[u8]) -> Reply;

@@ -1,7 +1,8 @@
 //! Transfers that break, stall or come in pieces that nobody asked for.
 
-use super::*;
 use cofferdam_core::error::ErrorKind;
+
+use super::*;
 
 #[tokio::test]
 async fn a_transfer_that_breaks_off_goes_on_where_it_stopped() {

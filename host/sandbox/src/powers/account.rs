@@ -4,9 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::failure::one_line;
 use cofferdam_core::error::Error;
 use cofferdam_core::limits::Limits;
+
+use crate::failure::one_line;
 
 /// Denials that are kept of one run.
 const DENIALS: usize = 32;

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cofferdam_documents::plugin::{Authority, Capabilities, Capability, HttpRule};
 use http::header::{self, HeaderMap, HeaderName};
 use http::{Method, Request, Response};
 use reqwest::Url;
@@ -20,7 +21,6 @@ use super::account::Account;
 use super::http_body::{counted_request, counted_response, header_bytes, is_empty};
 use super::http_client::{Reach, client, explain};
 use crate::failure::one_line;
-use cofferdam_documents::plugin::{Authority, Capabilities, Capability, HttpRule};
 
 /// How long connecting may take: name, connection and TLS.
 const CONNECT: Duration = Duration::from_secs(15);
@@ -220,8 +220,9 @@ pub(super) fn private_of(reach: &Reach, address: std::net::IpAddr) -> (String, S
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use cofferdam_core::limits::Limits;
+
+    use super::*;
 
     fn gate(held: &str, asked: &str, registry: Option<&str>) -> Gate {
         let set = |text: &str| toml::from_str::<Capabilities>(text).unwrap();

@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cofferdam_documents::plugin::Authority;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use wasmtime_wasi_http::Error;
 
@@ -16,7 +17,6 @@ use super::Context;
 use super::account::Account;
 use super::address::is_private;
 use super::http::private_of;
-use cofferdam_documents::plugin::Authority;
 
 type Lookup = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
 

@@ -1,5 +1,6 @@
 //! Which interfaces of WASI a capability stands for.
 
+use cofferdam_documents::plugin::Capabilities;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 use wasmtime_wasi::WasiView as _;
@@ -15,7 +16,6 @@ use wasmtime_wasi::random::WasiRandom;
 use wasmtime_wasi_http::{WasiHttp, WasiHttpView as _};
 
 use crate::confine::Confined;
-use cofferdam_documents::plugin::Capabilities;
 
 /// Links what `held` stands for, and nothing else. Streams and waiting (`wasi:io`) come with whatever speaks of them.
 pub(crate) fn link<H: Send + 'static>(linker: &mut Linker<Confined<H>>, held: &Capabilities) -> wasmtime::Result<()> {

@@ -28,8 +28,6 @@ pub use account::{Denial, RunReport, RunReports};
 pub use http_client::Resolver;
 pub(crate) use link::link;
 
-use super::confine::Confined;
-use super::program::Program;
 use account::Account;
 use cofferdam_core::ambient;
 use cofferdam_core::cancel::Cancel;
@@ -39,6 +37,9 @@ use cofferdam_documents::plugin::{Authority, Capabilities, Capability};
 use console::Console;
 use http::Gate;
 use scratch::Scratch;
+
+use super::confine::Confined;
+use super::program::Program;
 
 /// Handles of resources that a plugin with capabilities may hold: streams, files, requests, headers.
 pub(crate) const HANDLES: usize = 128;

@@ -7,15 +7,15 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use cap_std::fs::Dir;
-use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
-use rustix::io::Errno;
-
-use super::account::over;
 use cofferdam_core::ambient;
 use cofferdam_core::error::{Error, Result};
 use cofferdam_core::inherited;
 use cofferdam_core::limits::Limits;
 use cofferdam_tree::remove_tree;
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::account::over;
 
 /// How it is called in the plugin.
 pub(super) const NAME: &str = "/scratch";

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{ErrorKind, Read as _};
 
 use cap_std::fs::Dir;
+use cofferdam_core::digest::{Digest, Hasher};
+use cofferdam_core::error::{Error, Result};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
 use super::{Check, Finding, Part, Problem, part};
@@ -12,8 +14,6 @@ use crate::names::{self, Staging};
 use crate::sweep::Sweep;
 use crate::trees::Trees;
 use crate::{lock, plugins, promote};
-use cofferdam_core::digest::{Digest, Hasher};
-use cofferdam_core::error::{Error, Result};
 
 /// Bytes that are read at a time.
 const CHUNK: usize = 256 << 10;

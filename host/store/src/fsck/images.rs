@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{Check, Finding, Part, Problem, Users, sentence};
-use crate::layout::BlobKind;
-use crate::refs::ImageRef;
 use cofferdam_core::digest::Digest;
 use cofferdam_core::error::{Error, Result};
 use cofferdam_documents::LayerDescriptor;
+
+use super::{Check, Finding, Part, Problem, Users, sentence};
+use crate::layout::BlobKind;
+use crate::refs::ImageRef;
 
 /// What the images in the store need.
 #[derive(Default)]

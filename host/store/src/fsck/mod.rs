@@ -24,17 +24,18 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crate::bundle;
-use crate::layout::BlobKind;
-use crate::plugins::{InstalledPlugin, Plugins};
-use crate::storage::ImageStorage;
-use crate::trees::Trees;
 use cofferdam_core::cancel::Cancel;
 use cofferdam_core::digest::Digest;
 use cofferdam_core::error::{Error, Result};
 use cofferdam_core::progress::{Event, Progress};
 use cofferdam_core::threads;
 use images::Needs;
+
+use crate::bundle;
+use crate::layout::BlobKind;
+use crate::plugins::{InstalledPlugin, Plugins};
+use crate::storage::ImageStorage;
+use crate::trees::Trees;
 pub use report::{Counts, Finding, FsckReport, Part, Problem, TreeDifference};
 
 /// How to check a store.

@@ -4,17 +4,18 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use cofferdam_core::ambient;
+use cofferdam_core::error::{Error, Result};
+use cofferdam_core::limits::Limits;
+use cofferdam_core::progress::Progress;
+use cofferdam_tree::LayerUnpacker;
+
 use super::{Check, Counts, Finding, FsckOptions, FsckReport, Part, Problem, sentence};
 use crate::file;
 use crate::layout::{self, Rooms};
 use crate::meta::{self, Access};
 use crate::storage::ImageStorage;
 use crate::trust;
-use cofferdam_core::ambient;
-use cofferdam_core::error::{Error, Result};
-use cofferdam_core::limits::Limits;
-use cofferdam_core::progress::Progress;
-use cofferdam_tree::LayerUnpacker;
 
 impl ImageStorage {
     /// Checks the store at `images_dir`, as [`ImageStorage::fsck`], without opening it for use before: what the dead left is still

@@ -1,12 +1,13 @@
 //! Plugins: each note can be read, each component is what its name says, and who has a note has its component.
 
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, Result};
+
 use super::{Check, Finding, Part, Problem, sentence};
 use crate::InstalledPlugin;
 use crate::fsck::blobs::Judged;
 use crate::plugins::{ROOM, component_name, note_name};
 use crate::set_aside::Aside;
-use cofferdam_core::digest::Digest;
-use cofferdam_core::error::{Error, Result};
 
 impl Check<'_> {
     /// Reads all notes about plugins.

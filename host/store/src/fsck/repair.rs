@@ -2,15 +2,16 @@
 
 use std::sync::PoisonError;
 
+use cofferdam_core::Watch;
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::Result;
+use cofferdam_documents::LayerDescriptor;
+
 use super::blobs::Judged;
 use super::{Check, Finding, Of, Part, Problem, sentence};
 use crate::layout::BlobKind;
 use crate::set_aside::Aside;
 use crate::trees::Trees;
-use cofferdam_core::Watch;
-use cofferdam_core::digest::Digest;
-use cofferdam_core::error::Result;
-use cofferdam_documents::LayerDescriptor;
 
 impl Check<'_> {
     pub(super) fn repair(&self) -> Result<()> {

@@ -4,6 +4,10 @@ use std::fs::File;
 use std::io::BufRead;
 use std::os::fd::AsFd as _;
 
+use cofferdam_core::Watch;
+use cofferdam_core::digest::Digest;
+use cofferdam_core::error::{Error, Result};
+use cofferdam_documents::LayerDescriptor;
 use rustix::fs::{AtFlags, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
@@ -15,10 +19,6 @@ use crate::tree_list::{self, ListDraft};
 use crate::trees::{self, Trees};
 use crate::unpacker::unpack_stored;
 use crate::{file, layout};
-use cofferdam_core::Watch;
-use cofferdam_core::digest::Digest;
-use cofferdam_core::error::{Error, Result};
-use cofferdam_documents::LayerDescriptor;
 
 /// What extracting a layer once more gave.
 enum Again {

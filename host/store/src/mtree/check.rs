@@ -4,14 +4,14 @@ use std::cmp::Ordering;
 use std::io::{BufRead, Read as _};
 use std::os::fd::BorrowedFd;
 
+use cofferdam_core::cancel::Cancel;
+use cofferdam_core::error::{Error, Escaped, Result};
 use rustix::io::Errno;
 
 use super::content::{Contents, Form};
 use super::line;
 use super::walk::{Found, Visitor, walk};
 use super::{HEADER, failed};
-use cofferdam_core::cancel::Cancel;
-use cofferdam_core::error::{Error, Escaped, Result};
 
 /// Something in which a tree is not what its list says.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,13 +5,13 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::fd::OwnedFd;
 
+use cofferdam_core::cancel::Cancel;
+use cofferdam_core::digest::{Algorithm, Digest, Hasher};
+use cofferdam_core::error::{Error, Result};
 use rustix::fs::{SeekFrom as Seek, Stat};
 use rustix::io::Errno;
 
 use super::walk::inode;
-use cofferdam_core::cancel::Cancel;
-use cofferdam_core::digest::{Algorithm, Digest, Hasher};
-use cofferdam_core::error::{Error, Result};
 
 /// Bytes that are read at a time.
 const CHUNK: usize = 256 << 10;

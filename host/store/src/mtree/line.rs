@@ -3,14 +3,14 @@
 use std::fmt::Write as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use rustix::fs::{FileType, Mode, OFlags};
-
-use super::content::{Contents, Form};
-use super::walk::{Found, inode};
 use cofferdam_core::cancel::Cancel;
 use cofferdam_core::error::{Error, Escaped, Result};
 use cofferdam_tree::xattr::{self, Target};
 use cofferdam_tree::{Explain as _, HOLD, kind_of};
+use rustix::fs::{FileType, Mode, OFlags};
+
+use super::content::{Contents, Form};
+use super::walk::{Found, inode};
 
 /// The longest line that is read, in bytes: a path and attributes within all limits, encoded.
 pub(super) const LONGEST: u64 = 4 << 20;

@@ -3,11 +3,11 @@
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
+use cofferdam_core::error::{Error, Escaped, Result};
+use cofferdam_tree::{Explain as _, kind_of};
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 
 use super::names::Names;
-use cofferdam_core::error::{Error, Escaped, Result};
-use cofferdam_tree::{Explain as _, kind_of};
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 

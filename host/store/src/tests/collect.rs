@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::time::SystemTime;
 
+use cofferdam_core::cancel::Cancel;
+
 use super::images::{add, publish};
 use super::*;
-use cofferdam_core::cancel::Cancel;
 
 fn gc(storage: &ImageStorage) -> Collected {
     storage.gc(&GcOptions::default()).unwrap()

@@ -1,8 +1,9 @@
 //! Many threads at once: what is leased is there, whoever collects.
 
+use cofferdam_core::cancel::Cancel;
+
 use super::images::{add, documents, publish};
 use super::*;
-use cofferdam_core::cancel::Cancel;
 
 /// Images come, are used and go, in many threads, while others collect all the time: nobody ever misses what was leased.
 #[test]

@@ -22,13 +22,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::*;
 use cofferdam_core::Watch;
 use cofferdam_core::digest::{Digest, Hasher};
 use cofferdam_core::error::{Error, ErrorKind, Result};
 use cofferdam_core::limits::Limits;
 use cofferdam_documents::plugin::InspectorReport;
 use cofferdam_tree::{LayerUnpacker, UnpackedLayer};
+
+use super::*;
 
 /// A store in a directory that goes when the test ends.
 pub(super) struct Fixture {

@@ -1,9 +1,10 @@
 //! Plugins that were damaged on disk, and components that nobody needs.
 
-use super::*;
-use crate::plugins::{component_name, note_name};
 use cofferdam_core::progress::Progress;
 use cofferdam_documents::plugin::{Capabilities, pack};
+
+use super::*;
+use crate::plugins::{component_name, note_name};
 
 fn component(name: &str) -> Vec<u8> {
     let bare = wat::parse_str("(component)").unwrap();

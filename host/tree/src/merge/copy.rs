@@ -2,12 +2,12 @@
 
 use std::os::fd::OwnedFd;
 
+use cofferdam_core::cancel::Cancel;
+use cofferdam_core::error::{Error, Escaped, Result};
 use rustix::fs::{SeekFrom, Stat};
 use rustix::io::Errno;
 
 use crate::Explain as _;
-use cofferdam_core::cancel::Cancel;
-use cofferdam_core::error::{Error, Escaped, Result};
 
 /// Bytes that are read at a time where the kernel cannot copy.
 const BUFFER: usize = 128 << 10;

@@ -14,6 +14,9 @@ use rustix::fs::{AtFlags, FileType, RawDir, Stat};
 mod copy;
 pub mod source;
 
+use cofferdam_core::error::{Error, Result};
+use cofferdam_core::progress::{Event, Progress};
+
 use self::copy::Copier;
 use self::source::{Source, Thing};
 use crate::entry::TreePath;
@@ -21,8 +24,6 @@ use crate::{
     Explain as _, LayerRecord, LeftOut, Marker, SafeRoot, TreeWriter, WriterOptions, ambiguous, check_tree,
     is_marker_name, join, kind_of,
 };
-use cofferdam_core::error::{Error, Result};
-use cofferdam_core::progress::{Event, Progress};
 
 /// A layer as the store keeps it.
 #[derive(Clone, Copy, Debug)]

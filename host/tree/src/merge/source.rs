@@ -2,12 +2,12 @@
 
 use std::os::fd::{AsFd as _, OwnedFd};
 
+use cofferdam_core::error::{Error, Result};
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 
 use crate::entry::{Device, Metadata};
 use crate::xattr::{self, Target};
 use crate::{Explain as _, HOLD, OverrideKind, OverrideStat, kind_of, stamp_of};
-use cofferdam_core::error::{Error, Result};
 
 /// Something of a tree that is no directory, and what it is in the file system.
 pub(super) struct Source {

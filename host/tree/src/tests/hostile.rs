@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use cofferdam_core::Limits;
+use cofferdam_core::error::{Error, ErrorKind};
+
 use super::{Bytes, Lab, RESOLVERS, notation, open, options, snapshot, write};
 use crate::cache::DirCache;
 use crate::entry::{Entry, Metadata, Node, Sink as _, TreePath};
 use crate::{Mode, Resolver, SafeRoot, TreeWriter, WriterOptions, remove_tree};
-use cofferdam_core::Limits;
-use cofferdam_core::error::{Error, ErrorKind};
 
 fn entry(path: &str, node: Node) -> Entry {
     let path = TreePath::parse(path.into(), &Limits::default()).unwrap();

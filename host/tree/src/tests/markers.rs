@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use cofferdam_core::error::ErrorKind;
+
 use super::{Lab, RESOLVERS, is_root, options, snapshot, write};
 use crate::{Marker, Mode};
-use cofferdam_core::error::ErrorKind;
 
 /// The names of opaque directories.
 fn opaque(root: &Path) -> String {

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
+use cofferdam_testing::inherited;
+
 use super::{Bytes, Lab, RESOLVERS, is_root, notation, open, options, put, snapshot, write};
 use crate::entry::{Entry, Extent, Metadata, Node, Sink as _, Timestamp, Xattr};
 use crate::{Mode, Ownership, TreeWriter, WriterOptions};
-use cofferdam_testing::inherited;
 
 fn described(root: &Path) -> BTreeMap<String, String> {
     let describe = |(name, path): (String, std::path::PathBuf)| {

@@ -13,10 +13,11 @@ mod unprivileged;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use super::entry::{Content, Entry, Sink as _};
-use super::{LayerRecord, Mode, Resolver, TreeWriter, WriterOptions};
 use cofferdam_core::Limits;
 use cofferdam_core::error::{Error, Result};
+
+use super::entry::{Content, Entry, Sink as _};
+use super::{LayerRecord, Mode, Resolver, TreeWriter, WriterOptions};
 
 pub(crate) const RESOLVERS: [Resolver; 2] = [Resolver::Openat2, Resolver::Walk];
 

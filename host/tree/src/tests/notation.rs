@@ -3,8 +3,9 @@
 //! Further words: `uid:gid`, `@seconds` of the mtime, `name=value` of an attribute. Unless told, the n-th entry has the
 //! mtime 1000 + n.
 
-use crate::entry::{Device, Entry, Metadata, Node, Timestamp, TreePath, Xattr};
 use cofferdam_core::limits::Limits;
+
+use crate::entry::{Device, Entry, Metadata, Node, Timestamp, TreePath, Xattr};
 
 /// An entry and its content.
 pub(crate) type Item = (Entry, Vec<u8>);

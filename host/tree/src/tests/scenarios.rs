@@ -1,8 +1,9 @@
 //! Scenarios of the field: layers on top of each other, applied one by one and merged from preserved trees.
 
+use cofferdam_core::error::{Error, ErrorKind};
+
 use super::{Lab, RESOLVERS, merge, options, snapshot, write};
 use crate::Mode;
-use cofferdam_core::error::{Error, ErrorKind};
 
 /// Name, layers, and what the tree holds then; `7` for refused.
 type Case = (&'static str, &'static [&'static str], &'static str);
