@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use reqwest::Url;
+use url::Url;
 
 use cofferdam_documents::RegistryHost;
 

@@ -4,11 +4,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cofferdam_core::ambient;
 use cofferdam_core::error::{Error, Escaped};
-use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
-use reqwest::{Response, StatusCode};
+use http::StatusCode;
+use http::header::{DATE, HeaderMap, RETRY_AFTER};
 use serde::Deserialize;
 
 use super::client::{Registries, network};
+use super::http::Response;
 use crate::image_source::{Failure, Retry};
 
 /// Bytes of an error's body that are read.
@@ -142,7 +143,7 @@ fn shown(status: StatusCode) -> String {
 
 #[cfg(test)]
 mod tests {
-    use reqwest::header::{HeaderName, HeaderValue};
+    use http::header::{HeaderName, HeaderValue};
 
     use super::*;
 

@@ -13,10 +13,11 @@ use std::sync::Arc;
 
 use cofferdam_core::error::{Error, Escaped, Result};
 use cofferdam_documents::{Reference, RegistryHost};
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
-use reqwest::{Response, StatusCode, Url};
+use http::StatusCode;
+use http::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
 use serde_json::Value;
 use tokio::sync::Mutex;
+use url::Url;
 
 use super::access::{Auth, HostAccess, Transport};
 use super::answer;
@@ -24,6 +25,7 @@ use super::challenge::{Bearer, Challenges};
 use super::client::{
     HOPS, Origin, Registries, is_redirect, network, redirected, registries_at, shown_host, too_many_redirects,
 };
+use super::http::Response;
 use crate::image_source::Failure;
 
 /// Bytes of a token endpoint's answer.

@@ -4,7 +4,7 @@
 //! quotes they need, tabs or several spaces behind the scheme, and lists of schemes in one field or in several. A field
 //! that cannot be read to its end still yields the challenges in front of the fault.
 
-use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
+use http::header::{HeaderMap, WWW_AUTHENTICATE};
 
 use cofferdam_core::error::Escaped;
 
@@ -200,7 +200,7 @@ fn is_blank(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use reqwest::header::HeaderValue;
+    use http::header::HeaderValue;
 
     use super::*;
 

@@ -1,13 +1,9 @@
-//! The HTTP client: connections, redirects, and bodies that are read only as far as they may reach.
-//!
-//! Of `reqwest` it takes connections and TLS; what it would do on its own is switched off (redirects, referrers, proxies
-//! of the environment) and decided here:
+//! Requests to registries: redirects, and bodies that are read only as far as they may reach.
 //!
 //! * A redirect never leads from HTTPS to HTTP, and never takes credentials to another origin (CVE-2020-15157).
 //! * A host whose certificates need not be valid is trusted like that itself, not whoever it redirects to.
 //! * Every body has a bound, those of errors too.
 
-use std::net::ToSocketAddrs as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,17 +11,16 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use cofferdam_core::error::{Error, Escaped, Result};
 use cofferdam_core::limits::Limits;
-use cofferdam_core::threads;
 use cofferdam_documents::{Reference, RegistryHost};
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{
+use http::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, LOCATION, TRANSFER_ENCODING,
 };
-use reqwest::{Response, StatusCode, Url, Version, redirect};
+use http::{StatusCode, Version};
 use rustix::io::Errno;
+use url::Url;
 
 use super::access::{AccessList, Transport};
-use super::proxy::Proxies;
+use super::http::{Client, Fault, Response};
 use super::source::RegistrySource;
 use crate::image_source::Failure;
 
@@ -86,9 +81,9 @@ pub struct Registries(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    strict: reqwest::Client,
+    strict: Client,
     /// Takes any certificate; for hosts of which the caller said so.
-    lenient: reqwest::Client,
+    lenient: Client,
     access: AccessList,
     network: NetworkOptions,
     limits: Limits,
@@ -100,7 +95,7 @@ impl Registries {
     /// # Errors
     /// [`Error::Usage`] for options that make no client, such as a proxy that is no URL: never a client without them.
     pub fn new(access: AccessList, network: NetworkOptions, limits: Limits) -> Result<Self> {
-        let (strict, lenient) = (build(&network, false)?, build(&network, true)?);
+        let (strict, lenient) = (Client::new(&network, false)?, Client::new(&network, true)?);
         Ok(Self(Arc::new(Shared { strict, lenient, access, network, limits })))
     }
 
@@ -150,7 +145,7 @@ impl Registries {
     ) -> Result<Response, Failure> {
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let client = if origin.lenient && origin.is_of(url) { &self.0.lenient } else { &self.0.strict };
-        let answer = client.get(url.clone()).headers(headers).send().await;
+        let answer = client.get(url, headers).await;
         if answer.is_ok() {
             origin.answered.store(true, Ordering::Relaxed);
         }
@@ -163,21 +158,25 @@ impl Registries {
     }
 
     /// A failed exchange. Any may have been bad luck, but for what cannot be sent at all and for a TLS that does not suit.
-    pub(super) fn failed(&self, what: &str, url: &Url, error: reqwest::Error) -> Failure {
+    pub(super) fn failed(&self, what: &str, url: &Url, error: Fault) -> Failure {
         if let Some(source) = machine(&error) {
             return Error::Io { action: format!("get {what}"), source }.into();
         }
-        let host = shown_host(url);
+        let host = match error.proxy() {
+            Some(proxy) => format!("the proxy {proxy}"),
+            None => shown_host(url),
+        };
         let reason = if error.is_timeout() {
             let limit = if error.is_connect() { self.0.network.connect_timeout } else { self.0.network.read_timeout };
             format!("{host} did not answer within {} s", limit.as_secs_f32())
         } else if is_unknown_name(&error) {
-            format!("there is no host `{}`: {}", url.host_str().unwrap_or_default(), innermost(&error))
+            let name = error.proxy().unwrap_or(url.host_str().unwrap_or_default());
+            format!("there is no host `{name}`: {}", innermost(&error))
         } else {
             format!("{host}: {}", innermost(&error))
         };
         let tls = is_tls(&error);
-        let permanent = error.is_builder() || tls;
+        let permanent = error.is_permanent() || tls;
         let reason = if tls {
             format!("{reason} (if it speaks plain HTTP, or has a certificate of its own making, that must be allowed)")
         } else {
@@ -302,26 +301,6 @@ pub(super) fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'
     headers.get(name)?.to_str().ok()
 }
 
-fn build(network: &NetworkOptions, lenient: bool) -> Result<reqwest::Client> {
-    let invalid = |error: reqwest::Error| Error::Usage {
-        reason: format!("the network cannot be used like this: {}", innermost(&error)),
-        hint: Some("check the proxies".into()),
-    };
-    let mut client = reqwest::Client::builder()
-        .no_proxy()
-        .redirect(redirect::Policy::none())
-        .referer(false)
-        .tls_danger_accept_invalid_certs(lenient)
-        .connect_timeout(network.connect_timeout)
-        .read_timeout(network.read_timeout)
-        .dns_resolver(Arc::new(Names))
-        .user_agent(&network.user_agent);
-    if let Some(proxies) = Proxies::new(network)? {
-        client = client.proxy(reqwest::Proxy::custom(move |url| proxies.of(url).cloned()));
-    }
-    client.build().map_err(invalid)
-}
-
 /// Returns true if the body of an answer ends where its connection does: then a lost connection looks like a short body.
 pub(super) fn ends_with_connection(response: &Response) -> bool {
     let framed = [CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|name| response.headers().contains_key(name));
@@ -334,7 +313,7 @@ fn is_unfinished(document: &[u8]) -> bool {
 }
 
 /// Returns true if no connection could be made: there is no such name, or nothing at that address and port.
-fn is_unreachable(error: &reqwest::Error) -> bool {
+fn is_unreachable(error: &Fault) -> bool {
     use std::io::ErrorKind;
     // Not a network that is down: it may be back soon.
     let nothing_there = |error: &std::io::Error| {
@@ -354,7 +333,7 @@ fn is_unreachable(error: &reqwest::Error) -> bool {
 }
 
 /// Returns true if a host's name has no address. The resolver's error has no type of its own.
-fn is_unknown_name(error: &reqwest::Error) -> bool {
+fn is_unknown_name(error: &Fault) -> bool {
     let mut causes = std::iter::successors(std::error::Error::source(error), |error| error.source());
     // A resolver that is down says that it does not know yet.
     let later = |text: &str| text.contains("Temporary failure");
@@ -362,25 +341,8 @@ fn is_unknown_name(error: &reqwest::Error) -> bool {
     error.is_connect() && unknown && !later(&innermost(error))
 }
 
-/// Finds the addresses of hosts, on a thread for each: the runtime's own might never come.
-struct Names;
-
-impl Resolve for Names {
-    fn resolve(&self, name: Name) -> Resolving {
-        Box::pin(async move {
-            let host = name.as_str().to_owned();
-            let found = threads::blocking("cofferdam-names", move || Ok((host.as_str(), 0).to_socket_addrs())).await;
-            match found {
-                Ok(found) => Ok(Box::new(found?) as Addrs),
-                Err(Error::Io { source, .. }) => Err(source.into()),
-                Err(error) => Err(error.into()),
-            }
-        })
-    }
-}
-
 /// The failure of this machine that an exchange failed for, if it did: no server is to blame then, and trying again does not help.
-fn machine(error: &reqwest::Error) -> Option<std::io::Error> {
+fn machine(error: &Fault) -> Option<std::io::Error> {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         cause = error.source();
@@ -395,7 +357,7 @@ fn machine(error: &reqwest::Error) -> Option<std::io::Error> {
 
 /// Whether the two ends could not agree on TLS: a certificate that is not trusted, or no TLS at all. This is what rustls
 /// reports as invalid data.
-fn is_tls(error: &reqwest::Error) -> bool {
+fn is_tls(error: &Fault) -> bool {
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
         cause = error.source();
@@ -427,7 +389,7 @@ pub(super) fn redirected(from: &Url, headers: &HeaderMap) -> Result<Url, String>
 }
 
 /// The last cause of an error: what the system or the server said. The layers above it repeat the URL.
-fn innermost(error: &reqwest::Error) -> String {
+fn innermost(error: &Fault) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(source) = cause.source() {
         cause = source;

@@ -9,7 +9,7 @@
 //!              pull ─▶ layer ─▶ fetch ─▶ tail ─▶ the unpacker
 //! ```
 //!
-//! Requests are our own, on `reqwest`, and not those of `oci-client`: its client buffers manifests and the bodies of
+//! Requests are our own, on hyper, and not those of `oci-client`: its client buffers manifests and the bodies of
 //! errors without a bound, hides `Retry-After`, follows redirects from HTTPS to HTTP, and turns a token that cannot be
 //! renewed into an anonymous request; none of that can be mended from outside.
 
@@ -22,6 +22,7 @@ mod candidate;
 mod challenge;
 mod client;
 mod fetch;
+mod http;
 pub mod image_source;
 mod layer;
 #[cfg(test)]

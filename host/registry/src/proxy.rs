@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use cofferdam_core::error::{Error, Escaped, Result};
 use ipnet::IpNet;
-use reqwest::Url;
+use url::Url;
 
 use super::client::NetworkOptions;
 

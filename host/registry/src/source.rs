@@ -10,13 +10,14 @@ use cofferdam_core::error::{Error, Result};
 use cofferdam_documents::Reference;
 use cofferdam_documents::{Descriptor, MediaType, RawDocument, verify_digest};
 use futures_util::stream::{self, StreamExt as _};
-use reqwest::header::{ACCEPT, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RANGE};
-use reqwest::{Response, StatusCode};
+use http::StatusCode;
+use http::header::{ACCEPT, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RANGE};
 use tokio::sync::OnceCell;
 
 use super::answer;
 use super::authorize::Authorizer;
 use super::client::{Registries, ends_with_connection, header, network, shown_host};
+use super::http::Response;
 use crate::image_source::{Blob, Failure, ImageSource, Server, wrong_size};
 
 static DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -234,7 +235,7 @@ impl Body {
     }
 
     /// The failure of a body that broke off: the network's fault, and not the blob's, of which nothing is known.
-    fn broken(&self, error: reqwest::Error) -> Failure {
+    fn broken(&self, error: super::http::Fault) -> Failure {
         if error.is_timeout() {
             return self.registries.failed(&self.what, self.response.url(), error);
         }

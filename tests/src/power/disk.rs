@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::fs::SeekFrom;
@@ -62,6 +63,9 @@ impl FileSystem {
     }
 }
 
+/// The longest that a process takes between `fork` and `exec`, on a machine that has much else to do.
+const STARTING: Duration = Duration::from_secs(10);
+
 /// A mounted file system.
 #[derive(Debug)]
 pub struct Mount {
@@ -75,10 +79,19 @@ impl Mount {
         &self.dir
     }
 
-    /// Unmounts it; fails while something in it is in use.
+    /// Unmounts it; fails if something in it stays in use.
+    ///
+    /// Each process that another thread starts holds all open files for a moment, between `fork` and `exec`, and so may hold some here.
     pub fn end(mut self) -> Result<()> {
         self.mounted = false;
-        run(Command::new("umount").arg(&self.dir))
+        let begin = Instant::now();
+        loop {
+            let ended = run(Command::new("umount").arg(&self.dir));
+            if ended.is_ok() || begin.elapsed() > STARTING {
+                return ended;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 

@@ -254,6 +254,28 @@ async fn a_web_page_is_no_answer_of_a_registry() {
     assert!(said.contains("web page") && said.contains(server.host().as_str()), "{said}");
 }
 
+/// A few informational answers are passed over. Without an end they would keep a processor busy for as long as they arrive.
+#[tokio::test]
+async fn informational_answers_are_bounded() {
+    let image = Image::new(&[b"layer"]);
+    let manifest = image.manifest.clone();
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{manifest}", manifest.len());
+    for (count, taken) in [(0, true), (3, true), (100, true), (101, false)] {
+        let reply = Reply::raw("HTTP/1.1 103 Early Hints\r\nLink: </v2/>\r\n\r\n".repeat(count) + &answer);
+        let server = Server::new(move |_| reply.clone());
+        let resolved = registries(&server, Auth::Anonymous).source(reference(&server, "a")).resolve().await;
+        match resolved {
+            Ok(document) => assert!(taken && document.bytes == manifest.as_bytes(), "{count}"),
+            Err(failure) => {
+                assert!(!taken, "{count}: {}", failure.error);
+                assert_eq!((failure.error.kind(), failure.retry), (ErrorKind::Network, Retry::Never));
+                let text = failure.error.to_string();
+                assert!(text.contains("informational") && text.contains(server.host().as_str()), "{text}");
+            }
+        }
+    }
+}
+
 /// Whatever is sent in place of a manifest: an error, in little time, after few bytes, and never a retry for ever.
 #[tokio::test]
 async fn hostile_answers_are_errors() {
@@ -269,6 +291,8 @@ async fn hostile_answers_are_errors() {
     let answers = [
         ("nothing", Reply::raw("")),
         ("no HTTP", Reply::raw("SSH-2.0-OpenSSH_9.2\r\n")),
+        ("go on for ever", Reply::raw("HTTP/1.1 100 Continue\r\n\r\n").raw_endless()),
+        ("hints for ever", Reply::raw("HTTP/1.1 103 Early Hints\r\nLink: </v2/>; rel=preload\r\n\r\n").raw_endless()),
         ("zeros for ever", Reply::raw([0; 4096]).raw_endless()),
         ("no end of a line", Reply::raw(vec![b'H'; 4096]).raw_endless()),
         ("HTTP/0.9", Reply::raw(&manifest)),
