@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, FileType};
 use serde::Serialize;
 
 use crate::layout::{self, BlobKind};
-use crate::names::{self, Staging};
+use crate::names;
 use crate::storage::ImageStorage;
 use crate::sweep::{self, Sweep};
 use crate::trees::Trees;
@@ -170,7 +170,7 @@ impl Census<'_> {
     fn file(&self, dir: &Dir, room: &str, name: &str, kind: Kind) -> Thing {
         let path = if room.is_empty() { name.to_owned() } else { format!("{room}/{name}") };
         let bytes = disk_usage(dir, name.as_bytes());
-        let Some(staged) = names::parse(name).filter(|staged| staged.staging != Staging::Tree) else {
+        let Some(staged) = names::parse(name).filter(|staged| !staged.staging.is_tree()) else {
             return Thing::new(kind, path, None, bytes);
         };
         let dead = sweep::is_dead(dir, name, staged.ours, &self.sweep);
@@ -239,7 +239,7 @@ impl Census<'_> {
                 continue;
             }
             let bytes = disk_usage(&*trees.0.extracted, name.as_bytes());
-            self.add(match names::parse(&name).filter(|staged| staged.staging == Staging::Tree) {
+            self.add(match names::parse(&name).filter(|staged| staged.staging.is_tree()) {
                 Some(staged) => {
                     let dead = trees.is_dead(&name, &staged, &self.sweep);
                     Thing { dead, ..Thing::new(Kind::Staging, path, staged.digest, bytes) }

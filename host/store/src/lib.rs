@@ -10,6 +10,7 @@
 //!   <dir>/sha256-<hex>.<uuid>.downloading   a blob that is being written                     (stage.rs)
 //!   extracted/sha256-<hex>/                 a layer's tree, markers kept as files            (trees.rs)
 //!   extracted/sha256-<hex>.<uuid>.extracting/   a tree that is being written                 (stage_tree.rs)
+//!   extracted/sha256-<hex>.<uuid>.replaced/     a tree that was replaced, until the machine is started again (trees.rs)
 //!   records/sha256-<hex>.json               what vouches for a tree                          (record.rs)
 //!   records/sha256-<hex>.layer.json         what a merge must know beside the tree           (record.rs)
 //!   records/sha256-<hex>.mtree              all that is in a tree, so that it can be checked         (tree_list.rs)

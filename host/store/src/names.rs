@@ -7,6 +7,7 @@
 use uuid::{Builder, Uuid};
 
 use cofferdam_core::digest::Digest;
+use sha2::{Digest as _, Sha256};
 
 const DAMAGED: &str = ".damaged";
 
@@ -17,15 +18,23 @@ pub(super) enum Staging {
     Blob,
     /// A tree.
     Tree,
+    /// A tree that another one replaced. It may be mounted until the machine is started again, and stays as long.
+    Replaced,
     /// A small file of the store's own: a reference, a record.
     Small,
 }
 
 impl Staging {
+    /// Returns true for directories, false for files.
+    pub(super) fn is_tree(self) -> bool {
+        matches!(self, Self::Tree | Self::Replaced)
+    }
+
     fn suffix(self) -> &'static str {
         match self {
             Self::Blob => "downloading",
             Self::Tree => "extracting",
+            Self::Replaced => "replaced",
             Self::Small => "writing",
         }
     }
@@ -51,6 +60,28 @@ pub(super) fn fresh(staging: Staging, digest: Option<&Digest>) -> String {
     }
 }
 
+/// A name that nobody has for a tree that was replaced in this boot of the machine: half of its uuid tells the boot.
+pub(super) fn replaced(digest: &Digest, boot_id: &str) -> String {
+    let mut bytes = Uuid::new_v4().into_bytes();
+    bytes[BOOT..].copy_from_slice(&boot_bytes(boot_id));
+    let uuid = Builder::from_custom_bytes(bytes).into_uuid();
+    format!("{}.{}.{}", digest.file_stem(), uuid.simple(), Staging::Replaced.suffix())
+}
+
+/// Returns true if a name of [`replaced`] was made in this boot of the machine.
+pub(super) fn was_replaced_in(name: &str, boot_id: &str) -> bool {
+    let uuid = name.rsplit('.').nth(1).and_then(|uuid| Uuid::try_parse(uuid).ok());
+    uuid.is_some_and(|uuid| uuid.into_bytes()[BOOT..] == boot_bytes(boot_id))
+}
+
+/// Where the bytes begin that tell the boot: behind those of the uuid's version and variant.
+const BOOT: usize = 9;
+
+fn boot_bytes(boot_id: &str) -> [u8; 16 - BOOT] {
+    let hash = Sha256::digest(boot_id.as_bytes());
+    std::array::from_fn(|at| hash[at])
+}
+
 /// The name of something that was found under `name` and is not what that says. Never swept: somebody may want to look at it.
 pub(super) fn damaged(name: &str) -> String {
     format!("{name}.{}{DAMAGED}", Uuid::new_v4().simple())
@@ -66,10 +97,11 @@ pub(super) fn is_damaged(name: &str) -> bool {
 /// Takes a staging name apart; nothing for any other name.
 pub(super) fn parse(name: &str) -> Option<StagingName> {
     let (rest, suffix) = name.rsplit_once('.')?;
-    let staging = [Staging::Blob, Staging::Tree, Staging::Small].into_iter().find(|s| s.suffix() == suffix)?;
+    let staging =
+        [Staging::Blob, Staging::Tree, Staging::Replaced, Staging::Small].into_iter().find(|s| s.suffix() == suffix)?;
     let (digest, uuid) = match staging {
         Staging::Small => (None, rest),
-        Staging::Blob | Staging::Tree => {
+        Staging::Blob | Staging::Tree | Staging::Replaced => {
             let (stem, uuid) = rest.rsplit_once('.')?;
             (Some(Digest::from_file_stem(stem)?), uuid)
         }
@@ -98,6 +130,16 @@ mod tests {
         );
         let foreign = format!("{}.{}.downloading", digest.file_stem(), Uuid::new_v4().simple());
         assert!(!parse(&foreign).unwrap().ours);
+    }
+
+    #[test]
+    fn names_of_replaced_trees_tell_the_boot() {
+        let digest = Digest::of(b"x");
+        let name = replaced(&digest, "monday");
+        let parsed = StagingName { staging: Staging::Replaced, digest: Some(digest.clone()), ours: true };
+        assert_eq!(parse(&name), Some(parsed));
+        assert!(was_replaced_in(&name, "monday") && !was_replaced_in(&name, "tuesday"));
+        assert_ne!(replaced(&digest, "monday"), name);
     }
 
     #[test]

@@ -16,7 +16,8 @@ use crate::layout;
 use crate::storage::ImageStorage;
 use crate::trees::{Tree, Trees};
 
-const NAME: &str = "overlay";
+/// The directory of these trees, and the scope of their locks.
+pub(super) const NAME: &str = "overlay";
 
 impl ImageStorage {
     /// The trees that are made for overlayfs.

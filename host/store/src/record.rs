@@ -179,11 +179,12 @@ impl TreeRecord {
     /// Whether this record vouches for a directory as the tree of `digest`.
     pub(super) fn vouches(&self, digest: &Digest, directory: &Identity, boot_id: Option<&str>) -> bool {
         let same_boot = self.boot_id.is_some() && self.boot_id.as_deref() == boot_id;
-        self.version == VERSION
-            && self.layer_version == LayerRecord::VERSION
-            && self.digest == *digest
-            && self.directory == *directory
-            && (self.synced || same_boot)
+        self.is_current() && self.digest == *digest && self.directory == *directory && (self.synced || same_boot)
+    }
+
+    /// Returns true if this version of the program writes such records.
+    pub(super) fn is_current(&self) -> bool {
+        self.version == VERSION && self.layer_version == LayerRecord::VERSION
     }
 
     /// Returns true if this reader made the tree, and the owners of its files are where this process keeps them. One blob can be

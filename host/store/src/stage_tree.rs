@@ -9,8 +9,7 @@ use cofferdam_core::digest::Digest;
 use cofferdam_core::error::{Error, Result};
 use cofferdam_core::inherited;
 use cofferdam_documents::LayerDescriptor;
-use cofferdam_tree::UnpackedLayer;
-use cofferdam_tree::remove_tree;
+use cofferdam_tree::{UnpackedLayer, check_tree, remove_tree};
 use rustix::fs::{AtFlags, Mode, RenameFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
@@ -85,10 +84,11 @@ impl Trees {
     fn begin_locked(&self, layer: &LayerDescriptor, reader: Option<&Digest>, lock: Lock) -> Result<Claim<StagedTree>> {
         match self.look(layer, reader)? {
             Look::Ready(..) => return Ok(Claim::Present),
-            // It stays: others may count on it, and the commit will know whether it is right. So an image that cannot be read in
-            // another way does no harm to one that can.
-            Look::Unmeasured | Look::Otherwise => {}
-            Look::Absent => self.clear(&layer.digest)?,
+            // What is there stays until the commit: others may use it, the commit knows whether it is right, and where this one
+            // comes to nothing it may be all that is left of the layer. What would be in the way then is found out now.
+            Look::Unmeasured | Look::Otherwise | Look::Absent => {
+                check_tree(&*self.0.extracted, layer.digest.file_stem().as_bytes(), None)?;
+            }
         }
         self.stage(layer, lock).map(Claim::Granted)
     }
@@ -202,9 +202,9 @@ impl VerifiedTree {
             if is_whole && record.was_made_by(unpacked.layer.reader.as_ref(), trees.owners()) {
                 return staged.confirm(directory, record, unpacked);
             }
-            // Another reading of the same blob. Whoever has its tree open keeps it.
+            // Another reading of the same blob. Who has its tree open, or mounted, keeps it.
             drop(directory);
-            trees.clear(&digest)?;
+            trees.replace(&digest)?;
         }
         let mark = record::mark(&staged.directory)?;
         let mut record = TreeRecord::new(digest.clone(), &unpacked, mark, Identity::of(&staged.directory)?);
@@ -226,8 +226,8 @@ impl VerifiedTree {
                     staged.directory.try_clone().map_err(|e| Error::io("open", staged.name.as_bytes(), e))?;
                 return trees.hold(directory, record)?.ok_or_else(|| busy(&digest));
             }
-            // We hold the lock, so this is somebody's who takes none, and nothing vouches for it.
-            trees.clear(&digest)?;
+            // Nothing vouches for what is there: an older version made it, or a program that takes no locks.
+            trees.replace(&digest)?;
             trees.write_layer(&digest, &unpacked.layer.record)?;
             record.reports = None;
             trees.add_reports(&mut record, unpacked.layer.reports.clone())?;

@@ -16,7 +16,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::layout::{self, BlobKind};
-use crate::names::{self, Staging};
+use crate::names;
 use crate::storage::ImageStorage;
 use crate::{bundle, lease, lock, promote};
 
@@ -132,7 +132,7 @@ pub(super) fn is_dead(dir: &Dir, name: &str, ours: bool, sweep: &Sweep) -> bool 
 }
 
 fn sweep_file(dir: &Dir, name: &str, sweep: &Sweep) -> Result<()> {
-    let Some(staged) = names::parse(name).filter(|staged| staged.staging != Staging::Tree) else { return Ok(()) };
+    let Some(staged) = names::parse(name).filter(|staged| !staged.staging.is_tree()) else { return Ok(()) };
     let failed = |e: std::io::Error| Error::io("sweep", name.as_bytes(), e);
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = match rustix::fs::openat(dir, name, flags, Mode::empty()) {

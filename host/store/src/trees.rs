@@ -26,6 +26,7 @@ use crate::layout;
 use crate::lock::Locks;
 use crate::meta::Access;
 use crate::names::{self, Staging, StagingName};
+use crate::overlay;
 use crate::record::{self, Identity, OwnersIn, TreeRecord};
 use crate::reports::{self, reports_name};
 use crate::sweep::Sweep;
@@ -54,6 +55,12 @@ pub(super) struct Inner {
 /// How often a tree that is being looked at by a collector is tried again, and how long after.
 const TRIES: u32 = 200;
 const PAUSE: Duration = Duration::from_millis(1);
+
+/// How many trees of one layer stay that were replaced since the machine was started.
+const REPLACED: usize = 4;
+
+/// Why a tree is kept that an earlier version made.
+const FORMER: &str = "an earlier version made it, and it may be mounted until the machine is started again";
 
 /// Why a tree is kept in which something is mounted.
 const MOUNTED: &str = "something is mounted in it";
@@ -217,6 +224,10 @@ impl Trees {
             return Ok(Take::Kept(MOUNTED));
         }
         let Some(_alone) = self.alone(&name)? else { return Ok(Take::Kept("it is being read")) };
+        if self.is_former(digest)? {
+            self.replace(digest)?;
+            return Ok(Take::Kept(FORMER));
+        }
         self.forget(digest)?;
         self.set_aside(digest).map(|aside| aside.map_or(Take::Absent, Take::Taken))
     }
@@ -239,7 +250,16 @@ impl Trees {
         if self.is_mounted_in(&digest.file_stem()).unwrap_or(true) {
             return Some(MOUNTED);
         }
-        matches!(self.alone(&digest.file_stem()), Ok(None)).then_some("it is being read")
+        if matches!(self.alone(&digest.file_stem()), Ok(None)) {
+            return Some("it is being read");
+        }
+        self.is_former(digest).unwrap_or(true).then_some(FORMER)
+    }
+
+    /// Returns true for a tree for overlayfs that an earlier version made. That version named it in its own way, so it is not known which
+    /// image it belongs to, nor whether that is in use.
+    fn is_former(&self, digest: &Digest) -> Result<bool> {
+        Ok(self.0.scope == overlay::NAME && !self.read_record(digest)?.is_some_and(|record| record.is_current()))
     }
 
     /// Whether something is mounted on or in a tree: then it keeps its name, its record and its content.
@@ -313,13 +333,19 @@ impl Trees {
     /// Whether nobody works on a staged tree any more, nor reads it. Changes nothing.
     pub(super) fn is_dead(&self, name: &str, staged: &StagingName, sweep: &Sweep) -> bool {
         let unlocked = staged.digest.as_ref().is_some_and(|digest| !self.0.locks.is_held(&self.lock_name(digest)));
+        if staged.staging == Staging::Replaced && !self.may_go(name) {
+            return false;
+        }
         let left = if staged.ours { unlocked } else { sweep.is_abandoned(&self.0.extracted, name) };
         left && matches!(self.alone(name), Ok(Some(_)))
     }
 
     fn sweep_staged(&self, name: &str, sweep: &Sweep) -> Result<()> {
         let Some(staged) = names::parse(name) else { return Ok(()) };
-        let (Staging::Tree, Some(digest)) = (staged.staging, &staged.digest) else { return Ok(()) };
+        let (true, Some(digest)) = (staged.staging.is_tree(), &staged.digest) else { return Ok(()) };
+        if staged.staging == Staging::Replaced && !self.may_go(name) {
+            return Ok(());
+        }
         if staged.ours {
             match self.0.locks.try_acquire(&self.lock_name(digest))? {
                 Some(_lock) => self.discard_unless(name, sweep.cancel()).map(drop),
@@ -419,6 +445,49 @@ impl Trees {
         self.set_aside(digest)?.map_or(Ok(()), |aside| self.discard(&aside).map(drop))
     }
 
+    /// Takes the record and the name of a layer's tree away, for another one. The lock is held.
+    ///
+    /// The tree itself stays under a name of its own until the machine has been started again: it may be a lower directory of a mount
+    /// of which nobody here knows. Where the boot cannot be told it is removed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Mounted`] if something is mounted in the tree; then nothing was changed.
+    pub(super) fn replace(&self, digest: &Digest) -> Result<()> {
+        let Some(boot_id) = &self.0.boot_id else { return self.clear(digest) };
+        check_tree(&*self.0.extracted, digest.file_stem().as_bytes(), None)?;
+        for name in [record_name(digest), layer_name(digest), list_name(digest), reports_name(digest)] {
+            file::remove(&self.0.records, &name)?;
+        }
+        self.rename_aside(digest, names::replaced(digest, boot_id)).map(drop)?;
+        self.remove_surplus(digest)
+    }
+
+    /// Removes what was replaced of a layer's trees but for the last few: each time that two readings of one blob replace each other
+    /// leaves one.
+    fn remove_surplus(&self, digest: &Digest) -> Result<()> {
+        let prefix = format!("{}.", digest.file_stem());
+        let mut replaced = Vec::new();
+        for name in layout::names(&self.0.extracted, "extracted")? {
+            let is_replaced = |name: &str| names::parse(name).is_some_and(|staged| staged.staging == Staging::Replaced);
+            if name.starts_with(&prefix)
+                && is_replaced(&name)
+                && let Ok(stat) = rustix::fs::statat(&*self.0.extracted, &name, AtFlags::SYMLINK_NOFOLLOW)
+            {
+                // Renamed last, changed last.
+                replaced.push((stat.st_ctime, stat.st_ctime_nsec, name));
+            }
+        }
+        replaced.sort_unstable();
+        let surplus = replaced.len().saturating_sub(REPLACED);
+        replaced.iter().take(surplus).try_for_each(|(.., name)| self.discard(name).map(drop))
+    }
+
+    /// Returns true if a tree that was replaced can be mounted no more: it was replaced before the machine was started.
+    pub(super) fn may_go(&self, name: &str) -> bool {
+        self.0.boot_id.as_deref().is_some_and(|boot_id| !names::was_replaced_in(name, boot_id))
+    }
+
     /// Removes the record, which may come back after a power cut with or without its tree: neither does harm.
     fn forget(&self, digest: &Digest) -> Result<()> {
         for name in [record_name(digest), layer_name(digest), list_name(digest), reports_name(digest)] {
@@ -432,7 +501,11 @@ impl Trees {
 
     /// Renames what is under a tree's name; the new name, if there was something.
     fn set_aside(&self, digest: &Digest) -> Result<Option<String>> {
-        let (name, aside) = (digest.file_stem(), names::fresh(Staging::Tree, Some(digest)));
+        self.rename_aside(digest, names::fresh(Staging::Tree, Some(digest)))
+    }
+
+    fn rename_aside(&self, digest: &Digest, aside: String) -> Result<Option<String>> {
+        let name = digest.file_stem();
         match rustix::fs::renameat(&*self.0.extracted, &name, &*self.0.extracted, &aside) {
             Ok(()) => Ok(Some(aside)),
             Err(Errno::NOENT) => Ok(None),

@@ -223,6 +223,9 @@ fn is_dead(dir: &Dir, name: &str, staged: &names::StagingName, trees: Option<&Tr
     if !staged.ours {
         return Ok(Sweep::new(promote::seconds()).is_abandoned(dir, name));
     }
+    if staged.staging == Staging::Replaced {
+        return Ok(trees.is_some_and(|trees| trees.may_go(name)));
+    }
     if staged.staging == Staging::Tree {
         let Some(digest) = &staged.digest else { return Ok(false) };
         return Ok(trees.is_none_or(|trees| !trees.is_busy(digest)));

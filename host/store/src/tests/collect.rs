@@ -239,6 +239,28 @@ fn overlay_trees_go_with_their_image() {
     assert_eq!(kinds(&gc(&fixture.storage)), [Kind::OverlayTree, Kind::Note, Kind::Note]);
 }
 
+/// What an earlier version made for overlayfs has a name that this one does not know, and may be mounted.
+#[test]
+fn trees_for_overlayfs_of_an_earlier_version_are_not_emptied() {
+    let fixture = Fixture::new();
+    let trees = fixture.storage.overlay_trees().unwrap();
+    let layer = fixture.add_layer(b"layer");
+    drop(trees.ensure(&layer, &*fixture.unpacker, || fixture.storage.open_layer(&layer.digest), &Watch::default()));
+    let record = fixture.path("overlay/records").join(format!("{}.json", layer.digest.file_stem()));
+    let text = std::fs::read_to_string(&record).unwrap();
+    std::fs::write(&record, text.replacen("\"version\":2", "\"version\":1", 1)).unwrap();
+    let mounted = fixture.path("overlay/extracted").join(layer.digest.file_stem());
+    let mounted = cap_std::fs::Dir::open_ambient_dir(mounted, cap_std::ambient_authority()).unwrap();
+    for options in [dry(), GcOptions::default()] {
+        let collected = fixture.storage.gc(&options).unwrap();
+        assert!(collected.kept.iter().any(|kept| kept.why.to_string().contains("earlier version")), "{collected:?}");
+    }
+    assert_eq!(mounted.read("etc/content").unwrap(), b"layer");
+    assert!(names(&fixture.path("overlay/extracted"))[0].ends_with(".replaced"));
+    gc(&fixture.storage);
+    assert_eq!(mounted.read("etc/content").unwrap(), b"layer");
+}
+
 #[test]
 fn under_the_use_of_the_whole_store_nothing_is_freed() {
     let fixture = Fixture::new();

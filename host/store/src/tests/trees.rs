@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::record::OwnersIn;
+use crate::sweep::Sweep;
 
 fn content(storage: &ImageStorage, layer: &LayerDescriptor) -> Vec<u8> {
     std::fs::read(storage.layer_extracted_path(&layer.digest.to_string()).join("etc/content")).unwrap()
@@ -312,11 +313,61 @@ fn a_tree_that_is_read_is_not_emptied() {
     assert_eq!(dir.read("etc/content").unwrap(), b"layer");
     assert!(matches!(read.check_whole(), Err(Error::Busy { .. })), "it is told that its tree is the old one");
     new.check_whole().unwrap();
-    drop((read, dir));
+    drop((read, dir, new));
     fixture.storage.sweep().unwrap();
-    drop(new);
+    assert_eq!(names(&fixture.path("extracted")).len(), 2, "it may be mounted");
+    in_another_boot(&fixture).sweep(&mut Sweep::new(0));
     assert_eq!(names(&fixture.path("extracted")), [layer.digest.file_stem()]);
     assert_nothing_staged(&fixture);
+}
+
+/// The trees as they are seen after the machine was started again.
+fn in_another_boot(fixture: &Fixture) -> Trees {
+    let storage = &fixture.storage;
+    Trees::new(
+        fixture.path("extracted"),
+        Arc::clone(&storage.rooms().extracted),
+        Arc::clone(&storage.rooms().records),
+        storage.locks().clone(),
+        "extracted".into(),
+        Some("another boot".into()),
+        storage.access().clone(),
+    )
+}
+
+/// After an upgrade a tree is made again. Until then, and where it cannot be, the old one stays; then it only loses its name, because a
+/// mount may show it, which takes no lock.
+#[test]
+fn a_tree_of_an_earlier_version_is_not_emptied() {
+    let fixture = Fixture::new();
+    let layer = fixture.add_layer(b"layer");
+    extract(&fixture.storage, &layer).unwrap();
+    edit_record(&fixture, &layer, |record| record["version"] = 1.into());
+    let tree = fixture.storage.layer_extracted_path(&layer.digest.to_string());
+    let mounted = cap_std::fs::Dir::open_ambient_dir(&tree, cap_std::ambient_authority()).unwrap();
+    let blob = fixture.storage.layer_tarball_path(&layer.digest.to_string());
+    let aside = blob.with_extension("aside");
+    std::fs::rename(&blob, &aside).unwrap();
+    assert_eq!(fixture.reopen().ensure_tree(&layer).unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(std::fs::read(tree.join("etc/content")).unwrap(), b"layer");
+    std::fs::rename(&aside, &blob).unwrap();
+    drop(fixture.reopen().ensure_tree(&layer).unwrap());
+    assert_eq!(calls(&fixture), 2);
+    fixture.reopen().gc(&GcOptions::default()).unwrap();
+    assert_eq!(mounted.read("etc/content").unwrap(), b"layer");
+    in_another_boot(&fixture).sweep(&mut Sweep::new(0));
+    assert!(mounted.read("etc/content").is_err());
+}
+
+#[test]
+fn the_number_of_replaced_trees_is_bounded() {
+    let fixture = Fixture::new();
+    let layer = fixture.add_layer(b"layer");
+    for _ in 0..7 {
+        extract(&fixture.storage, &layer).unwrap();
+        fixture.storage.trees().replace(&layer.digest).unwrap();
+    }
+    assert_eq!(names(&fixture.path("extracted")).len(), 4);
 }
 
 #[test]
