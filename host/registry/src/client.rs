@@ -145,7 +145,8 @@ impl Registries {
     ) -> Result<Response, Failure> {
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let client = if origin.lenient && origin.is_of(url) { &self.0.lenient } else { &self.0.strict };
-        let answer = client.get(url, headers).await;
+        // On the heap: what waits for it holds it several times over.
+        let answer = Box::pin(client.get(url, headers)).await;
         if answer.is_ok() {
             origin.answered.store(true, Ordering::Relaxed);
         }

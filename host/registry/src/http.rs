@@ -116,10 +116,12 @@ impl Client {
                 flood.notify_one();
             }
         });
+        // Its state is large, and each caller would hold it.
+        let asked = Box::pin(tokio::time::timeout(self.read_timeout, self.pool.request(request)));
         let answer = tokio::select! {
             biased;
             () = flooded.notified() => return Err(Fault::new(Kind::Informational, None)),
-            answer = tokio::time::timeout(self.read_timeout, self.pool.request(request)) => answer,
+            answer = asked => answer,
         };
         let answer = answer.map_err(|_| Fault::new(Kind::Silence, None))?.map_err(Fault::of_exchange)?;
         let (head, body) = answer.into_parts();

@@ -82,7 +82,7 @@ impl RegistrySource {
             }
             Ok(Received { bytes, media_type, digest, cut_is_silent })
         };
-        self.registries.in_time(what, work).await
+        self.registries.in_time(what, Box::pin(work)).await
     }
 }
 

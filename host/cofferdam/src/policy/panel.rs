@@ -44,15 +44,15 @@ impl Panel {
             }
             Ok(programs)
         };
-        let (verify, inspect) = rule.map_or((&[][..], &[][..]), |rule| (&rule.verify, &rule.inspect));
+        let (verify, inspect) = rule.as_ref().map_or((&[][..], &[][..]), |rule| (&rule.verify, &rule.inspect));
         let panel = || {
             Ok(Self {
-                rule: rule.map(super::Rule::name),
+                rule: rule.as_ref().map(super::Rule::name),
                 verifiers: ready(World::Verifier, verify, by_hand.0)?,
                 inspectors: ready(World::Inspector, inspect, by_hand.1)?,
             })
         };
-        panel().map_err(|error: Error| match rule {
+        panel().map_err(|error: Error| match &rule {
             Some(rule) => error.context(format!("making ready what the policy for `{}` requires", rule.name())),
             None => error,
         })

@@ -60,6 +60,13 @@ impl Rule {
         self.patterns.iter().map(Pattern::as_str).collect::<Vec<_>>().join(", ")
     }
 
+    /// Asks for what another rule asks for as well.
+    fn add(&mut self, other: &Self) {
+        self.patterns.extend(other.patterns.iter().cloned());
+        self.verify.extend(other.verify.iter().cloned());
+        self.inspect.extend(other.inspect.iter().cloned());
+    }
+
     fn is_for(&self, reference: &str) -> bool {
         self.patterns.iter().any(|pattern| pattern.is_for(reference))
     }
@@ -82,46 +89,78 @@ impl Policy {
         self.rules.is_empty()
     }
 
-    /// The rule for an image.
+    /// Returns what the rules say of an image: the first rule for its name, together with the rules above that one which are for another
+    /// name of the same registry. A name without a port may be served by HTTPS or HTTP, so a rule for `HOST:80` is one for another
+    /// name of `HOST`. Such a rule can refuse and ask for plugins, and never takes the place of the name's own rule.
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`] if the rule lets no such image in.
-    pub fn rule(&self, reference: &str) -> Result<Option<&Rule>> {
-        let spellings = spellings(reference);
-        let rule = self.rules.iter().find(|rule| spellings.iter().any(|name| rule.is_for(name)));
-        match rule.and_then(|rule| rule.refuse.as_ref()) {
-            Some(reason) => Err(Error::Refused {
-                subject: format!("`{reference}`"),
-                reason: format!("the policy lets no such image in: {reason}"),
-            }),
-            None => Ok(rule),
+    /// [`Error::Refused`] if one of these rules refuses the image.
+    pub fn rule(&self, reference: &str) -> Result<Option<Rule>> {
+        let Names { own, other } = Names::of(reference);
+        let mut found: Option<Rule> = None;
+        for rule in &self.rules {
+            let is_for = |names: &[String]| names.iter().any(|name| rule.is_for(name));
+            let is_own = is_for(&own);
+            if !is_own && !is_for(&other) {
+                continue;
+            }
+            if let Some(reason) = &rule.refuse {
+                return Err(Error::Refused {
+                    subject: format!("`{reference}`"),
+                    reason: format!("the policy lets no such image in: {reason}"),
+                });
+            }
+            match &mut found {
+                None => found = Some(rule.clone()),
+                Some(found) => found.add(rule),
+            }
+            if is_own {
+                break;
+            }
         }
+        Ok(found)
     }
 }
 
-/// Ports that are left out of a name: that of HTTPS, and that of HTTP. A name does not say by which of them its registry is
-/// reached, so one without a port is held to the rules for both.
-const DEFAULT_PORTS: [&str; 2] = ["443", "80"];
+/// The names under which rules know an image.
+struct Names {
+    /// As it is written, and as it is written in full: without the port of HTTPS and with it, and Docker Hub's in one way.
+    own: Vec<String>,
+    /// Those that may reach the same registry: the ports of HTTPS and of HTTP, which a name may leave out, for each other.
+    other: Vec<String>,
+}
 
-/// Returns the names under which rules know an image, its own first: all that reach the same registry have the same.
-fn spellings(reference: &str) -> Vec<String> {
-    let own = vec![reference.to_owned()];
-    let Some((host, rest)) = reference.split_once('/').filter(|_| !reference.starts_with("oci:")) else { return own };
-    let Some(registry) = RegistryHost::reached_by(host) else { return own };
-    let names = match registry.parts() {
-        (host, port) if port.is_none_or(|port| DEFAULT_PORTS.contains(&port)) => {
-            let hub = HUB_NAMES.contains(&host);
-            let host = if hub { "docker.io" } else { host };
-            // A name in full has it already.
-            let official = hub && !rest.contains('/') && !reference.starts_with("docker.io/");
-            let rest = if official { format!("library/{rest}") } else { rest.to_owned() };
-            let ports = DEFAULT_PORTS.iter().map(|port| format!("{host}:{port}/{rest}"));
-            std::iter::once(format!("{host}/{rest}")).chain(ports).collect()
-        }
-        _ => vec![format!("{registry}/{rest}")],
-    };
-    own.into_iter().chain(names).collect()
+impl Names {
+    fn of(reference: &str) -> Self {
+        let mut own = vec![reference.to_owned()];
+        let split = reference.split_once('/').filter(|_| !reference.starts_with("oci:"));
+        let registry = split.and_then(|(host, rest)| Some((RegistryHost::reached_by(host)?, rest)));
+        let Some((registry, rest)) = registry else { return Self { own, other: Vec::new() } };
+        let (host, port) = registry.parts();
+        let hub = HUB_NAMES.contains(&host);
+        let host = if hub { "docker.io" } else { host };
+        // A name in full has it already.
+        let official = hub && !rest.contains('/') && !reference.starts_with("docker.io/");
+        let rest = if official { format!("library/{rest}") } else { rest.to_owned() };
+        let https = [format!("{host}/{rest}"), format!("{host}:443/{rest}")];
+        let http = [format!("{host}:80/{rest}")];
+        let other = match port {
+            Some("80") if !hub => {
+                own.extend(http);
+                https.into()
+            }
+            None | Some("443" | "80") => {
+                own.extend(https);
+                http.into()
+            }
+            Some(_) => {
+                own.push(format!("{registry}/{rest}"));
+                Vec::new()
+            }
+        };
+        Self { own, other }
+    }
 }
 
 /// Hosts that serve Docker Hub's images.
@@ -160,8 +199,8 @@ mod tests {
             ("hub.corp:444/app:1.2", None),
             ("registry-1.docker.io:443/library/debian:12", Some("official")),
         ] {
-            let found = policy.rule(reference).ok().flatten().map(|rule| rule.verify[0].plugin.as_str());
-            assert_eq!(found, expected, "{reference}");
+            let found = policy.rule(reference).ok().flatten().map(|rule| rule.verify[0].plugin.clone());
+            assert_eq!(found.as_deref(), expected, "{reference}");
         }
         assert!(policy.rule("anything/else:1").is_err());
         assert!(Policy::default().rule("anything").unwrap().is_none());
@@ -223,6 +262,27 @@ mod tests {
         ] {
             assert!(policy.rule(name).unwrap().is_none(), "{name}");
         }
+    }
+
+    /// A rule for another name of the registry refuses and asks, and does not decide.
+    #[test]
+    fn a_rule_for_another_port_does_not_take_the_place_of_ones_own() {
+        let asked = |policy: &Policy, name: &str| -> Vec<String> {
+            let rule = policy.rule(name).unwrap();
+            rule.into_iter().flat_map(|rule| rule.verify).map(|requirement| requirement.plugin).collect()
+        };
+        let free = Rule::new(&["a.corp:80/**".into()]).unwrap();
+        let policy = Policy::new(vec![free, rule(&["a.corp/**"], "signed")]);
+        assert_eq!(asked(&policy, "a.corp/x"), ["signed"]);
+        assert_eq!(asked(&policy, "a.corp:443/x"), ["signed"]);
+        assert_eq!(asked(&policy, "a.corp:80/x"), [""; 0]);
+        let policy = Policy::new(vec![rule(&["a.corp:80/**"], "old"), rule(&["**"], "any")]);
+        assert_eq!(asked(&policy, "a.corp/x"), ["old", "any"]);
+        assert_eq!(asked(&policy, "a.corp:80/x"), ["old"]);
+        let refuses = Rule { refuse: Some("plain".into()), ..rule(&["a.corp:80/**"], "none") };
+        let policy = Policy::new(vec![rule(&["a.corp/b"], "first"), refuses, rule(&["a.corp/**"], "signed")]);
+        assert!(policy.rule("a.corp/x").is_err() && policy.rule("a.corp:80/x").is_err());
+        assert_eq!(asked(&policy, "a.corp/b:1"), ["first"]);
     }
 
     #[test]

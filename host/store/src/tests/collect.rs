@@ -253,7 +253,7 @@ fn trees_for_overlayfs_of_an_earlier_version_are_not_emptied() {
     let mounted = cap_std::fs::Dir::open_ambient_dir(mounted, cap_std::ambient_authority()).unwrap();
     for options in [dry(), GcOptions::default()] {
         let collected = fixture.storage.gc(&options).unwrap();
-        assert!(collected.kept.iter().any(|kept| kept.why.to_string().contains("earlier version")), "{collected:?}");
+        assert!(collected.kept.iter().any(|kept| kept.why.contains("earlier version")), "{collected:?}");
     }
     assert_eq!(mounted.read("etc/content").unwrap(), b"layer");
     assert!(names(&fixture.path("overlay/extracted"))[0].ends_with(".replaced"));
