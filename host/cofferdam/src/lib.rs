@@ -35,8 +35,8 @@
 //! Dropping the future of a pull also ends its work, but nobody waits for that end.
 //!
 //! **Keeping.** What a reference names stays. What none names may be freed by anybody, unless somebody holds
-//! a [`store::Lease`] of it, a [`store::Tree`], or [`store::ImageStorage::in_use`] (all of the store): take hold before you look, and
-//! publish before you let go. [`store::ImageStorage::lease_image`] leases an image by name; a pull comes with a lease of its own.
+//! a [`store::Lease`] of it, a [`store::Tree`], or [`ImageStorage::in_use`](cofferdam_store::ImageStorage::in_use) (all of the store): take hold before you look, and
+//! publish before you let go. [`ImageStorage::lease_image`](cofferdam_store::ImageStorage::lease_image) leases an image by name; a pull comes with a lease of its own.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!(

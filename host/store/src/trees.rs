@@ -557,7 +557,7 @@ impl Tree {
         &self.record
     }
 
-    /// What the unpacker recorded for the merge: [`super::Unpacked::record`]. Read each time, since it may be large.
+    /// What the unpacker recorded for the merge: [`cofferdam_tree::UnpackedLayer::record`]. Read each time, since it may be large.
     ///
     /// # Errors
     ///

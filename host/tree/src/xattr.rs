@@ -17,7 +17,7 @@ use super::sys::{self, Explain as _, through_proc};
 const RESERVED: [&[u8]; 5] =
     [b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs.", b"security.fuseoverlayfs.", b"user.cofferdam."];
 
-/// Returns true for a name that a layer may not set: one of [`RESERVED`], or the owner record of rootless runtimes.
+/// Returns true for a name that a layer may not set: one of `RESERVED`, or the owner record of rootless runtimes.
 pub fn is_reserved(name: &[u8]) -> bool {
     RESERVED.iter().any(|prefix| name.starts_with(prefix)) || name == override_stat::NAME.as_bytes()
 }
